@@ -1,0 +1,120 @@
+"""What every data set looks like to the rest of the framework: ids, pixels, class indices."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segladder.data.decoding import read_image, read_mask
+from segladder.errors import ConfigError, DataError
+
+IGNORE = 255
+
+
+class Source(ABC):
+    """A data set on disk: splits of image ids, RGB images, masks of class indices.
+
+    A subclass names its files (`split`, `image_path`, `mask_path`) and the classes its masks hold; this class does the
+    rest: class subsets, checked decoding, tags, fingerprints.
+
+    Args:
+        name: the data set's public name, the `data.name` of the configuration.
+        all_classes: names of mask values 0, 1, ...; the first is the background.
+        classes: the foreground classes in use, in the order of their new indices 1, 2, ...; None keeps all.
+        other_classes: what pixels of the other classes become, `ignore` (255) or `background` (0).
+        train_split: the split that training reads.
+        val_split: the split that is scored.
+
+    Raises:
+        ConfigError: a class that the data set does not have, named with the ones it has.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        all_classes: Sequence[str],
+        classes: Sequence[str] | None = None,
+        other_classes: str = "ignore",
+        train_split: str = "train",
+        val_split: str = "val",
+    ) -> None:
+        if other_classes not in ("ignore", "background"):
+            raise ConfigError(f"data.other_classes={other_classes}: expected ignore or background")
+        chosen = list(all_classes[1:]) if classes is None else list(classes)
+        unknown = [c for c in chosen if c not in all_classes[1:]]
+        if unknown or len(set(chosen)) != len(chosen) or not chosen:
+            fault = f"no such class {', '.join(unknown)}" if unknown else "classes must be given once each"
+            raise ConfigError(f"data.classes: {fault}; {name} has {', '.join(all_classes[1:])}")
+        self.name = name
+        self.all_classes = tuple(all_classes)
+        self.classes = (all_classes[0], *chosen)
+        self.train_split = train_split
+        self.val_split = val_split
+        self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
+        self.lookup[[0, IGNORE]] = 0, IGNORE
+        for index, chosen_class in enumerate(chosen, start=1):
+            self.lookup[self.all_classes.index(chosen_class)] = index
+
+    @abstractmethod
+    def split(self, name: str) -> list[str]:
+        """Image ids of a split, in the order of its list. Raises DataError if the list is missing or empty."""
+
+    @abstractmethod
+    def image_path(self, image_id: str) -> Path:
+        """Where the image lies."""
+
+    @abstractmethod
+    def mask_path(self, image_id: str) -> Path:
+        """Where the mask lies."""
+
+    def image(self, image_id: str) -> np.ndarray:
+        """RGB image, uint8 (H, W, 3). Raises DataError naming the file if it cannot be decoded whole."""
+        return read_image(self.image_path(image_id))
+
+    def raw_mask(self, image_id: str) -> np.ndarray:
+        """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""
+        path = self.mask_path(image_id)
+        mask = read_mask(path)
+        present = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256))
+        bad = [int(v) for v in present if v >= len(self.all_classes) and v != IGNORE]
+        if bad:
+            raise DataError(f"{path}: value {bad[0]}, expected 0..{len(self.all_classes) - 1} or {IGNORE}")
+        return mask
+
+    def mask(self, image_id: str) -> np.ndarray:
+        """Class indices into `classes`, uint8 (H, W), 255 = ignored. Raises DataError like `raw_mask`."""
+        return self.lookup[self.raw_mask(image_id)]
+
+    def pair(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask of one id. Raises DataError if their sizes differ."""
+        image, mask = self.image(image_id), self.mask(image_id)
+        if image.shape[:2] != mask.shape:
+            height, width = mask.shape
+            raise DataError(
+                f"{self.mask_path(image_id)}: size {width}x{height}, expected {image.shape[1]}x{image.shape[0]}"
+                f" like its image {self.image_path(image_id).name}"
+            )
+        return image, mask
+
+    def tags(self, image_id: str) -> np.ndarray:
+        """Which foreground classes the image holds, float32 (len(classes) - 1,) of 0 and 1, from its mask."""
+        return tags_of(self.mask(image_id), len(self.classes))
+
+    def fingerprint(self, ids: Iterable[str]) -> str:
+        """First 16 hex digits of a sha256 over ids, classes in use and the bytes of the mask files."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for image_id in ids:
+            digest.update(image_id.encode() + b"\0")
+            digest.update(hashlib.sha256(self.mask_path(image_id).read_bytes()).digest())
+        digest.update(self.lookup.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def tags_of(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Foreground classes present in a mask of class indices, float32 (num_classes - 1,)."""
+    counts = np.bincount(mask.reshape(-1), minlength=256)
+    return (counts[1:num_classes] > 0).astype(np.float32)

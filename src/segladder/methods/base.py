@@ -1,0 +1,149 @@
+"""What every method shares: pixels to network input, optimiser, schedule. Methods add `loss` and `predict`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Any]
+
+
+class Method(pl.LightningModule):
+    """A segmentation method as a LightningModule.
+
+    A batch is a dict: `image` uint8 (B, 3, H, W), `id` a list of B names, and what the supervision may see: `mask`
+    uint8 (B, H, W) of class indices with 255 ignored, `tags` float32 (B, K - 1). `loss` receives `image` already
+    normalised to the network's input; `predict` takes raw pixels.
+
+    Args:
+        name: public name, the file name of its yaml.
+        supervision: `full`, `image_level`, `few_shot` or `zero_shot`.
+        trains: whether `segladder train` optimises it.
+        optimizer: `name` (adamw, sgd, adam), `lr`, `weight_decay`, `momentum`, and the factors `head_lr` (parameters outside
+            the backbone) and `bias_lr`; biases and normalisation weights are never decayed.
+        schedule: `name` (poly, one_cycle, constant), `power`, `warmup` as a share of all steps.
+        mean: input mean per channel, in 0..1.
+        std: input standard deviation per channel, in 0..1.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        supervision: str,
+        trains: bool,
+        optimizer: Mapping[str, Any],
+        schedule: Mapping[str, Any],
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.supervision = supervision
+        self.trains = trains
+        self.optimizer_settings = dict(optimizer)
+        self.schedule_settings = dict(schedule)
+        self.fused = False  # set by the strategy
+        self.memory_format = torch.contiguous_format  # set by the strategy
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of a batch as scalars; the entry `loss` is minimised, the others are logged."""
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Tensor:
+        """Class scores (B, K, H, W) float32 at input size for raw pixels (B, 3, H, W) in 0..255."""
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Raw pixels (B, 3, H, W) in 0..255 to the backbone's input, float32, in the strategy's memory format."""
+        images = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        return images.contiguous(memory_format=self.memory_format)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One optimisation step's loss; logs every part of it."""
+        losses = self.loss({**batch, "image": self.normalize(batch["image"])})
+        self.log_dict({f"train/{key}": value.detach() for key, value in losses.items()}, batch_size=len(batch["image"]))
+        return losses["loss"]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Trainable parameters grouped by learning rate and decay: backbone or head, weight or bias/norm."""
+        settings = self.optimizer_settings
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        backbone = {id(p) for module in self.backbones() for p in module.parameters()}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                factor = 1.0 if id(parameter) in backbone else settings.get("head_lr", 1.0)
+                if parameter.ndim == 1:
+                    factor *= settings.get("bias_lr", 1.0)
+                decay = settings["weight_decay"] if parameter.ndim > 1 else 0.0
+                groups.setdefault((settings["lr"] * factor, decay), []).append(parameter)
+        return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+
+    def backbones(self) -> Iterator[nn.Module]:
+        """The pretrained parts, which learn at the base rate while everything else learns at `head_lr` times it."""
+        backbone = getattr(self, "backbone", None)
+        if isinstance(backbone, nn.Module):
+            yield backbone
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and per-step schedule from the method's settings."""
+        settings = self.optimizer_settings
+        extra = {"momentum": settings["momentum"]} if settings["name"] == "sgd" else {}
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings["name"]]
+        optimizer = kind(self.parameter_groups(), lr=settings["lr"], fused=self.fused or None, **extra)
+        total = int(self.trainer.estimated_stepping_batches)
+        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, **self.schedule_settings))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+
+def rate(step: int, total: int, name: str, power: float = 0.9, warmup: float = 0.0) -> float:
+    """Learning-rate factor at `step` of `total`: linear warm-up, then `poly`, `one_cycle` (cosine) or `constant`."""
+    rise = warmup * total
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    progress = min(1.0, (step - rise) / max(1.0, total - rise))
+    if name == "poly":
+        return (1 - progress) ** power
+    if name == "one_cycle":
+        return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
+    return 1.0
+
+
+class DenseMethod(Method):
+    """A method whose network maps an image to a score per class and pixel and learns from masks.
+
+    Args:
+        backbone: the pretrained part of `network`.
+        network: normalised images (B, 3, H, W) to logits (B, K, H, W).
+        criterion: logits (B, K, H, W) and masks int64 (B, H, W), 255 ignored, to a scalar.
+        common: the arguments of `Method`.
+    """
+
+    def __init__(self, backbone: nn.Module | None, network: nn.Module, criterion: nn.Module, **common: Any) -> None:
+        super().__init__(**common)
+        self.network = network
+        self.criterion = criterion
+        self._backbone = [backbone] if backbone is not None else []  # a list: not registered a second time
+
+    def backbones(self) -> Iterator[nn.Module]:
+        """The backbone inside `network`."""
+        yield from self._backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K, H, W) for normalised images."""
+        return self.network(images)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The criterion between logits and masks."""
+        return {"loss": self.criterion(self(batch["image"]).float(), batch["mask"].long())}
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, K, H, W) float32 at input size."""
+        return self(self.normalize(images)).float()

@@ -1,0 +1,1 @@
+"""From what runs wrote to tables, pictures and comparisons."""

@@ -1,0 +1,227 @@
+"""The record of a run: one JSON file that says what was run, on what, and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from segladder.errors import DataError
+
+SCHEMA = 1
+FILE_NAME = "record.json"
+STATUSES = ("finished", "interrupted", "failed")
+SUPERVISIONS = ("full", "image_level", "few_shot", "zero_shot")
+
+
+@dataclass
+class Record:
+    """What is known of one run. Every field has a default, so that a run that failed early can still be recorded.
+
+    Attributes:
+        time: start of the run, ISO 8601 in UTC.
+        status: `finished`, `interrupted` or `failed`.
+        commit: of the package's checkout; None when installed from a wheel. `dirty` says whether code was changed.
+        config: the resolved configuration in plain types; `config_hash` is `hash_of` it.
+        backbone: `name`, `weights`, `pretraining`.
+        label_access: `labels` used, how `selection` and `thresholds` were chosen (`fixed`, `held_out`, `oracle`).
+        protocol: `name`, `hash` and the protocol's `fields`.
+        data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`.
+        metrics: name to `value`, `low`, `high`: the score and its 95 % interval over images (None where not computed).
+        per_class: one row per class, see `segladder.metrics.iou.per_class`.
+        annotation_cost: what the labels cost, in seconds of human work.
+        checkpoint: `path` (relative to the run's folder) and `sha256`.
+        parents: ids of runs that this one started from.
+        error: the last lines of the traceback of a failed run.
+    """
+
+    schema: int = SCHEMA
+    id: str = ""
+    time: str = ""
+    status: str = "failed"
+    commit: str | None = None
+    dirty: bool | None = None
+    command: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    config_hash: str = ""
+    method: str = ""
+    backbone: dict[str, Any] = field(default_factory=dict)
+    supervision: str = ""
+    label_access: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    fold: int | None = None
+    shots: int | None = None
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    per_class: list[dict[str, Any]] = field(default_factory=list)
+    annotation_cost: dict[str, Any] | None = None
+    parameters: int | None = None
+    steps: int | None = None
+    train_seconds: float | None = None
+    eval_seconds: float | None = None
+    images_per_second: float | None = None
+    peak_memory_mb: float | None = None
+    device: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    parents: list[str] = field(default_factory=list)
+    tag: str | None = None
+    error: str | None = None
+
+
+def write(record: Record, path: str | Path) -> Path:
+    """Write a record so that a reader sees the old file or the new one, never a part.
+
+    Args:
+        record: NaN and infinities become null, tuples lists, paths strings.
+        path: the run's folder (created if missing), which gets `record.json`, or a file ending in `.json`.
+
+    Returns:
+        The file written.
+    """
+    path = Path(path)
+    file = path if path.suffix == ".json" else path / FILE_NAME
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(asdict(record)), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return file
+
+
+def read(path: str | Path) -> Record:
+    """Read and check a record.
+
+    Args:
+        path: a run's folder or a record's file.
+
+    Raises:
+        DataError: no such file, half-written or damaged JSON, a newer schema, an unknown field or a wrong type.
+    """
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    record = _parse(file, strict=True)
+    assert record is not None
+    return record
+
+
+def find_records(root: str | Path) -> tuple[list[tuple[Record, Path]], list[str]]:
+    """Every record beneath a folder, and the faults of those that cannot be read.
+
+    A record is a `record.json`, or any `*.json` with the fields of one in a folder without a `record.json` (the copies
+    under `experiments/`). Links to folders are not followed.
+
+    Returns:
+        Records with the folder each lies in, ordered by path, and one line per unreadable record.
+
+    Raises:
+        DataError: `root` is not a folder.
+    """
+    if not Path(root).is_dir():
+        raise DataError(f"{root}: no such folder, expected one that holds runs")
+    found: list[tuple[Record, Path]] = []
+    faults: list[str] = []
+    for name in _candidates(str(root)):
+        file = Path(name)
+        try:
+            record = _parse(file, strict=file.name == FILE_NAME)
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        if record is not None:
+            found.append((record, file.parent))
+    return found, faults
+
+
+def _candidates(folder: str) -> Iterator[str]:
+    """Files that may be records, in the order of their paths."""
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return
+    names = [e.path for e in listed if e.name.endswith(".json") and not e.name.startswith(".") and e.is_file()]
+    own = os.path.join(folder, FILE_NAME)
+    yield from [own] if own in names else names
+    for entry in listed:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _candidates(entry.path)
+
+
+def _parse(file: Path, strict: bool) -> Record | None:
+    """The checked record of a file; None, unless strict, for JSON that is no record."""
+    try:
+        value = json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}, expected a record") from error
+    except ValueError as error:
+        raise DataError(f"{file}: damaged or half-written record ({error})") from error
+    if not strict and not (isinstance(value, dict) and {"schema", "protocol", "status"} <= value.keys()):
+        return None
+    _check(file, value)
+    return Record(**value)
+
+
+def _check(file: Path, value: Any) -> None:
+    if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
+        raise DataError(f"{file}: no record, expected a JSON object with a schema number")
+    if not 1 <= value["schema"] <= SCHEMA:
+        raise DataError(f"{file}: schema {value['schema']}, expected at most {SCHEMA}; update segladder to read it")
+    if unknown := sorted(value.keys() - _TYPES.keys()):
+        raise DataError(f"{file}: unknown field {unknown[0]}, expected the fields of schema {SCHEMA}")
+    for name, item in value.items():
+        if not isinstance(item, _TYPES[name]):
+            wanted = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
+            raise DataError(f"{file}: {name} is {type(item).__name__}, expected {wanted}")
+    if value.get("status") not in STATUSES:
+        raise DataError(f"{file}: status {value.get('status')}, expected {', '.join(STATUSES)}")
+    for name, score in value.get("metrics", {}).items():
+        if not isinstance(score, dict) or "value" not in score:
+            raise DataError(f"{file}: metrics.{name} has no value, expected value, low and high")
+
+
+def _json_types(annotation: str) -> tuple[type, ...]:
+    """The types a field may have when read: `float | None` to (int, float, NoneType)."""
+    kinds = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "dict": (dict,), "list": (list,)}
+    parts = [part.split("[")[0].strip() for part in annotation.split(" | ")] if "[" not in annotation else None
+    names = parts or [annotation.split("[")[0], *(["None"] if annotation.endswith("| None") else [])]
+    return tuple(t for name in names for t in kinds.get(name, (type(None),)))
+
+
+_TYPES = {f.name: _json_types(str(f.type)) for f in fields(Record)}
+
+
+def plain(value: Any) -> Any:
+    """A value in JSON's own types: no NaN (null), tuples (lists), array scalars (numbers) or paths (strings)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if hasattr(value, "tolist"):  # a NumPy or torch scalar or array
+        return plain(value.tolist())
+    return str(value)
+
+
+def hash_of(value: Any) -> str:
+    """First 8 hex digits of the sha256 of a value's canonical JSON: sorted keys, no spaces, plain types."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

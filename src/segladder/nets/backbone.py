@@ -1,0 +1,205 @@
+"""Every timm model through one small interface: images to feature maps at known strides.
+
+VGG-16 is tapped behind its max-pools (pool1 .. pool5), as FCN (Long et al. 2015) names them, and gets its output stride
+by own surgery, since timm's VGG takes none. A plain vision transformer is tapped at four depths of one stride.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import FeatureListNet
+from timm.models.vgg import VGG
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from segladder.errors import ConfigError
+
+RGB = tuple[float, float, float]
+
+
+class FeatureExtractor(nn.Module):
+    """Normalised images (B, 3, H, W) to a list of feature maps, shallow to deep.
+
+    Attributes:
+        channels: channels of each map.
+        strides: input pixels per step of each map; dilated levels repeat a stride.
+        mean: input mean per channel, in 0..1.
+        std: input standard deviation per channel, in 0..1.
+        leftover: loaded weights of layers behind the last map, by their timm name (a classifier's, VGG's fc6 and fc7).
+    """
+
+    channels: list[int]
+    strides: list[int]
+    mean: RGB
+    std: RGB
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leftover: dict[str, Tensor] = {}
+
+
+class Backbone(FeatureExtractor):
+    """A timm model as feature extractor.
+
+    Args:
+        name: timm's model name.
+        weights: `none`, `timm` (pretrained, from the hub or its cache) or a `.safetensors` file of the model.
+        output_stride: 8, 16 or 32 input pixels per step of the last map, by dilation; None: the architecture's own.
+        batch_norm: `train`, or `frozen`: running statistics and affine weights stay as loaded, in training too.
+        freeze: number of leading levels (stem and first blocks, up to that feature map) that do not learn.
+        options: further arguments of the timm model, for example `pad_type: same`.
+        mean: input mean per channel in 0..1; None takes the pretrained model's.
+        std: input standard deviation per channel; None takes the pretrained model's.
+
+    Raises:
+        ConfigError: an unknown model (with close names), an option or stride it does not take, weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str = "none",
+        output_stride: int | None = None,
+        batch_norm: str = "train",
+        freeze: int = 0,
+        options: Mapping[str, Any] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_norm not in ("train", "frozen"):
+            raise ConfigError(f"backbone.batch_norm={batch_norm}: expected train or frozen")
+        self.name = name
+        self.model = _feature_model(name, output_stride, dict(options or {}))
+        self.channels = list(self.model.feature_info.channels())
+        self.strides = list(self.model.feature_info.reduction())
+        self.mean = _rgb(mean or self.model.pretrained_cfg["mean"])
+        self.std = _rgb(std or self.model.pretrained_cfg["std"])
+        if weights != "none":
+            self.leftover = _load(self.model, name, dict(options or {}), weights)
+        self._frozen_modules = list(self._leading_modules(freeze))
+        if batch_norm == "frozen":
+            self._frozen_modules += [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
+        for module in self._frozen_modules:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+            module.eval()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps (B, channels[i], H / strides[i], W / strides[i]) of normalised images (B, 3, H, W)."""
+        return list(self.model(images))
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Like any module's, but frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules:
+            module.training = False
+        return self
+
+    def _leading_modules(self, levels: int) -> Iterator[nn.Module]:
+        if not 0 <= levels <= len(self.channels):
+            raise ConfigError(f"backbone.freeze={levels}: {self.name} has levels 0..{len(self.channels)}")
+        if levels:
+            modules = dict(self.model.named_modules())
+            tap = self.model.feature_info.module_name()[levels - 1]
+            taps = _names_inside(tap)
+            end = max(i for i, name in enumerate(modules) if any(f"{name}.".startswith(f"{t}.") for t in taps))
+            yield from list(modules.values())[: end + 1]
+
+
+def _rgb(values: Sequence[float]) -> RGB:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _names_inside(name: str) -> tuple[str, str, str]:
+    return name, name.replace(".", "_", 1), f"model.{name}"  # as it is, flattened, or wrapped by timm's feature classes
+
+
+def _create(name: str, options: Mapping[str, Any], **more: Any) -> Any:
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
+        raise ConfigError(f"backbone.name={name}: no such timm model; did you mean {', '.join(close) or 'another'}?")
+    try:
+        return timm.create_model(name, **options, **more)
+    except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
+        asked = ", ".join(f"{key}={value}" for key, value in {**options, **more}.items())
+        raise ConfigError(
+            f"backbone.name={name}: timm cannot build it with {asked or 'no options'} ({error})"
+        ) from error
+
+
+def _feature_model(name: str, output_stride: int | None, options: dict[str, Any]) -> Any:
+    if output_stride not in (None, 8, 16, 32):
+        raise ConfigError(f"backbone.output_stride={output_stride}: expected 8, 16, 32 or null")
+    if name.startswith("vgg") and timm.is_model(name):
+        return _vgg(_create(name, options), output_stride or 32)
+    stride = {} if output_stride in (None, 32) else {"output_stride": output_stride}
+    model = _create(name, options, features_only=True, **stride)
+    if len(set(model.feature_info.reduction())) == 1:  # a plain transformer: tap a quarter, half, three quarters, all
+        depth = len(model.feature_info.info)
+        model = _create(name, options, features_only=True, out_indices=[depth * q // 4 - 1 for q in (1, 2, 3, 4)])
+    return model
+
+
+def _vgg(model: VGG, output_stride: int) -> FeatureListNet:
+    """Taps behind the pools; pools beyond the output stride become 3x3, stride 1, convolutions behind them dilated."""
+    stride, dilation, channels, info = 1, 1, 3, []
+    for index, layer in enumerate(model.features):
+        if isinstance(layer, nn.Conv2d):
+            channels = layer.out_channels
+            layer.dilation = layer.padding = (dilation, dilation)
+        elif isinstance(layer, nn.MaxPool2d):
+            if stride == output_stride:
+                dilation *= 2
+                model.features[index] = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
+            else:
+                stride *= 2
+            info.append({"num_chs": channels, "reduction": stride, "module": f"features.{index}"})
+    model.feature_info = info
+    net = FeatureListNet(model, out_indices=tuple(range(len(info))), flatten_sequential=True)
+    net.pretrained_cfg = model.pretrained_cfg
+    return net
+
+
+def _load(model: nn.Module, name: str, options: dict[str, Any], weights: str) -> dict[str, Tensor]:
+    """Load the feature model strictly; returns the weights of the layers behind it."""
+    state = _download(name, options) if weights == "timm" else _read(Path(weights))
+    whole = set(_create(name, options).state_dict())
+    source_of = {inside: key for key in whole for inside in _names_inside(key)}
+    wanted = {inside: source_of[inside] for inside in model.state_dict()}
+    missing = [k for k in wanted.values() if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in whole]
+    shapes = {inside: tensor.shape for inside, tensor in model.state_dict().items()}
+    other = [k for inside, k in wanted.items() if k in state and state[k].shape != shapes[inside]]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    if any(faults.values()):
+        told = "; ".join(f"{len(k)} keys {what} ({', '.join(sorted(k)[:3])})" for what, k in faults.items() if k)
+        raise ConfigError(f"backbone.weights={weights}: does not fit {name}: {told}; give weights saved from {name}")
+    model.load_state_dict({inside: state[k] for inside, k in wanted.items() if k in state}, strict=False)
+    return {k: state[k] for k in state if k not in set(wanted.values())}
+
+
+def _download(name: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    try:
+        return timm.create_model(name, pretrained=True, **options).state_dict()
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise ConfigError(
+            f"backbone.weights=timm: no weights for {name} ({error}); give a .safetensors file or weights=none"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"backbone.weights={path}: expected none, timm or a .safetensors file")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"backbone.weights={path}: cannot be read ({error}), expected a .safetensors file") from error

@@ -1,0 +1,47 @@
+"""In-network upsampling as one choice for all decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segladder.errors import ConfigError
+from segladder.ops import upsampling as op
+
+KINDS = ("nearest", "bed_of_nails", "transposed", "bilinear")
+
+
+class Upsampling(nn.Module):
+    """Enlarge a map by a factor to a given size.
+
+    Args:
+        kind: `nearest`, `bed_of_nails`, `bilinear`, or `transposed`: a convolution that starts as bilinear and learns.
+        channels: channels of the map.
+        factor: output pixels per input step; 1 (a dilated backbone) only fits the size.
+
+    Raises:
+        ConfigError: another kind.
+    """
+
+    def __init__(self, kind: str, channels: int, factor: int) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ConfigError(f"method.upsampling={kind}: expected {', '.join(KINDS)}")
+        self.kind = kind
+        self.factor = factor
+        if kind == "transposed" and factor > 1:
+            kernel = op.bilinear_kernel(factor)
+            self.weight = nn.Parameter(torch.eye(channels)[..., None, None] * kernel)  # (C, C, k, k)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(B, C, h, w) to (B, C, *size), where size is within one input step of factor * (h, w)."""
+        if self.factor == 1 or self.kind == "bilinear":
+            return x if x.shape[-2:] == size else op.bilinear(x, size)
+        if self.kind == "transposed":
+            return op.transposed_convolution(x, self.weight, self.factor, size)
+        if size[0] > x.shape[-2] * self.factor or size[1] > x.shape[-1] * self.factor:
+            x = nn.functional.pad(x, (0, 1, 0, 1), mode="replicate")
+        grown = op.nearest(x, self.factor) if self.kind == "nearest" else op.bed_of_nails(x, self.factor)
+        return grown[..., : size[0], : size[1]]

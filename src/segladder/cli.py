@@ -1,0 +1,94 @@
+"""The one door: `segladder COMMAND key=value ...`. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from segladder import __version__
+
+COMMANDS = {
+    "train": "train a method, score it, write its record (-m sweeps)",
+    "evaluate": "score a run's weights under a protocol: run=DIR protocol=NAME",
+    "predict": "segment a folder of images: run=DIR images=DIR out=DIR",
+    "leaderboard": "rank the records of a folder: runs=DIR",
+    "data": "check, prepare or preview a data set: action=check data=NAME",
+    "bench": "measure speed against stated references: name=NAME",
+}
+
+
+def main() -> int:
+    """Run the command named in `sys.argv` and return its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if words[0] == "--version":
+        print(f"segladder {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        close = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return complain(f"no command {words[0]}{hint}; choose from {', '.join(COMMANDS)}")
+    return run(words[0], words[1:])
+
+
+def run(command: str, overrides: list[str]) -> int:
+    """Compose `conf/COMMAND.yaml` with the overrides and hand it to `segladder.commands.COMMAND.run`."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole; we print their one line
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from segladder.commands.complaints import explain
+    from segladder.errors import ConfigError, SegLadderError
+
+    codes = [0]
+
+    def task(config: DictConfig) -> None:
+        codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
+
+    sys.argv = [sys.argv[0], *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://segladder.conf", config_name=command)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        return complain(explain(command, overrides, error))
+    except SegLadderError as error:
+        return complain(str(error), 2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    return max(codes)
+
+
+def complain(text: str, code: int = 2) -> int:
+    """Print one line to standard error (from the first process of a distributed run only) and return `code`."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"segladder: {text}", file=sys.stderr)
+    return code
+
+
+def help_text() -> str:
+    """What `segladder --help` prints: the commands, and the choices of each configuration group."""
+    lines = ["usage: segladder COMMAND key=value ...", "", "commands"]
+    lines += [f"  {name:<12} {what}" for name, what in COMMANDS.items()]
+    lines += ["", "choices (GROUP=NAME)"]
+    for group in ("method", "backbone", "loss", "data", "protocol", "strategy", "logger", "experiment"):
+        names = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+        lines.append(f"  {group:<12} {' '.join(names)}")
+    lines += ["", "`segladder COMMAND --cfg job` shows every key with its value; `segladder COMMAND --help` explains Hydra's flags."]
+    return "\n".join(lines)
+
+
+def conf_folder() -> Path:
+    """The folder of the configuration, in a checkout or an installed package."""
+    from segladder import conf
+
+    return Path(conf.__path__[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""From a configuration to the objects of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from segladder.data.module import DataModule
+from segladder.data.source import Source
+from segladder.errors import ConfigError, SegLadderError
+from segladder.methods.base import Method
+from segladder.protocols.base import Protocol
+
+
+def source(config: DictConfig) -> Source:
+    """The data set of `config.data`."""
+    return made(config.data, "data")
+
+
+def method(config: DictConfig, num_classes: int) -> Method:
+    """The method of `config.method`, with random weights drawn from the seed, in the strategy's memory format."""
+    pl.seed_everything(config.seed, workers=False, verbose=False)
+    settings = OmegaConf.create(OmegaConf.to_container(config.method, resolve=True))
+    if "criterion" in settings:
+        for key in ("labels", "name"):
+            settings.criterion.pop(key, None)
+    built: Method = made(settings, "method", num_classes=num_classes)
+    if config.strategy.channels_last:
+        built.memory_format = torch.channels_last
+        built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    built.fused = config.strategy.fused
+    return built
+
+
+def protocol(config: DictConfig) -> Protocol:
+    """The protocol of `config.protocol`."""
+    return made(config.protocol, "protocol")
+
+
+def data_module(config: DictConfig, data: Source) -> DataModule:
+    """What feeds the method of `config.method`."""
+    settings: Any = OmegaConf.to_container(config.loader, resolve=True)
+    try:
+        return DataModule(data, config.method.supervision, config.seed, **settings)
+    except TypeError as error:
+        raise ConfigError(f"loader: {error}") from error
+
+
+def loggers(config: DictConfig, folder: Path) -> list[Logger]:
+    """The mirrors chosen by `logger=`."""
+    return [made(node, f"logger.{name}", folder=folder) for name, node in (config.logger or {}).items()]
+
+
+def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirrors: list[Logger]) -> pl.Trainer:
+    """A Lightning trainer for `config.strategy` and `config.trainer`; resume points are ours, not Lightning's."""
+    strategy, settings = config.strategy, config.trainer
+    if strategy.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("strategy: needs a CUDA device and none is visible; choose strategy=cpu or ddp_cpu")
+    return pl.Trainer(
+        accelerator=strategy.accelerator,
+        devices=strategy.devices,
+        strategy=strategy.name,
+        precision=strategy.precision,
+        deterministic=strategy.deterministic,
+        max_epochs=settings.epochs if settings.steps is None else -1,
+        max_steps=-1 if settings.steps is None else settings.steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        log_every_n_steps=min((node.every_steps for node in (config.logger or {}).values()), default=50),
+        logger=mirrors,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=settings.progress,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def made(node: DictConfig, name: str, **extra: Any) -> Any:
+    """Instantiate a configuration node; what its class refuses becomes one line about `name`."""
+    try:
+        return instantiate(node, **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, SegLadderError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from error
+        if isinstance(error.__cause__, TypeError):
+            raise ConfigError(f"{name}: {error.__cause__}") from error
+        raise
+
+

@@ -1,0 +1,142 @@
+"""A run's folder: where it lies, what it holds, how it is found again and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from segladder.commands import build
+from segladder.commands.callbacks import RESUME_POINT, WEIGHTS
+from segladder.errors import ConfigError, SegLadderError
+from segladder.methods.base import Method
+from segladder.report import record as records
+from segladder.report.provenance import git_state, versions
+
+CONFIG = "config.yaml"
+FOLDER_VARIABLE = "SEGLADDER_RUN_FOLDER"  # tells the other processes of a distributed run where it lies
+NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger")  # keys that do not make it another experiment
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and prints (the only one, or the first of a distributed run)."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def place(config: DictConfig) -> tuple[DictConfig, Path]:
+    """Configuration and folder of this job: those of the run it resumes, or its own with a fresh folder.
+
+    Raises:
+        ConfigError: `resume` names no run, or comes with other settings.
+    """
+    fresh = Path(HydraConfig.get().runtime.output_dir)
+    if not is_first_process():
+        folder = Path(os.environ.get(FOLDER_VARIABLE, fresh))
+    elif config.resume == "auto":
+        folder = newest_unfinished(Path(config.runs), hash_of(config)) or fresh
+    else:
+        folder = fresh if config.resume is None else resumed_folder(config.resume)
+    if folder.resolve() != fresh.resolve():
+        with suppress(OSError):  # not empty
+            fresh.rmdir()
+    if (folder / CONFIG).exists():
+        stored = OmegaConf.load(folder / CONFIG)
+        assert isinstance(stored, DictConfig)
+        return stored, folder
+    if is_first_process():
+        OmegaConf.save(OmegaConf.create(plain(config)), folder / CONFIG)
+    return config, folder
+
+
+def resumed_folder(resume: str) -> Path:
+    """The folder `resume=DIR` names, checked."""
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "hydra."))]
+    if given:
+        raise ConfigError(f"resume={resume} goes on with that run's own configuration: leave out {' '.join(given)}")
+    if not (Path(resume) / CONFIG).exists():
+        raise ConfigError(f"resume={resume}: no {CONFIG} there, expected the folder of a run")
+    return Path(resume)
+
+
+def newest_unfinished(runs: Path, config_hash: str) -> Path | None:
+    """The latest unfinished run of this configuration under `runs`."""
+    if not runs.is_dir():
+        return None
+    found, _ = records.find_records(runs)
+    open_runs = [(r.time, f) for r, f in found if r.config_hash == config_hash and r.status != "finished"]
+    return max(open_runs)[1] if open_runs else None
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration in plain types."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def hash_of(config: DictConfig) -> str:
+    """Hash of all that decides what a run learns and how it is scored."""
+    return records.hash_of({k: v for k, v in plain(config).items() if k not in NOT_WHAT_IS_LEARNT})
+
+
+def start_record(config: DictConfig, folder: Path) -> records.Record:
+    """A record that holds what is known before anything ran; resumed runs keep their id and start."""
+    with suppress(SegLadderError):
+        return records.read(folder)
+    now = datetime.now(UTC)
+    state = git_state()
+    overrides = [shlex.quote(o) for o in HydraConfig.get().overrides.task]
+    return records.Record(
+        id=f"{now:%Y%m%d-%H%M%S}-{hashlib.sha256(f'{folder.resolve()}{now}'.encode()).hexdigest()[:6]}",
+        time=now.isoformat(timespec="seconds"),
+        status="running",
+        commit=state.commit,
+        dirty=state.dirty,
+        command=" ".join(["segladder", "train", *overrides]),
+        config=plain(config),
+        config_hash=hash_of(config),
+        method=config.method.name,
+        backbone={key: config.backbone.get(key) for key in ("name", "weights", "pretraining")},
+        supervision=config.method.supervision,
+        label_access={"labels": config.loss.labels, "selection": config.selection},
+        seed=config.seed,
+        versions=versions(),
+        tag=config.tag,
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load(folder: Path) -> tuple[DictConfig, records.Record, Method]:
+    """Configuration, record and trained method (in eval mode) of a run.
+
+    Raises:
+        ConfigError: the folder holds no run, or one whose training has not ended.
+    """
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"run={folder}: no {CONFIG} there, expected the folder of a run")
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    record = records.read(folder)
+    if config.method.trains and not (folder / WEIGHTS).exists():
+        hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
+        raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
+    for node in (config.backbone, config.method.get("backbone")):
+        if node is not None and "weights" in node:
+            node.weights = "none"  # the run's own weights follow
+    method = build.method(config, len(record.data["classes"]))
+    if method.trains:
+        method.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+    return config, record, method.eval()

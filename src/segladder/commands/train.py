@@ -1,0 +1,181 @@
+"""`segladder train`: optimise a method, score it, write its record."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from segladder.commands import build, runs
+from segladder.commands.callbacks import RESUME_POINT, WEIGHTS, Interruption, KeepWeights, Progress, ResumePoints
+from segladder.commands.complaints import check_choices
+from segladder.commands.scoring import fill_scores, score, show
+from segladder.data.checks import check_training_ready
+from segladder.data.module import DataModule
+from segladder.data.source import Source
+from segladder.methods.base import Method
+from segladder.protocols.base import Protocol
+from segladder.report import record as records
+from segladder.report.provenance import device_name, parameter_count, peak_memory_mb
+
+LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", runs.FOLDER_VARIABLE)
+
+
+@dataclass
+class Run:
+    """What a training run is made of."""
+
+    config: DictConfig
+    folder: Path
+    source: Source
+    protocol: Protocol
+    data: DataModule
+    method: Method
+    record: records.Record
+    interruption: Interruption
+    mirrors: list[Logger] = field(default_factory=list)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def run(config: DictConfig) -> int:
+    """Train and score one run; returns 0 when finished, 130 when interrupted. Faults raise after the record is written."""
+    config, folder = runs.place(config)
+    check_choices(config)
+    record = runs.start_record(config, folder)
+    with Interruption() as interruption, relaunchable(folder):
+        try:
+            write(record, folder, "running")
+            carry_out(prepare(config, folder, record, interruption))
+        except KeyboardInterrupt:
+            write(record, folder, "interrupted")
+            if runs.is_first_process():
+                print(f"interrupted; go on with: segladder train resume={folder}", file=sys.stderr)
+            return 130
+        except BaseException as error:
+            record.error = "".join(traceback.format_exception(error))[-4000:]
+            write(record, folder, "failed")
+            raise
+    return 0
+
+
+def write(record: records.Record, folder: Path, status: str) -> None:
+    """Write the record with its status, from the first process only."""
+    record.status = status
+    if runs.is_first_process():
+        records.write(record, folder)
+
+
+def prepare(config: DictConfig, folder: Path, record: records.Record, interruption: Interruption) -> Run:
+    """Build everything and check the data before the first step."""
+    source = build.source(config)
+    protocol = build.protocol(config)
+    check_training_ready(source)
+    data = build.data_module(config, source)
+    method = build.method(config, len(source.classes))
+    record.data = {
+        "name": source.name,
+        "classes": list(source.classes),
+        "train_ids": len(data.train_ids),
+        "train_fingerprint": source.fingerprint(data.train_ids),
+        "val_fingerprint": source.fingerprint(source.split(source.val_split)),
+    }
+    record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
+    record.parameters = parameter_count(method)
+    record.error = None
+    return Run(config, folder, source, protocol, data, method, record, interruption)
+
+
+def carry_out(run: Run) -> None:
+    """Fit unless the final weights are there already, score, and write the finished record."""
+    finished = False
+    try:
+        if run.method.trains and not (run.folder / WEIGHTS).exists():
+            fit(run)
+        if run.method.trains:
+            weights = run.folder / WEIGHTS
+            run.method.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            run.record.checkpoint = {"path": WEIGHTS, "sha256": runs.sha256(weights)}
+        result = score(run.method.to(run.device), run.source, run.protocol, run.config)
+        if runs.is_first_process():
+            fill_scores(run.record, result, run.folder)
+            write(run.record, run.folder, "finished")
+            show(run.record, result, run.source, run.method, run.config, run.folder, run.mirrors)
+        finished = True
+    finally:
+        finish(run.mirrors, 0 if finished else 1)
+
+
+def fit(run: Run) -> None:
+    """Optimise, from the last resume point where there is one. Raises KeyboardInterrupt when asked to stop."""
+    points = ResumePoints(run.folder, run.config.trainer.checkpoint_every, run.interruption)
+    keep = KeepWeights(run.folder, points, selection(run))
+    callbacks: list[pl.Callback] = [points, keep, *([Progress()] if run.config.trainer.progress else [])]
+    if runs.is_first_process():
+        run.mirrors = build.loggers(run.config, run.folder)
+    trainer = build.trainer(run.config, run.folder, callbacks, run.mirrors)
+    if run.config.strategy.compile:
+        run.method.compile()
+    resume_point = run.folder / RESUME_POINT
+    start = resume_point if resume_point.exists() else None
+    trainer.fit(run.method, run.data, ckpt_path=start, weights_only=True)
+    if points.interrupted:
+        raise KeyboardInterrupt
+    run.device = trainer.strategy.root_device
+    record = run.record
+    record.steps = trainer.global_step
+    record.train_seconds = round(points.seconds, 3)
+    record.device = device_name(run.device)
+    record.peak_memory_mb = round(peak_memory_mb(run.device), 1)
+    if keep.best_epoch is not None:
+        record.label_access["epoch"] = keep.best_epoch
+
+
+def selection(run: Run) -> Callable[[Method], float] | None:
+    """The score that chooses the kept weights, or None for the last weights."""
+    if run.config.selection == "fixed":
+        return None
+    ids = run.data.held_out_ids if run.config.selection == "held_out" else None
+
+    def held_out_score(method: Method) -> float:
+        result = score(method, run.source, run.protocol, run.config, ids=ids, progress=False)
+        return result.metrics["mIoU"]["value"] or 0.0
+
+    return held_out_score
+
+
+@contextmanager
+def relaunchable(folder: Path) -> Iterator[None]:
+    """Let Lightning start this very job in further processes, and leave no trace of that for the next job of a sweep."""
+    before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
+    arguments = sys.argv
+    os.environ[runs.FOLDER_VARIABLE] = str(folder.resolve())
+    sys.argv = [arguments[0], "train", *HydraConfig.get().overrides.task]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def finish(mirrors: list[Logger], code: int) -> None:
+    """Close the mirrors; wandb learns whether the run succeeded."""
+    for mirror in mirrors:
+        mirror.finalize("success" if code == 0 else "failed")
+        if isinstance(mirror, WandbLogger):
+            mirror.experiment.finish(exit_code=code)

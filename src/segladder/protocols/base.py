@@ -1,0 +1,52 @@
+"""What every protocol shares: a name, a hash over all that changes its numbers, and the form of a Result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from segladder.metrics.counts import ImageCounts
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named way of measuring; equal hashes mean comparable numbers.
+
+    Args:
+        name: public name, the file name of its yaml.
+        dataset: the data set it measures on.
+    """
+
+    name: str
+    dataset: str
+
+    def fields(self) -> dict[str, Any]:
+        """All fields in plain JSON types."""
+        return json.loads(json.dumps(asdict(self), default=list))
+
+    @property
+    def hash(self) -> str:
+        """First 8 hex digits of the sha256 of the canonical JSON of all fields."""
+        text = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass
+class Result:
+    """What a protocol found.
+
+    Args:
+        metrics: name -> `value` with the ends `low`, `high` of its 95 % interval (None where there is none).
+        per_class: a row for each class.
+        counts: what was counted on each image, for intervals and paired tests.
+        seconds: wall time of prediction and scoring.
+        predict_seconds: wall time of prediction alone.
+    """
+
+    metrics: dict[str, dict[str, float | None]]
+    per_class: list[dict[str, Any]] = field(default_factory=list)
+    counts: ImageCounts | None = None
+    seconds: float = 0.0
+    predict_seconds: float = 0.0

@@ -1,0 +1,113 @@
+"""Running a dense method over images: same-size batches, test-time augmentation, shards of a distributed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from segladder.data.source import Source
+
+Predict = Callable[[Tensor], Tensor]
+Item = TypeVar("Item")
+
+
+def same_size_chunks(source: Source, ids: Sequence[str], batch_size: int) -> list[list[str]]:
+    """Ids in chunks of images of one size, in an order that depends on sizes and ids alone."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for image_id in sorted(ids):
+        with Image.open(source.image_path(image_id)) as header:
+            groups.setdefault(header.size, []).append(image_id)
+    chunks = [group[i : i + batch_size] for _, group in sorted(groups.items()) for i in range(0, len(group), batch_size)]
+    return chunks
+
+
+def shard() -> tuple[int, int]:
+    """Rank and number of the processes of a distributed run, (0, 1) outside one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def gathered(item: Item) -> list[Item]:
+    """The items of all processes, on all processes."""
+    rank, world = shard()
+    if world == 1:
+        return [item]
+    items: list[Item | None] = [None] * world
+    torch.distributed.all_gather_object(items, item)
+    return [i for i in items if i is not None]
+
+
+def loaded(
+    source: Source, chunks: Sequence[Sequence[str]]
+) -> Iterator[tuple[Sequence[str], list[np.ndarray], list[np.ndarray]]]:
+    """Ids, images and masks of each chunk, decoded one chunk ahead in threads."""
+    with ThreadPoolExecutor(2) as pool:
+        ahead = [pool.submit(source.pair, i) for i in chunks[0]] if chunks else []
+        for number, chunk in enumerate(chunks):
+            futures = ahead
+            ahead = [pool.submit(source.pair, i) for i in chunks[number + 1]] if number + 1 < len(chunks) else []
+            pairs = [future.result() for future in futures]
+            yield chunk, [image for image, _ in pairs], [mask for _, mask in pairs]
+
+
+def to_pixels(images: Sequence[np.ndarray], input_size: int | None, device: torch.device) -> Tensor:
+    """Images uint8 (H, W, 3) of one size as raw pixels (B, 3, h, w) uint8, the long side resized to `input_size`."""
+    if input_size is not None:
+        height, width = images[0].shape[:2]
+        factor = input_size / max(height, width)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        images = [cv2.resize(image, size, interpolation=method) for image in images]
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)  # (B, 3, h, w)
+
+
+def class_maps(
+    predict: Predict, pixels: Tensor, size: tuple[int, int], scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
+    """Predicted classes (B, H, W) uint8 at `size`.
+
+    With one view the argmax of bilinearly resized scores; with several (scales, flip) of the mean of their softmax.
+
+    Args:
+        predict: raw pixels (B, 3, h, w) to scores (B, K, h, w).
+        pixels: raw pixels (B, 3, h, w).
+        size: (H, W) of the result.
+        scales: factors on h and w.
+        flip: also look at the mirrored image.
+    """
+    if tuple(scales) == (1.0,) and not flip:
+        return resized(predict(pixels), size).argmax(1).to(torch.uint8)
+    total = None
+    for scale in scales:
+        scaled = pixels if scale == 1 else scaled_pixels(pixels, scale)
+        views = torch.cat([scaled, scaled.flip(3)]) if flip else scaled  # (2B or B, 3, h, w)
+        probabilities = resized(predict(views), size).softmax(1)  # (2B or B, K, H, W)
+        if flip:
+            plain, mirrored = probabilities.chunk(2)
+            probabilities = (plain + mirrored.flip(3)) / 2
+        total = probabilities if total is None else total + probabilities
+    assert total is not None, "at least one scale"
+    return total.argmax(1).to(torch.uint8)
+
+
+def scaled_pixels(pixels: Tensor, scale: float) -> Tensor:
+    """Raw pixels (B, 3, h, w) with both sides times `scale`, float32, bilinear with antialiasing."""
+    height, width = pixels.shape[2:]
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    return interpolate(pixels.float(), size, mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+def resized(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scores (B, K, h, w) at `size`, bilinear."""
+    if scores.shape[2:] == size:
+        return scores
+    return interpolate(scores, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,46 @@
+"""PASCAL VOC's colours for class indices, and PNG files whose bytes depend on no compression library."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+
+
+def voc_palette() -> np.ndarray:
+    """RGB of the values 0..255 as in VOC's own masks (bits of the value, spread over the channels), uint8 (256, 3)."""
+    values = np.arange(256)
+    palette = np.zeros((256, 3), np.uint8)
+    for place in range(8):
+        for channel in range(3):
+            palette[:, channel] |= ((values >> channel & 1) << (7 - place)).astype(np.uint8)
+        values >>= 3
+    return palette
+
+
+def stored_png(pixels: np.ndarray) -> bytes:
+    """A PNG without compression: the same bytes on every machine, and the fastest to decode.
+
+    Args:
+        pixels: an RGB image uint8 (H, W, 3), or class values uint8 (H, W), which get VOC's palette.
+    """
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1)
+    raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()  # filter 0 before each row
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 3, 0, 0, 0)
+    palette = b"" if pixels.ndim == 3 else chunk(b"PLTE", voc_palette().tobytes())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + chunk(b"IDAT", stored(raw)) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A PNG chunk: length, kind, data, checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def stored(data: bytes) -> bytes:
+    """A zlib stream of stored blocks (RFC 1951, 3.2.4)."""
+    blocks = [data[i : i + 65535] for i in range(0, len(data), 65535)]
+    heads = (struct.pack("<BHH", i + 1 == len(blocks), len(b), 65535 - len(b)) for i, b in enumerate(blocks))
+    body = b"".join(head + block for head, block in zip(heads, blocks, strict=True))
+    return b"\x78\x01" + body + struct.pack(">I", zlib.adler32(data))

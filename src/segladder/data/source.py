@@ -28,6 +28,8 @@ class Source(ABC):
         other_classes: what pixels of the other classes become, `ignore` (255) or `background` (0).
         train_split: the split that training reads.
         val_split: the split that is scored.
+        cache: `none`, or `memmap` to keep decoded pixels in one file on disk.
+        cache_dir: where that file lies; None is the user's cache folder.
 
     Raises:
         ConfigError: a class that the data set does not have, named with the ones it has.
@@ -41,7 +43,11 @@ class Source(ABC):
         other_classes: str = "ignore",
         train_split: str = "train",
         val_split: str = "val",
+        cache: str = "none",
+        cache_dir: str | Path | None = None,
     ) -> None:
+        if cache not in ("none", "memmap"):
+            raise ConfigError(f"data.cache={cache}: expected none or memmap")
         if other_classes not in ("ignore", "background"):
             raise ConfigError(f"data.other_classes={other_classes}: expected ignore or background")
         chosen = list(all_classes[1:]) if classes is None else list(classes)
@@ -54,6 +60,8 @@ class Source(ABC):
         self.classes = (all_classes[0], *chosen)
         self.train_split = train_split
         self.val_split = val_split
+        self.cache = cache
+        self.cache_dir = cache_dir
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
         self.lookup[[0, IGNORE]] = 0, IGNORE
         for index, chosen_class in enumerate(chosen, start=1):
@@ -78,12 +86,16 @@ class Source(ABC):
     def raw_mask(self, image_id: str) -> np.ndarray:
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""
         path = self.mask_path(image_id)
-        mask = read_mask(path)
+        mask = self.decode_mask(path)
         present = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256))
         bad = [int(v) for v in present if v >= len(self.all_classes) and v != IGNORE]
         if bad:
             raise DataError(f"{path}: value {bad[0]}, expected 0..{len(self.all_classes) - 1} or {IGNORE}")
         return mask
+
+    def decode_mask(self, path: Path) -> np.ndarray:
+        """Values of one mask file, uint8 (H, W), not yet checked."""
+        return read_mask(path)
 
     def mask(self, image_id: str) -> np.ndarray:
         """Class indices into `classes`, uint8 (H, W), 255 = ignored. Raises DataError like `raw_mask`."""

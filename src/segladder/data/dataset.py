@@ -1,0 +1,78 @@
+"""The map-style data set that training reads: it hands out what the run's supervision may see, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from segladder.data.cache import images_of, masks_of
+from segladder.data.source import Source, tags_of
+from segladder.errors import DataError
+
+Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
+Key = int | tuple[int, int]
+
+
+class SegmentationDataset(Dataset[dict[str, Any]]):
+    """Items of some ids of a source, as one kind of supervision may see them.
+
+    With `full` supervision an item holds a mask, and its tags are those of the whole mask; otherwise it has no mask:
+    then tags are read once at the start, and neither the item nor this object can reach a mask.
+
+    Args:
+        source: the data set on disk.
+        ids: which images, in the order of the indices.
+        supervision: `full` hands out masks, any other kind does not.
+        augment: called as augment(image, mask or None, seed) for keys (index, seed).
+
+    Raises:
+        DataError: no ids, or at the item: a file that is missing, damaged or does not fit.
+    """
+
+    def __init__(
+        self, source: Source, ids: Sequence[str], supervision: str, augment: Augmentation | None = None
+    ) -> None:
+        if not ids:
+            raise DataError(f"data {source.name}: no image ids, expected at least one")
+        self.ids = list(ids)
+        self.augment = augment
+        self.classes = source.classes
+        self._images = images_of(source, ids)
+        self._masks = masks_of(source, ids) if supervision == "full" else None
+        self._tags = None if self._masks else np.stack([source.tags(image_id) for image_id in ids])  # (N, K - 1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """The item at an index as it is, or at (index, seed) augmented with that seed."""
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        image, mask, tags = self._read(index)
+        if seed is not None and self.augment is not None:
+            image, mask = self.augment(image, mask, seed)
+        item = {"image": _planes(image), "tags": torch.from_numpy(tags), "id": self.ids[index]}
+        if mask is not None:
+            item["mask"] = torch.from_numpy(np.array(mask))  # (H, W)
+        return item
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        image = self._images[index]  # (H, W, 3)
+        if self._masks is None:
+            assert self._tags is not None
+            return image, None, self._tags[index]
+        mask = self._masks[index]  # (H, W)
+        if mask.shape != image.shape[:2]:
+            raise DataError(f"{self.ids[index]}: mask {mask.shape}, image {image.shape[:2]}; expected equal (H, W)")
+        return image, mask, tags_of(mask, len(self.classes))
+
+
+def _planes(image: np.ndarray) -> torch.Tensor:
+    """An image (H, W, 3) as a tensor (3, H, W) of its own memory."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))
+    return torch.from_numpy(planes)

@@ -1,8 +1,8 @@
 """Boundary IoU (Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021).
 
 The boundary region of a mask is the mask minus its erosion by d pixels: what lies within d (in the maximum norm) of a
-pixel outside it. Boundary IoU is the IoU of the two masks' boundary regions: the interior, which is the easy majority of a
-large object, does not count.
+pixel outside it. Boundary IoU is the IoU of the two masks' boundary regions: the interior, which is the easy majority
+of a large object, does not count.
 
 Image border: pixels beyond it count as outside, so a mask that touches the border has boundary there (as in the paper's
 code). Ignored pixels belong to neither mask and are taken out before erosion: a prediction that is right on

@@ -12,7 +12,7 @@ import numpy as np
 
 from segladder.errors import DataError
 
-ARRAYS = ("num_classes", "ids", "ends", "cells", "pixels", "boundaries")
+ARRAYS = ("num_classes", "ids", "ends", "cells", "pixels")
 
 
 class ImageCounts:
@@ -23,33 +23,24 @@ class ImageCounts:
 
     Attributes:
         ids: image ids in the order they were added.
-        boundaries: per image the intersection and union of boundary regions, int64 (K, 2), where they were counted.
     """
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.ids: list[str] = []
-        self.boundaries: list[np.ndarray] = []
         self._cells: list[np.ndarray] = []  # per image: row * K + column of each non-zero cell
         self._pixels: list[np.ndarray] = []  # per image: the counts there
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, image_id: str, confusion: Any, boundary: np.ndarray | None = None) -> None:
-        """Add an image.
-
-        Args:
-            image_id: its id.
-            confusion: its confusion matrix, (K, K) integers as tensor or array, rows = truth.
-            boundary: its `boundary_counts`, integers (K, 2); None counts none.
-        """
+    def add(self, image_id: str, confusion: Any) -> None:
+        """Add an image's confusion matrix, (K, K) integers as tensor or array, rows = truth."""
         flat = np.asarray(confusion, dtype=np.int64).reshape(-1)
         if flat.size != self.num_classes**2:
             raise ValueError(f"{image_id}: {flat.size} cells, expected a {self.num_classes}x{self.num_classes} matrix")
         cells = np.flatnonzero(flat)
         self.ids.append(image_id)
-        self.boundaries.append(np.zeros((self.num_classes, 2), np.int64) if boundary is None else boundary)
         self._cells.append(cells)
         self._pixels.append(flat[cells])
 
@@ -65,10 +56,6 @@ class ImageCounts:
         flat = np.zeros(self.num_classes**2, np.int64)
         np.add.at(flat, _joined(self._cells), _joined(self._pixels))
         return flat.reshape(self.num_classes, self.num_classes)
-
-    def boundary_total(self) -> np.ndarray:
-        """Intersection and union of the boundary regions of the whole set, int64 (K, 2)."""
-        return np.sum(self.boundaries, axis=0, dtype=np.int64) + np.zeros((self.num_classes, 2), np.int64)
 
     def outcomes(self) -> np.ndarray:
         """True positives, false positives and false negatives, int64 (N, K, 3)."""
@@ -90,7 +77,6 @@ class ImageCounts:
             if image_id not in places:
                 raise DataError(f"{image_id}: no counts of this image, expected one of {len(self)} scored images")
             chosen.ids.append(image_id)
-            chosen.boundaries.append(self.boundaries[places[image_id]])
             chosen._cells.append(self._cells[places[image_id]])
             chosen._pixels.append(self._pixels[places[image_id]])
         return chosen
@@ -102,7 +88,6 @@ class ImageCounts:
         whole = cls(parts[0].num_classes)
         for part in parts:
             whole.ids += part.ids
-            whole.boundaries += part.boundaries
             whole._cells += part._cells
             whole._pixels += part._pixels
         if len(set(whole.ids)) != len(whole.ids):
@@ -121,7 +106,6 @@ class ImageCounts:
             "ends": np.cumsum([len(cells) for cells in self._cells], dtype=np.int64),
             "cells": _joined(self._cells).astype(np.uint32),
             "pixels": _joined(self._pixels).astype(np.uint32),
-            "boundaries": np.array(self.boundaries, np.uint32).reshape(len(self), self.num_classes, 2),
         }
         np.savez_compressed(partial, allow_pickle=False, **arrays)
         os.replace(partial, path)
@@ -131,12 +115,11 @@ class ImageCounts:
         """Read what `save` wrote. Raises DataError for a missing, damaged or foreign file."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                count, ids, ends, cells, pixels, boundaries = (stored[name] for name in ARRAYS)
+                count, ids, ends, cells, pixels = (stored[name] for name in ARRAYS)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path}: no counts of images ({error}); score the run again to write them") from error
         counts = cls(int(count))
         counts.ids = [str(image_id) for image_id in ids]
-        counts.boundaries = list(boundaries.astype(np.int64))
         counts._cells = np.split(cells.astype(np.int64), ends[:-1]) if len(ids) else []
         counts._pixels = np.split(pixels.astype(np.int64), ends[:-1]) if len(ids) else []
         return counts

@@ -79,7 +79,10 @@ def help_text() -> str:
     for group in ("method", "backbone", "loss", "data", "protocol", "strategy", "logger", "experiment"):
         names = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
         lines.append(f"  {group:<12} {' '.join(names)}")
-    lines += ["", "`segladder COMMAND --cfg job` shows every key with its value; `segladder COMMAND --help` explains Hydra's flags."]
+    lines += [
+        "",
+        "`segladder COMMAND --cfg job` shows every key with its value; `segladder COMMAND --help` explains Hydra's flags.",
+    ]
     return "\n".join(lines)
 
 

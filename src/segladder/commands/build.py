@@ -98,5 +98,3 @@ def made(node: DictConfig, name: str, **extra: Any) -> Any:
         if isinstance(error.__cause__, TypeError):
             raise ConfigError(f"{name}: {error.__cause__}") from error
         raise
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -54,10 +55,17 @@ class ResumePoints(Callback):
         self.every_steps = every_steps
         self.interruption = interruption
         self.interrupted = False
-        self.seconds = 0.0  # of training in earlier sessions of this run
+        self.earlier_seconds = 0.0  # of training before this resume
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, the sessions before a resume included."""
+        return self.earlier_seconds + time.perf_counter() - self.started
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.interruption.patient = True
+        self.started = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.interruption.patient = False
@@ -82,14 +90,15 @@ class ResumePoints(Callback):
             os.replace(partial, self.path)
 
     def state_dict(self) -> dict[str, Any]:
-        """Random state of torch, on the CPU and each CUDA device."""
-        state: dict[str, Any] = {"torch": torch.get_rng_state()}
+        """Random state of torch on the CPU and each CUDA device, and the time spent."""
+        state: dict[str, Any] = {"torch": torch.get_rng_state(), "seconds": self.seconds}
         if torch.cuda.is_available():
             state["cuda"] = torch.cuda.get_rng_state_all()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the random state."""
+        """Restore the random state and the time spent."""
+        self.earlier_seconds = state_dict["seconds"]
         torch.set_rng_state(state_dict["torch"])
         if "cuda" in state_dict and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state_dict["cuda"])

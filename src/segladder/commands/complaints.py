@@ -25,7 +25,7 @@ def check_choices(config: DictConfig) -> None:
     if needs not in VISIBLE[supervision]:
         allowed = " or ".join(sorted(VISIBLE[supervision]))
         raise ConfigError(
-            f"loss={config.loss.name} needs {needs}, but method={config.method.name} is {supervision}: choose a loss on {allowed}"
+            f"the loss needs {needs}, but method={config.method.name} is {supervision} and learns from {allowed}: choose another loss"
         )
     if config.protocol.dataset != config.data.name:
         raise ConfigError(
@@ -35,7 +35,9 @@ def check_choices(config: DictConfig) -> None:
     if config.selection not in SELECTIONS:
         raise ConfigError(f"selection={config.selection}: choose from {', '.join(SELECTIONS)}")
     if config.selection == "held_out" and not config.loader.held_out:
-        raise ConfigError("selection=held_out needs held-out training images: set loader.held_out=0.05 (a share) or more")
+        raise ConfigError(
+            "selection=held_out needs held-out training images: set loader.held_out=0.05 (a share) or more"
+        )
 
 
 def explain(command: str, overrides: list[str], error: Exception) -> str:

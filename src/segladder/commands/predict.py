@@ -40,7 +40,9 @@ def run(config: DictConfig) -> int:
             faults += 1
             continue
         save(out, path, image, segment(method, image, config))
-    print(f"{len(todo) - faults} images segmented, {len(listed(images)) - len(todo)} already there, {faults} unreadable: {out}")
+    print(
+        f"{len(todo) - faults} images segmented, {len(listed(images)) - len(todo)} already there, {faults} unreadable: {out}"
+    )
     return 1 if faults else 0
 
 

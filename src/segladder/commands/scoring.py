@@ -5,37 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from segladder.data.source import Source
-from segladder.methods.base import Method
-from segladder.protocols.base import Protocol, Result
-from segladder.report.loggers import log_image
+from segladder.protocols.base import Result
 from segladder.report.record import Record
 
 COUNTS = "counts.npz"
-
-
-def score(
-    method: Method,
-    source: Source,
-    protocol: Protocol,
-    config: DictConfig,
-    ids: Sequence[str] | None = None,
-    progress: bool | None = None,
-) -> Result:
-    """Score a method on the protocol's items, or on some ids; every process of a distributed run calls this."""
-    show_progress = config.trainer.progress if progress is None else progress
-    return protocol.score(method, source, ids=ids, batch_size=config.trainer.score_batch, progress=show_progress)
+SHOWN = ("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large")
+COLUMNS = ("iou", "precision", "recall", "over_activation", "under_activation", "boundary_iou")
 
 
 def fill_scores(record: Record, result: Result, folder: Path) -> None:
     """Copy a result into the record and its per-image counts beside it."""
     record.metrics, record.per_class = result.metrics, result.per_class
     record.eval_seconds = round(result.seconds, 3)
-    record.images_per_second = round(len(result.counts.ids) / result.predict_seconds, 2)
+    record.images_per_second = round(len(result.counts) / result.predict_seconds, 2)
     result.counts.save(folder / COUNTS)
+
+
+def print_scores(record: Record, folder: Path) -> None:
+    """The final table of a run: a row per class, the means beneath, and where everything lies."""
+    title = f"{record.method} on {record.data['name']}, protocol {record.protocol['name']} {record.protocol['hash']}"
+    table = Table(Column("class", no_wrap=True), *(c.replace("_", " ") for c in COLUMNS), title=title)
+    for row in record.per_class:
+        table.add_row(row["class"], *(percent(row[c]) for c in COLUMNS))
+    console = Console()
+    console.print(table)
+    for name in SHOWN:
+        score = record.metrics[name]
+        interval = (
+            "" if score["low"] is None else f"  (95 % interval {percent(score['low'])} to {percent(score['high'])})"
+        )
+        console.print(f"  {name.replace('_', ' '):<15} {percent(score['value'])}{interval}", highlight=False)
+    console.print(f"  {folder}", highlight=False)
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal, a dash where there is none."""
+    return "-" if share is None or share != share else f"{100 * share:.1f}"
+
+
+def log_scores(record: Record, mirrors: Sequence[Logger]) -> None:
+    """Hand the final scores to the run's mirrors."""
+    scores = {f"{record.protocol['name']}/{name}": score["value"] for name, score in record.metrics.items()}
+    scores |= {f"{record.protocol['name']}/iou/{row['class']}": row["iou"] for row in record.per_class}
+    for mirror in mirrors:
+        mirror.log_metrics({k: v for k, v in scores.items() if v is not None and v == v}, record.steps)

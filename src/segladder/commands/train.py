@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from segladder.commands import build, runs
 from segladder.commands.callbacks import RESUME_POINT, WEIGHTS, Interruption, KeepWeights, Progress, ResumePoints
 from segladder.commands.complaints import check_choices
-from segladder.commands.scoring import fill_scores, score, show
+from segladder.commands.scoring import fill_scores, log_scores, print_scores
 from segladder.data.checks import check_training_ready
 from segladder.data.module import DataModule
 from segladder.data.source import Source
@@ -105,11 +105,14 @@ def carry_out(run: Run) -> None:
             weights = run.folder / WEIGHTS
             run.method.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
             run.record.checkpoint = {"path": WEIGHTS, "sha256": runs.sha256(weights)}
-        result = score(run.method.to(run.device), run.source, run.protocol, run.config)
+        settings = run.config.trainer
+        run.method.to(run.device)
+        result = run.protocol.score(run.method, run.source, batch_size=settings.score_batch, progress=settings.progress)
         if runs.is_first_process():
             fill_scores(run.record, result, run.folder)
+            log_scores(run.record, run.mirrors)
             write(run.record, run.folder, "finished")
-            show(run.record, result, run.source, run.method, run.config, run.folder, run.mirrors)
+            print_scores(run.record, run.folder)
         finished = True
     finally:
         finish(run.mirrors, 0 if finished else 1)
@@ -147,7 +150,7 @@ def selection(run: Run) -> Callable[[Method], float] | None:
     ids = run.data.held_out_ids if run.config.selection == "held_out" else None
 
     def held_out_score(method: Method) -> float:
-        result = score(method, run.source, run.protocol, run.config, ids=ids, progress=False)
+        result = run.protocol.score(method, run.source, ids=ids, batch_size=run.config.trainer.score_batch)
         return result.metrics["mIoU"]["value"] or 0.0
 
     return held_out_score

@@ -129,5 +129,3 @@ def single_threaded(worker: int) -> None:
     """One thread a loading process: the processes are the parallelism."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-

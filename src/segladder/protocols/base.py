@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from segladder.data.source import Source
+from segladder.methods.base import Method
 from segladder.metrics.counts import ImageCounts
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(ABC):
     """A named way of measuring; equal hashes mean comparable numbers.
 
     Args:
@@ -21,6 +25,17 @@ class Protocol:
 
     name: str
     dataset: str
+
+    @abstractmethod
+    def score(
+        self,
+        method: Method,
+        source: Source,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> Result:
+        """Measure a method on a source's items, or on some `ids`; every process of a distributed run calls this."""
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types."""
@@ -46,7 +61,7 @@ class Result:
     """
 
     metrics: dict[str, dict[str, float | None]]
-    per_class: list[dict[str, Any]] = field(default_factory=list)
-    counts: ImageCounts | None = None
+    per_class: list[dict[str, Any]]
+    counts: ImageCounts
     seconds: float = 0.0
     predict_seconds: float = 0.0

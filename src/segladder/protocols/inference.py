@@ -25,7 +25,9 @@ def same_size_chunks(source: Source, ids: Sequence[str], batch_size: int) -> lis
     for image_id in sorted(ids):
         with Image.open(source.image_path(image_id)) as header:
             groups.setdefault(header.size, []).append(image_id)
-    chunks = [group[i : i + batch_size] for _, group in sorted(groups.items()) for i in range(0, len(group), batch_size)]
+    chunks = [
+        group[i : i + batch_size] for _, group in sorted(groups.items()) for i in range(0, len(group), batch_size)
+    ]
     return chunks
 
 

@@ -16,7 +16,7 @@ from segladder.errors import DataError
 
 SCHEMA = 1
 FILE_NAME = "record.json"
-STATUSES = ("finished", "interrupted", "failed")
+STATUSES = ("running", "finished", "interrupted", "failed")
 SUPERVISIONS = ("full", "image_level", "few_shot", "zero_shot")
 
 
@@ -26,7 +26,7 @@ class Record:
 
     Attributes:
         time: start of the run, ISO 8601 in UTC.
-        status: `finished`, `interrupted` or `failed`.
+        status: `running` (also what a killed run leaves), `finished`, `interrupted` or `failed`.
         commit: of the package's checkout; None when installed from a wheel. `dirty` says whether code was changed.
         config: the resolved configuration in plain types; `config_hash` is `hash_of` it.
         backbone: `name`, `weights`, `pretraining`.

@@ -1,0 +1,48 @@
+"""`segladder evaluate`: score a run's weights under a protocol, as a record beside the run's own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from segladder.commands import build, runs
+from segladder.commands.complaints import check_choices
+from segladder.commands.scoring import fill_scores, print_scores
+from segladder.report import record as records
+
+
+def run(config: DictConfig) -> int:
+    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json."""
+    folder = Path(config.run)
+    run_config, record, method = runs.load(folder)
+    scored = merged(config, run_config)
+    check_choices(scored)
+    source, protocol = build.source(scored), build.protocol(scored)
+    method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
+    place = folder / "evaluations" / f"{protocol.name}-{protocol.hash}"
+    place.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    record.parents, record.id = [record.id], f"{record.id}-{protocol.hash}"
+    record.time = now.isoformat(timespec="seconds")
+    record.command = f"segladder evaluate run={folder} protocol={protocol.name}"
+    record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
+    record.data["val_fingerprint"] = source.fingerprint(source.split(protocol.split))
+    fill_scores(record, result, place)
+    records.write(record, place)
+    print_scores(record, place)
+    return 0
+
+
+def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:
+    """The run's configuration with the protocol and data root asked for."""
+    data = OmegaConf.to_container(run_config.data)
+    assert isinstance(data, dict)
+    if config.data.root is not None:
+        data["root"] = config.data.root
+    scored = OmegaConf.create({**runs.plain(run_config), "data": data})
+    scored.protocol = OmegaConf.create(OmegaConf.to_container(config.protocol, resolve=False))
+    return scored

@@ -1,0 +1,146 @@
+"""Dense semantic scoring: one confusion matrix over all pixels of a split, at native label size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from segladder.data.source import Source
+from segladder.errors import ConfigError
+from segladder.methods.base import Method
+from segladder.metrics.boundary import boundary_counts
+from segladder.metrics.bootstrap import bootstrap_interval, class_iou, mean_iou
+from segladder.metrics.confusion import confusion_matrix
+from segladder.metrics.counts import ImageCounts
+from segladder.metrics.iou import per_class, summary
+from segladder.metrics.size import iou_by_size
+from segladder.protocols.base import Protocol, Result
+from segladder.protocols.inference import class_maps, gathered, loaded, same_size_chunks, shard, to_pixels
+
+
+@dataclass(frozen=True)
+class SemanticProtocol(Protocol):
+    """Every pixel of every image of a split, 255 ignored, against the prediction resized to label size.
+
+    Args:
+        split: the split that is scored.
+        classes: foreground classes in the order of their indices; None means all of the data set.
+        other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
+        input_size: long side of the network's input, None for native.
+        scales: test-time scales whose probabilities are averaged.
+        flip: average with the mirrored image.
+        absent: rule for a class in neither truth nor prediction, `skip` or `zero`.
+        boundary_width: of the boundary IoU, as a share of the image diagonal.
+        bootstrap: resamples over images behind each 95 % interval.
+    """
+
+    split: str
+    classes: tuple[str, ...] | None
+    other_classes: str
+    input_size: int | None
+    scales: tuple[float, ...]
+    flip: bool
+    absent: str
+    boundary_width: float
+    bootstrap: int
+
+    def score(
+        self,
+        method: Method,
+        source: Source,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> Result:
+        """Score a dense method; every process of a distributed run calls this and gets the whole result.
+
+        Args:
+            method: its `predict` gives scores (B, K, H, W); used on the device it is on.
+            source: the data set.
+            ids: images to score instead of the split.
+            batch_size: images of one size a forward pass.
+            progress: show a progress bar.
+
+        Raises:
+            ConfigError: the source's classes are not the protocol's.
+            DataError: an image or mask is damaged.
+        """
+        self.check(source)
+        started = time.perf_counter()
+        rank, world = shard()
+        chunks = same_size_chunks(source, source.split(self.split) if ids is None else ids, batch_size)[rank::world]
+        counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
+        predict_seconds = 0.0
+        training = method.training
+        method.eval()
+        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
+            task = bar.add_task(f"{self.name} {self.split}", total=sum(map(len, chunks)))
+            for chunk, images, masks in loaded(source, chunks):
+                before = time.perf_counter()
+                predictions = self.predictions(method, images, masks[0].shape)
+                predict_seconds += time.perf_counter() - before
+                for image_id, prediction, mask in zip(chunk, predictions, masks, strict=True):
+                    self.count(counts, boundary, image_id, prediction, mask)
+                bar.advance(task, len(chunk))
+        method.train(training)
+        parts = gathered((counts, boundary))
+        whole = ImageCounts.merged(part for part, _ in parts)
+        whole = whole.select(sorted(whole.ids))  # the order must not depend on the number of processes
+        result = self.result(whole, sum(part for _, part in parts), source.classes)
+        result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
+        return result
+
+    def check(self, source: Source) -> None:
+        """Raise ConfigError if the source does not hold the protocol's classes."""
+        wanted = source.all_classes[1:] if self.classes is None else self.classes
+        if tuple(wanted) != tuple(source.classes[1:]):
+            raise ConfigError(
+                f"protocol {self.name} scores the classes {', '.join(wanted)}, "
+                f"but data.classes gives {', '.join(source.classes[1:])}"
+            )
+
+    def predictions(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
+        """Class indices uint8 (B, H, W) at label size for images of one size."""
+        pixels = to_pixels(images, self.input_size, method.device)
+        return class_maps(method.predict, pixels, (size[0], size[1]), self.scales, self.flip).cpu().numpy()
+
+    def count(
+        self, counts: ImageCounts, boundary: np.ndarray, image_id: str, prediction: np.ndarray, mask: np.ndarray
+    ) -> None:
+        """Add one image's confusion matrix to `counts` and its boundary pixels to `boundary` (K, 2)."""
+        matrix = confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(mask), counts.num_classes)
+        counts.add(image_id, matrix)
+        boundary += boundary_counts(prediction, mask, counts.num_classes, width=self.boundary_width)
+
+    def result(self, counts: ImageCounts, boundary: np.ndarray, classes: Sequence[str]) -> Result:
+        """All scores of the counted images, with intervals where a bootstrap over images gives one."""
+        confusion = torch.from_numpy(counts.total())
+        outcomes = counts.outcomes()  # (N, K, 3)
+        metrics: dict[str, dict[str, float | None]] = {
+            name: {"value": value, "low": None, "high": None} for name, value in summary(confusion, self.absent).items()
+        }
+        low, high = bootstrap_interval(outcomes, self.mean, self.bootstrap)
+        metrics["mIoU"].update(low=float(low), high=float(high))
+        edges = np.where(boundary[:, 1] > 0, boundary[:, 0] / np.maximum(boundary[:, 1], 1), np.nan)  # (K,)
+        shares = self.filled(edges)
+        metrics["boundary_iou"] = {"value": float(np.nanmean(shares)), "low": None, "high": None}
+        for size, value in iou_by_size(counts.dense()).items():
+            metrics[f"iou_{size}"] = {"value": value, "low": None, "high": None}
+        rows = per_class(confusion, classes, self.absent)
+        lows, highs = bootstrap_interval(outcomes, class_iou, self.bootstrap)
+        for k, row in enumerate(rows):
+            row.update(low=float(lows[k]), high=float(highs[k]), boundary_iou=float(shares[k]))
+        return Result(metrics, rows, counts)
+
+    def filled(self, shares: np.ndarray) -> np.ndarray:
+        """Scores per class (..., K) with nan of absent classes replaced as the absent rule says."""
+        return np.nan_to_num(shares) if self.absent == "zero" else shares
+
+    def mean(self, outcomes: np.ndarray) -> np.ndarray:
+        """Mean IoU (...) of outcomes (..., K, 3) under the absent rule."""
+        return mean_iou(outcomes) if self.absent == "skip" else self.filled(class_iou(outcomes)).mean(-1)

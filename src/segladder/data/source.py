@@ -112,6 +112,10 @@ class Source(ABC):
             )
         return image, mask
 
+    def tag_path(self, image_id: str) -> Path:
+        """The file that `tags` reads."""
+        return self.mask_path(image_id)
+
     def tags(self, image_id: str) -> np.ndarray:
         """Which foreground classes the image holds, float32 (len(classes) - 1,) of 0 and 1, from its mask."""
         return tags_of(self.mask(image_id), len(self.classes))

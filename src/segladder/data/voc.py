@@ -81,12 +81,20 @@ class VOC(Source):
         own = self.root / "SegmentationClass" / f"{image_id}.png"
         candidates = [own, self.root / "SegmentationClassAug" / f"{image_id}.png"]
         if self.sbd is not None:
-            candidates.append(sbd_root(self.sbd) / "cls" / f"{image_id}.mat")
+            candidates.append(self._sbd_masks / f"{image_id}.mat")
         return next((path for path in candidates if path.is_file()), own)
 
     def decode_mask(self, path: Path) -> np.ndarray:
         """Class values of a PNG or of an SBD .mat file, uint8 (H, W)."""
         return read_sbd_mask(path) if path.suffix == ".mat" else read_mask(path)
+
+    def annotation_path(self, image_id: str) -> Path:
+        """Annotations/ID.xml."""
+        return self.root / "Annotations" / f"{image_id}.xml"
+
+    def tag_path(self, image_id: str) -> Path:
+        """The XML or the mask, as `tags` was chosen."""
+        return self.annotation_path(image_id) if self.tag_source == "xml" else self.mask_path(image_id)
 
     def tags(self, image_id: str) -> np.ndarray:
         """Which foreground classes the image holds, float32 (len(classes) - 1,), from its mask or its XML."""
@@ -94,7 +102,7 @@ class VOC(Source):
 
     def xml_tags(self, image_id: str) -> np.ndarray:
         """Tags from Annotations/ID.xml, float32 (len(classes) - 1,). Raises DataError naming file and class."""
-        path = self.root / "Annotations" / f"{image_id}.xml"
+        path = self.annotation_path(image_id)
         tags = np.zeros(len(self.classes) - 1, np.float32)
         for name, difficult in read_objects(path):
             if name not in self.all_classes:
@@ -102,6 +110,11 @@ class VOC(Source):
             if name in self.classes and (self.difficult or not difficult):
                 tags[self.classes.index(name) - 1] = 1
         return tags
+
+    @cached_property
+    def _sbd_masks(self) -> Path:
+        assert self.sbd is not None
+        return sbd_root(self.sbd) / "cls"
 
     @cached_property
     def _training_ids(self) -> frozenset[str]:

@@ -171,7 +171,7 @@ def _vgg(model: VGG, output_stride: int) -> FeatureListNet:
 
 def _load(model: nn.Module, name: str, options: dict[str, Any], weights: str) -> dict[str, Tensor]:
     """Load the feature model strictly; returns the weights of the layers behind it."""
-    state = _download(name, options) if weights == "timm" else _read(Path(weights))
+    state = pretrained_weights(name, options, weights)
     whole = set(_create(name, options).state_dict())
     source_of = {inside: key for key in whole for inside in _names_inside(key)}
     wanted = {inside: source_of[inside] for inside in model.state_dict()}
@@ -187,7 +187,12 @@ def _load(model: nn.Module, name: str, options: dict[str, Any], weights: str) ->
     return {k: state[k] for k in state if k not in set(wanted.values())}
 
 
-def _download(name: str, options: dict[str, Any]) -> dict[str, Tensor]:
+def pretrained_weights(name: str, options: Mapping[str, Any], weights: str) -> dict[str, Tensor]:
+    """Weights of a whole timm model from the hub (`timm`) or a file. Raises ConfigError if there are none."""
+    return _download(name, options) if weights == "timm" else _read(Path(weights))
+
+
+def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         return timm.create_model(name, pretrained=True, **options).state_dict()
     except Exception as error:  # the hub's client raises errors of several libraries

@@ -35,8 +35,9 @@ class Upsampling(nn.Module):
             kernel = op.bilinear_kernel(factor)
             self.weight = nn.Parameter(torch.eye(channels)[..., None, None] * kernel)  # (C, C, k, k)
 
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """(B, C, h, w) to (B, C, *size), where size is within one input step of factor * (h, w)."""
+    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """(B, C, h, w) to (B, C, *size), within one input step of factor * (h, w), which is the default."""
+        size = tuple(size or (x.shape[-2] * self.factor, x.shape[-1] * self.factor))
         if self.factor == 1 or self.kind == "bilinear":
             return x if x.shape[-2:] == size else op.bilinear(x, size)
         if self.kind == "transposed":

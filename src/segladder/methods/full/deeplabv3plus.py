@@ -1,0 +1,103 @@
+"""DeepLabv3+: atrous spatial pyramid pooling and a light decoder, on any backbone.
+
+Chen, Zhu, Papandreou, Schroff, Adam: Encoder-Decoder with Atrous Separable Convolution, ECCV 2018,
+https://arxiv.org/abs/1802.02611. Official code: https://github.com/tensorflow/models, research/deeplab (Apache-2.0);
+here the decoder of segmentation-models-pytorch (MIT). Published: mIoU 78.85 on VOC 2012 val (ResNet-101, trained on
+train_aug, output stride 16, one scale). Differences: trained in one phase at one output stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from torch import Tensor, nn
+
+from segladder.errors import ConfigError
+from segladder.methods.base import DenseMethod
+from segladder.nets.backbone import FeatureExtractor
+from segladder.nets.upsampling import Upsampling
+from segladder.ops.upsampling import bilinear
+
+
+class DeepLabV3PlusNetwork(nn.Module):
+    """The last level through ASPP, enlarged, next to the reduced level of stride 4, fused, scored, enlarged.
+
+    Args:
+        backbone: the feature extractor, of output stride 16 or 8.
+        num_classes: K.
+        channels: of ASPP and the decoder.
+        rates: dilations of ASPP at output stride 16, doubled at 8.
+        separable: whether ASPP's 3x3 convolutions are depthwise separable.
+        dropout: behind ASPP.
+        upsampling: how ASPP's map grows to stride 4; the last step to the image is bilinear.
+    """
+
+    def __init__(
+        self,
+        backbone: FeatureExtractor,
+        num_classes: int,
+        channels: int,
+        rates: Sequence[int],
+        separable: bool,
+        dropout: float,
+        upsampling: str,
+    ) -> None:
+        super().__init__()
+        stride = backbone.strides[-1]
+        if stride > 16:
+            raise ConfigError(
+                f"backbone.output_stride={stride}: deeplabv3plus expects 8 or 16; add backbone.output_stride=16"
+            )
+        self.backbone = backbone
+        self.low = max((i for i, s in enumerate(backbone.strides) if s <= 4), default=0)
+        low, deep = backbone.channels[self.low], backbone.channels[-1]
+        dilations = [rate * 16 // stride for rate in rates]
+        decoder = DeepLabV3PlusDecoder([3, 0, low, deep], 3, channels, dilations, 16, separable, dropout)
+        self.aspp, self.reduce, self.fuse = decoder.aspp, decoder.block1, decoder.block2
+        self.upsampling = Upsampling(upsampling, channels, stride // backbone.strides[self.low])
+        self.score = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K, H, W) for normalised images (B, 3, H, W)."""
+        features = self.backbone(images)
+        low = self.reduce(features[self.low])  # (B, 48, H/4, W/4)
+        deep = self.upsampling(self.aspp(features[-1]), low.shape[-2:])  # (B, C, H/4, W/4)
+        logits = self.score(self.fuse(torch.cat([deep, low], dim=1)))
+        return bilinear(logits, images.shape[-2:])
+
+
+class DeepLabV3Plus(DenseMethod):
+    """DeepLabv3+ on any backbone of output stride 16 or 8.
+
+    Args:
+        backbone: the feature extractor.
+        num_classes: K, background included.
+        criterion: the loss.
+        channels: of ASPP and the decoder; the paper's 256.
+        rates: dilations of ASPP at output stride 16, doubled at 8; the paper's 6, 12, 18.
+        separable: whether ASPP's 3x3 convolutions are depthwise separable.
+        dropout: behind ASPP.
+        upsampling: `bilinear` (the paper's), `nearest`, `bed_of_nails` or `transposed`.
+        common: the arguments of `Method`.
+
+    Raises:
+        ConfigError: a backbone of a larger output stride.
+    """
+
+    def __init__(
+        self,
+        backbone: FeatureExtractor,
+        num_classes: int,
+        criterion: nn.Module,
+        channels: int,
+        rates: Sequence[int],
+        separable: bool,
+        dropout: float,
+        upsampling: str,
+        **common: Any,
+    ) -> None:
+        network = DeepLabV3PlusNetwork(backbone, num_classes, channels, rates, separable, dropout, upsampling)
+        super().__init__(backbone, network, criterion, mean=backbone.mean, std=backbone.std, **common)

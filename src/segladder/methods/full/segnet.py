@@ -1,0 +1,126 @@
+"""SegNet: the decoder puts values back where the encoder's max-pooling found them.
+
+Badrinarayanan, Kendall, Cipolla: SegNet, TPAMI 2017, https://arxiv.org/abs/1511.00561. Official code: Caffe,
+https://github.com/alexgkendall/caffe-segnet (BSD-2-Clause form); written anew here. Published: mIoU 60.1 (CamVid, 11
+classes, trained on 3,433 images). Differences: pooling rounds sizes up, so that images of any size pass; class weights
+(the paper's median frequency balancing) are the loss's to give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segladder.errors import ConfigError
+from segladder.methods.base import DenseMethod
+from segladder.nets.backbone import RGB, pretrained_weights
+from segladder.nets.upsampling import Upsampling
+from segladder.ops.upsampling import max_unpool
+
+
+class SegNetNetwork(nn.Module):
+    """Encoder stages that remember where their maxima were, decoder stages that mirror them.
+
+    Args:
+        num_classes: K.
+        channels: of each encoder stage.
+        convolutions: 3x3 convolutions in each stage.
+        upsampling: `max_unpooling`, or a kind of `Upsampling`.
+    """
+
+    def __init__(self, num_classes: int, channels: Sequence[int], convolutions: Sequence[int], upsampling: str) -> None:
+        super().__init__()
+        widths = [3, *channels]
+        self.encoder = nn.ModuleList(
+            _stage([before] + [after] * n) for (before, after), n in zip(pairwise(widths), convolutions, strict=True)
+        )
+        outputs = [[], *([width] for width in channels[:-1])]  # the finest stage ends in the score
+        self.decoder = nn.ModuleList(
+            _stage([deep] * n + fine) for fine, deep, n in zip(outputs, channels, convolutions, strict=True)
+        )
+        self.score = nn.Conv2d(channels[0], num_classes, 3, padding=1)
+        self.upsamplings = nn.ModuleList(
+            nn.Identity() if upsampling == "max_unpooling" else Upsampling(upsampling, c, 2) for c in channels
+        )
+        self.upsampling = upsampling
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K, H, W) for normalised images (B, 3, H, W)."""
+        features, pooled = images, []
+        for stage in self.encoder:
+            features = stage(features)
+            size = features.shape[-2:]
+            features, indices = F.max_pool2d(features, 2, ceil_mode=True, return_indices=True)
+            pooled.append((indices, size))
+        for level in reversed(range(len(pooled))):
+            features = self.decoder[level](self._grown(features, level, *pooled[level]))
+        return self.score(features)
+
+    def _grown(self, features: Tensor, level: int, indices: Tensor, size: Sequence[int]) -> Tensor:
+        if self.upsampling == "max_unpooling":
+            return max_unpool(features, indices, size)
+        return self.upsamplings[level](features, size)
+
+
+class SegNet(DenseMethod):
+    """SegNet with an encoder of VGG's form.
+
+    Args:
+        num_classes: K, background included.
+        criterion: the loss.
+        channels: of each encoder stage; VGG-16's 64, 128, 256, 512, 512.
+        convolutions: in each stage; VGG-16's 2, 2, 3, 3, 3.
+        upsampling: `max_unpooling` (the paper's), `nearest`, `bed_of_nails`, `transposed` or `bilinear`.
+        weights: of the encoder, if it has VGG-16's form: `none`, `timm` or a `.safetensors` file of timm's vgg16_bn.
+        mean: input mean per channel, in 0..1.
+        std: input standard deviation per channel, in 0..1.
+        common: the arguments of `Method`.
+
+    Raises:
+        ConfigError: weights that do not fit the encoder.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        criterion: nn.Module,
+        channels: Sequence[int],
+        convolutions: Sequence[int],
+        upsampling: str,
+        weights: str,
+        mean: RGB,
+        std: RGB,
+        **common: Any,
+    ) -> None:
+        network = SegNetNetwork(num_classes, channels, convolutions, upsampling)
+        if weights != "none":
+            _load_encoder(network.encoder, weights)
+        super().__init__(network.encoder, network, criterion, mean=mean, std=std, **common)
+
+
+def _stage(channels: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        convolution = nn.Conv2d(before, after, 3, padding=1)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _load_encoder(encoder: nn.ModuleList, weights: str) -> None:
+    """Layer by layer, in order: timm's vgg16_bn numbers its layers through, the encoder by stage."""
+    state = pretrained_weights("vgg16_bn", {}, weights)
+    numbers = sorted({int(key.split(".")[1]) for key in state if key.startswith("features.")})
+    layers = [m for m in encoder.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    prefixes = [f"features.{number}." for number in numbers]
+    try:
+        for layer, prefix in zip(layers, prefixes, strict=True):
+            layer.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"method.weights={weights}: not of this encoder's form ({error}); give timm's vgg16_bn or none"
+        ) from error

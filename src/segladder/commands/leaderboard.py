@@ -1,0 +1,66 @@
+"""`segladder leaderboard`: rank the records of a folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from segladder.errors import ConfigError, DataError
+from segladder.report.leaderboard import Table, rank
+from segladder.report.record import Record, find_records
+from segladder.report.rendering import csv_text, json_text, markdown, show
+from segladder.report.study import collect, comparisons, per_class
+
+TEXTS = {"markdown": markdown, "csv": csv_text, "json": json_text}
+
+
+def run(config: Any) -> int:
+    """Print or write the tables; unreadable records are named on standard error and skipped."""
+    if config.format not in ("terminal", *TEXTS):
+        raise ConfigError(f"format={config.format}: choose from terminal, {', '.join(TEXTS)}")
+    found, faults = find_records(config.runs)
+    for fault in faults:
+        print(f"segladder: skipped {fault}", file=sys.stderr)
+    if not found:
+        raise DataError(f"runs={config.runs}: no record there, expected folders that segladder train wrote")
+    if config.copy_to is not None:
+        collect([record for record, _ in found], config.copy_to)
+    tables = rank([record for record, _ in found], config.metric)
+    write(tables, found, config)
+    return 0
+
+
+def write(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> None:
+    """Hand the tables to the terminal or a file, in the format asked for."""
+    more = details(tables, found, config)
+    if config.format == "terminal" and config.out is None:
+        console = Console() if sys.stdout.isatty() else Console(width=200)
+        show(tables, console)
+        print(more, end="")
+        return
+    text = TEXTS["markdown" if config.format == "terminal" else config.format](tables)
+    text += f"\n{more}" if more and config.format in ("terminal", "markdown") else ""
+    if config.out is None:
+        print(text, end="")
+        return
+    out = Path(config.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, out)
+
+
+def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> str:
+    """The tables per class and the comparisons that were asked for, as Markdown."""
+    parts = []
+    for table in (table for table in tables if table.rows):
+        if config.per_class:
+            parts.append(f"IoU per class, {table.title}\n\n{per_class(table, [record for record, _ in found])}")
+        if config.compare:
+            folders = {r.id: folder for r, folder in found}
+            parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, list(config.compare), folders)}")
+    return "\n".join(parts)

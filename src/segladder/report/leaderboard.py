@@ -1,0 +1,265 @@
+"""The leaderboard: a pure function of records. The same records in any order give the same tables.
+
+A table holds one protocol hash on one set of evaluation data, never more. Runs that differ by nothing but their random
+seed are one row: mean and standard deviation over seeds. Runs that did not finish stand beneath, unranked.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from segladder.report.record import Record
+
+LADDER = ("zero_shot", "image_level", "few_shot", "full")  # from the least annotation to the most
+NOT_THE_METHOD = (  # settings in which runs of one row may differ
+    *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
+    *("method.backbone", "method.criterion"),  # copies of `backbone` and `loss`
+    *("data.root", "data.cache", "data.cache_dir", "loader.workers"),
+    *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one method with one setting.
+
+    Attributes:
+        setting: values, by configuration key, in which it differs from other rows of this method and backbone.
+        seeds: the seeds behind the mean, one score each.
+        folds: how many folds each score is a mean of; 0 where the protocol has none.
+        value: mean over seeds; None where no seed has every fold, then `note` says which are missing.
+        std: sample standard deviation over seeds (n - 1); None for one seed.
+        low: lower end of the 95 % interval over images of a single run, `high` the upper; None for several.
+        parameters: of the network.
+        train_seconds: mean over runs, like `images_per_second`.
+        peak_memory_mb: the most of any run.
+        runs: ids of the runs that count.
+        note: what a reader must know: missing folds, repeats that do not count.
+    """
+
+    supervision: str
+    method: str
+    backbone: str
+    pretraining: str
+    tag: str
+    shots: int | None
+    selection: str
+    setting: dict[str, Any]
+    seeds: list[int | None]
+    folds: int
+    value: float | None
+    std: float | None
+    low: float | None
+    high: float | None
+    parameters: int | None
+    train_seconds: float | None
+    images_per_second: float | None
+    peak_memory_mb: float | None
+    runs: list[str]
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        """Method with the settings that tell it from its neighbours."""
+        settings = [f"{key.removesuffix('.name')}={value}" for key, value in self.setting.items()]
+        return " ".join([self.method, *([f"[{self.tag}]"] if self.tag else []), *settings])
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """A run without a score, and why."""
+
+    run: str
+    method: str
+    backbone: str
+    seed: int | None
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """All runs under one protocol hash on one set of evaluation data (both empty for runs that never got that far)."""
+
+    protocol: str
+    hash: str
+    data: str
+    fingerprint: str
+    metric: str
+    classes: list[str]
+    rows: list[Row] = field(default_factory=list)
+    unranked: list[Unranked] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What was measured, on what."""
+        if not self.hash:
+            return "runs that ended before their protocol was known"
+        return f"{self.protocol} {self.hash} on {self.data} {self.fingerprint}: {len(self.classes)} classes"
+
+
+def rank(records: Iterable[Record], metric: str = "mIoU") -> list[Table]:
+    """Tables of all records, ordered by protocol and data; rows by supervision, then score.
+
+    Args:
+        records: of any status, in any order.
+        metric: name of the score that ranks; higher is better.
+    """
+    tables: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    for record in sorted(records, key=_age):
+        tables[_comparable(record)].append(record)
+    return [_table(tables[key], metric) for key in sorted(tables, key=lambda key: (not key[1], key))]
+
+
+def _comparable(record: Record) -> tuple[str, str, str, str]:
+    """Records with equal keys may stand in one table."""
+    names = (record.protocol.get("name"), record.protocol.get("hash"))
+    return tuple(str(part or "") for part in (*names, record.data.get("name"), record.data.get("val_fingerprint")))  # type: ignore[return-value]
+
+
+def _age(record: Record) -> tuple[str, str, str]:
+    return record.time, record.id, record.config_hash
+
+
+def _table(records: Sequence[Record], metric: str) -> Table:
+    protocol, protocol_hash, data, fingerprint = _comparable(records[0])
+    classes = next((list(r.data["classes"]) for r in records if r.data.get("classes")), [])
+    scored = [record for record in records if protocol_hash and not _reason(record, metric)]
+    rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric)]
+    others = [record for record in records if not protocol_hash or _reason(record, metric)]
+    unranked = [_unranked(record, metric) for record in others]
+    return Table(protocol, protocol_hash, data, fingerprint, metric, classes, sorted(rows, key=_place), unranked)
+
+
+def _reason(record: Record, metric: str) -> str:
+    """Why a record has no rank; empty if it has one."""
+    if record.status != "finished":
+        lines = (record.error or "").strip().splitlines()
+        return lines[-1] if lines else record.status
+    return "" if record.metrics.get(metric, {}).get("value") is not None else f"no {metric}"
+
+
+def _unranked(record: Record, metric: str) -> Unranked:
+    backbone = str(record.backbone.get("name") or "")
+    reason = _reason(record, metric) or "no protocol"
+    return Unranked(record.id, record.method, backbone, record.seed, record.status, reason)
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    rung = LADDER.index(row.supervision) if row.supervision in LADDER else len(LADDER)
+    return rung, row.value is None, -(row.value or 0.0), row.method, row.backbone, row.label, row.runs
+
+
+def _grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:
+    groups: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[key(record)].append(record)
+    return groups
+
+
+def _kind(record: Record) -> tuple[str, ...]:
+    """What a row says in columns of its own."""
+    backbone = record.backbone
+    parts = (record.supervision, record.method, backbone.get("name"), _pretraining(backbone), record.tag, record.shots)
+    return tuple("" if part is None else str(part) for part in (*parts, record.label_access.get("selection")))
+
+
+def _pretraining(backbone: Mapping[str, Any]) -> str:
+    return str(backbone.get("pretraining") or backbone.get("weights") or "none")
+
+
+def _rows(records: Sequence[Record], metric: str) -> list[Row]:
+    """Rows of records of one kind: as many as there are settings."""
+    settings = {id(record): settings_of(record.config) for record in records}
+    told = telling_keys(list(settings.values()))
+    groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
+    return [_row(group, {key: settings[id(group[0])].get(key) for key in told}, metric) for group in groups.values()]
+
+
+def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values differ between settings; where `loss.name` differs, not also those that follow from it."""
+    keys = sorted({key for setting in settings for key in setting})
+    values = {key: [repr(setting.get(key)) for setting in settings] for key in keys}
+    told = [key for key in keys if len(set(values[key])) > 1]
+
+    def follows(key: str) -> bool:
+        name = f"{key.split('.')[0]}.name"
+        if name not in told or key == name:
+            return False
+        return len(set(zip(values[name], values[key], strict=True))) == len(set(values[name]))
+
+    return [key for key in told if not follows(key)]
+
+
+def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Configuration values by dotted key, without those in which runs of one row may differ."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in NOT_THE_METHOD:
+            continue
+        flat |= settings_of(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row:
+    latest = {(record.seed, record.fold): record for record in sorted(records, key=_age)}
+    kept = sorted(latest.values(), key=lambda record: (record.seed is not None, record.seed, record.fold or 0))
+    scores, folds, missing = _scores(kept, metric)
+    notes = [f"{len(records) - len(kept)} older repeats not counted"] if len(records) > len(kept) else []
+    notes += [f"folds missing: {missing}"] if missing else []
+    single = kept[0].metrics[metric] if len(kept) == 1 and scores else {}
+    first = kept[0]
+    return Row(
+        supervision=first.supervision,
+        method=first.method,
+        backbone=str(first.backbone.get("name") or ""),
+        pretraining=_pretraining(first.backbone),
+        tag=first.tag or "",
+        shots=first.shots,
+        selection=str(first.label_access.get("selection") or ""),
+        setting=setting,
+        seeds=list(scores),
+        folds=folds,
+        value=statistics.fmean(scores.values()) if scores else None,
+        std=statistics.stdev(scores.values()) if len(scores) > 1 else None,
+        low=single.get("low"),
+        high=single.get("high"),
+        parameters=first.parameters,
+        train_seconds=_mean(record.train_seconds for record in kept),
+        images_per_second=_mean(record.images_per_second for record in kept),
+        peak_memory_mb=max((r.peak_memory_mb for r in kept if r.peak_memory_mb is not None), default=None),
+        runs=[record.id for record in kept if record.seed in scores],
+        note="; ".join(notes),
+    )
+
+
+def _scores(records: Sequence[Record], metric: str) -> tuple[dict[int | None, float], int, str]:
+    """One score per seed, of how many folds it is the mean, and which folds other seeds lack (`seed 0: 2, 3`)."""
+    expected = _expected_folds(records)
+    scores: dict[int | None, float] = {}
+    missing = []
+    for seed, runs in _grouped(records, lambda record: record.seed).items():
+        values = {run.fold: float(run.metrics[metric]["value"] or 0.0) for run in runs}
+        if lacking := sorted(set(expected) - {fold for fold in values if fold is not None}):
+            missing.append(f"seed {seed}: {', '.join(map(str, lacking))}")
+        else:
+            scores[seed] = statistics.fmean(values.values())
+    return scores, len(expected), "; ".join(missing)
+
+
+def _expected_folds(records: Sequence[Record]) -> list[int]:
+    """Folds that a mean needs: the protocol's `folds` (a list or how many), none for runs without a fold."""
+    if all(record.fold is None for record in records):
+        return []
+    folds = records[0].protocol.get("fields", {}).get("folds", 4)  # PASCAL-5i and COCO-20i have four
+    return list(range(folds)) if isinstance(folds, int) else sorted(folds)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

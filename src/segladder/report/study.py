@@ -1,0 +1,103 @@
+"""What a study leaves in the repository: small records, and the tables made from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from segladder.errors import ConfigError
+from segladder.report import record as records
+from segladder.report.leaderboard import Row, Table
+from segladder.report.record import Record
+from segladder.report.rendering import markdown_table
+
+COUNTS = "counts.npz"  # per-image counts in a run's folder
+PATH = re.compile(r"(?<![^\s='\"\[(,:])(?:~|\.{1,2})?/(?:[^\s/'\",\]):]+/)*(?=[^\s/'\",\]):])")
+
+
+def slim(record: Record) -> Record:
+    """A copy fit for a repository.
+
+    Of every path that starts with `/`, `~` or `.` only the last part is kept, of an error the last line, of a
+    checkpoint its hash.
+    """
+    bare = _without_folders(asdict(record))
+    error = (bare["error"] or "").strip().splitlines()
+    checkpoint = {key: value for key, value in bare["checkpoint"].items() if key != "path"}
+    return replace(Record(**bare), error=error[-1] if error else None, checkpoint=checkpoint)
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(item) for item in value]
+    return PATH.sub("", value) if isinstance(value, str) else value
+
+
+def collect(found: Iterable[Record], folder: str | Path) -> list[Path]:
+    """Write slim records as `METHOD-BACKBONE-seedSEED-ID.json` into a folder; returns the files."""
+    return [records.write(slim(record), Path(folder) / _file_name(record)) for record in found]
+
+
+def _file_name(record: Record) -> str:
+    parts = (record.method, record.backbone.get("name"), f"seed{record.seed}", record.id)
+    return re.sub(r"[^\w.-]+", "_", "-".join(str(part) for part in parts if part)) + ".json"
+
+
+def per_class(table: Table, found: Iterable[Record], score: str = "iou") -> str:
+    """A Markdown table of one score per class (columns) and row of the leaderboard, in percent, mean over runs."""
+    by_id = {(record.id, record.protocol.get("hash")): record for record in found}
+    rows = []
+    for row in table.rows:
+        runs = [by_id[run, table.hash].per_class for run in row.runs]
+        rows.append([row.label, row.backbone, *(_mean_of(runs, name, score) for name in table.classes)])
+    return markdown_table(["method", "backbone", *table.classes], rows)
+
+
+def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: str) -> str:
+    values = [line[score] for run in runs for line in run if line["class"] == name and line.get(score) is not None]
+    return f"{100 * fmean(values):.1f}" if values else "-"
+
+
+def comparisons(table: Table, pairs: Sequence[str], folders: Mapping[str, Path]) -> str:
+    """A Markdown table of paired bootstrap comparisons over images, each side the mean of its row's runs.
+
+    Args:
+        table: the leaderboard the pairs stand in.
+        pairs: `FIRST:SECOND`, each a row's method (with its settings, where several rows share the method; followed by
+            `@BACKBONE`, where several backbones do).
+        folders: of each run, by id; hold the runs' per-image counts.
+
+    Raises:
+        ConfigError: a name fits no row or several.
+        DataError: a run's counts are missing, or runs were scored on different images.
+    """
+    from segladder.metrics.bootstrap import paired_bootstrap  # brings torch: not for every leaderboard
+    from segladder.metrics.counts import ImageCounts
+
+    lines = []
+    for pair in pairs:
+        first, second = (
+            [ImageCounts.load(folders[run] / COUNTS) for run in row.runs] for row in _rows_named(table, pair)
+        )
+        result = paired_bootstrap(first, second)
+        interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
+        lines.append([*pair.split(":"), f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
+    return markdown_table(["first", "second", "difference in mIoU", "95 % interval over images", "p"], lines)
+
+
+def _rows_named(table: Table, pair: str) -> tuple[Row, Row]:
+    """The two rows a pair names."""
+    fits = [
+        [row for row in table.rows if name in (row.label, f"{row.label}@{row.backbone}", row.method)]
+        for name in pair.split(":")
+    ]
+    if [len(rows) for rows in fits] != [1, 1]:
+        allowed = ", ".join(f"{row.label}@{row.backbone}" for row in table.rows)
+        raise ConfigError(f"compare={pair}: expected FIRST:SECOND, each fitting one of the rows {allowed}")
+    return fits[0][0], fits[1][0]

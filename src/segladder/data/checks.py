@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segladder.data.source import IGNORE, Source
+from segladder.data.source import IGNORE, Source, size_error
 from segladder.data.voc import VOC
 from segladder.errors import DataError
 
@@ -89,8 +89,7 @@ def check_item(source: Source, image_id: str) -> Item:
 def _compare(source: Source, item: Item, mask: np.ndarray) -> None:
     path = source.mask_path(item.image_id)
     if item.size is not None and mask.shape != item.size:
-        (height, width), (rows, columns) = item.size, mask.shape
-        item.faults.append(f"{path}: size {columns}x{rows}, expected {width}x{height} like its image")
+        item.faults.append(str(size_error(path, mask.shape, item.size)))
     if not item.pixels[1:IGNORE].any():
         item.remarks.append(f"{path}: no foreground pixel of the classes in use")
     if isinstance(source, VOC) and source.annotation_path(item.image_id).is_file():

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from segladder.data.cache import images_of, masks_of
-from segladder.data.source import Source, tags_of
+from segladder.data.source import Source, size_error, tags_of
 from segladder.errors import DataError
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
@@ -44,6 +44,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.classes = source.classes
         self._images = images_of(source, ids)
         self._masks = masks_of(source, ids) if supervision == "full" else None
+        self._mask_path = source.mask_path if supervision == "full" else None
         self._tags = None if self._masks else np.stack([source.tags(image_id) for image_id in ids])  # (N, K - 1)
 
     def __len__(self) -> int:
@@ -67,7 +68,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return image, None, self._tags[index]
         mask = self._masks[index]  # (H, W)
         if mask.shape != image.shape[:2]:
-            raise DataError(f"{self.ids[index]}: mask {mask.shape}, image {image.shape[:2]}; expected equal (H, W)")
+            assert self._mask_path is not None
+            raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
         return image, mask, tags_of(mask, len(self.classes))
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from segladder.data.decoding import read_image, read_mask
@@ -62,6 +63,8 @@ class Source(ABC):
         self.val_split = val_split
         self.cache = cache
         self.cache_dir = cache_dir
+        self.unknown = (np.arange(256) >= len(all_classes)).astype(np.uint8)  # mask value -> 1 if no class has it
+        self.unknown[IGNORE] = 0
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
         self.lookup[[0, IGNORE]] = 0, IGNORE
         for index, chosen_class in enumerate(chosen, start=1):
@@ -87,10 +90,9 @@ class Source(ABC):
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""
         path = self.mask_path(image_id)
         mask = self.decode_mask(path)
-        present = np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256))
-        bad = [int(v) for v in present if v >= len(self.all_classes) and v != IGNORE]
-        if bad:
-            raise DataError(f"{path}: value {bad[0]}, expected 0..{len(self.all_classes) - 1} or {IGNORE}")
+        if cv2.countNonZero(cv2.LUT(mask, self.unknown)):
+            value = int(mask[self.unknown[mask] > 0].min())
+            raise DataError(f"{path}: value {value}, expected 0..{len(self.all_classes) - 1} or {IGNORE}")
         return mask
 
     def decode_mask(self, path: Path) -> np.ndarray:
@@ -99,17 +101,13 @@ class Source(ABC):
 
     def mask(self, image_id: str) -> np.ndarray:
         """Class indices into `classes`, uint8 (H, W), 255 = ignored. Raises DataError like `raw_mask`."""
-        return self.lookup[self.raw_mask(image_id)]
+        return cv2.LUT(self.raw_mask(image_id), self.lookup)
 
     def pair(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Image and mask of one id. Raises DataError if their sizes differ."""
         image, mask = self.image(image_id), self.mask(image_id)
         if image.shape[:2] != mask.shape:
-            height, width = mask.shape
-            raise DataError(
-                f"{self.mask_path(image_id)}: size {width}x{height}, expected {image.shape[1]}x{image.shape[0]}"
-                f" like its image {self.image_path(image_id).name}"
-            )
+            raise size_error(self.mask_path(image_id), mask.shape, image.shape)
         return image, mask
 
     def tag_path(self, image_id: str) -> Path:
@@ -132,5 +130,12 @@ class Source(ABC):
 
 def tags_of(mask: np.ndarray, num_classes: int) -> np.ndarray:
     """Foreground classes present in a mask of class indices, float32 (num_classes - 1,)."""
-    counts = np.bincount(mask.reshape(-1), minlength=256)
-    return (counts[1:num_classes] > 0).astype(np.float32)
+    values = mask.tobytes()  # searching bytes is faster than counting them
+    return np.array([bytes((value,)) in values for value in range(1, num_classes)], np.float32)
+
+
+def size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> DataError:
+    """The error for a mask file of another size (H, W) than its image (H, W, 3)."""
+    return DataError(
+        f"{path}: size {mask[1]}x{mask[0]}, expected {image[1]}x{image[0]} (width x height) like its image"
+    )

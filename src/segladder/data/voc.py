@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -137,15 +138,22 @@ class VOC(Source):
         return derive_train_aug(self.split("train"), self.split("val"), extra)
 
 
-def read_ids(path: Path) -> list[str]:
-    """Ids of a list file: the file stem of each line's first word. Raises DataError if it is missing or repeats one."""
+def read_ids(path: Path, paths: bool = True) -> list[str]:
+    """Ids of a list file, one a line; with `paths`, the first word or, if that is a path, its stem.
+
+    Raises:
+        DataError: the file is missing or repeats an id.
+    """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}, expected a list of image ids; check data.root") from error
-    ids = [Path(line.split()[0]).stem if "/" in line else line.split()[0] for line in lines if line.strip()]
+    ids = [line.strip() for line in lines if line.strip()]
+    if paths:
+        words = [line.split()[0] for line in ids]
+        ids = [Path(word).stem if "/" in word else word for word in words]
     if len(set(ids)) != len(ids):
-        repeated = next(image_id for i, image_id in enumerate(ids) if image_id in ids[:i])
+        repeated = Counter(ids).most_common(1)[0][0]
         raise DataError(f"{path}: id {repeated} is listed twice, expected each once")
     return ids
 

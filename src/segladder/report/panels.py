@@ -1,0 +1,174 @@
+"""Pictures of results: image, truth, prediction and error map side by side, for the best, median and worst images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from segladder.data.palette import voc_palette
+from segladder.metrics.counts import ImageCounts
+
+IGNORE = 255
+PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (224, 224, 224)
+ERRORS = {  # Okabe and Ito's colours, told apart by colour-blind readers, and of different lightness
+    "correct": (0, 158, 115),
+    "missed": (230, 159, 0),
+    "invented": (0, 114, 178),
+    "confused": (204, 121, 167),
+}
+HEADINGS = ("image", "truth", "prediction", "errors")
+LONGEST = 512  # pixels of a picture's long side
+SHORTEST = 200  # so that headings fit
+GAP, LINE, SWATCH = 6, 18, 11
+
+Entry = tuple[str, tuple[int, ...]]  # a legend's name and colour
+Load = Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """What kind of error each pixel is, uint8 RGB (H, W, 3).
+
+    White: background and found as such. `correct`: an object of its class; `missed`: an object predicted as
+    background; `invented`: background predicted as an object; `confused`: an object of another class. Gray: ignored.
+
+    Args:
+        truth: class indices (H, W), 0 = background, 255 = ignored.
+        prediction: class indices (H, W).
+    """
+    pixels = np.full((*truth.shape, 3), PAPER, np.uint8)
+    object_there, object_said, same = truth > 0, prediction > 0, truth == prediction
+    pixels[object_there & same] = ERRORS["correct"]
+    pixels[object_there & ~object_said] = ERRORS["missed"]
+    pixels[~object_there & object_said] = ERRORS["invented"]
+    pixels[object_there & object_said & ~same] = ERRORS["confused"]
+    pixels[truth == IGNORE] = IGNORED
+    return pixels
+
+
+def panel(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, classes: Sequence[str], title: str = ""
+) -> np.ndarray:
+    """One picture of one result, uint8 RGB (h, w, 3): image, truth, prediction and errors over a legend.
+
+    Args:
+        image: RGB uint8 (H, W, 3).
+        truth: class indices (H, W), 255 = ignored.
+        prediction: class indices (H, W), at the size of `truth`.
+        classes: a name per class index; those in truth or prediction go to the legend.
+        title: a line above, such as the image's id and score.
+    """
+    palette = voc_palette()
+    palette[IGNORE] = IGNORED
+    pictures = [image, palette[truth], palette[prediction], error_map(truth, prediction)]
+    width, height = _shown_size(*image.shape[1::-1])
+    resampling = [Image.Resampling.BILINEAR] + [Image.Resampling.NEAREST] * 3
+    shown = [Image.fromarray(p).resize((width, height), r) for p, r in zip(pictures, resampling, strict=True)]
+    sheet_width = GAP + len(shown) * (width + GAP)
+    legends = _class_legend(classes, truth, prediction, palette), _error_legend(pictures[3])
+    rows = [row for legend in legends for row in _wrapped(legend, sheet_width)]
+    top = GAP + LINE * (2 if title else 1)
+    sheet = Image.new("RGB", (sheet_width, top + height + GAP + LINE * len(rows) + GAP), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    if title:
+        draw.text((GAP, GAP - 2), title, INK, font)
+    for i, (heading, picture) in enumerate(zip(HEADINGS, shown, strict=True)):
+        left = GAP + i * (width + GAP)
+        draw.text((left, top - LINE), heading, INK, font)
+        sheet.paste(picture, (left, top))
+        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=IGNORED)
+    for i, row in enumerate(rows):
+        _draw_legend(draw, font, row, top + height + GAP + i * LINE)
+    return np.asarray(sheet)
+
+
+def chosen(counts: ImageCounts, each: int) -> list[tuple[str, str, float]]:
+    """The best, median and worst images by their own mean IoU: kind, id and IoU; ties by id, no image twice."""
+    scores = counts.image_iou()
+    order = sorted((-scores[i], counts.ids[i], i) for i in np.flatnonzero(~np.isnan(scores)))
+    ranked = [(image_id, float(-negative)) for negative, image_id, _ in order]
+    best, rest = ranked[:each], ranked[each:]
+    worst, rest = rest[::-1][:each], rest[: max(0, len(rest) - each)]
+    middle = max(0, (len(rest) - each) // 2)
+    kinds = {"best": best, "median": rest[middle : middle + each], "worst": worst}
+    return [(kind, *image) for kind, images in kinds.items() for image in images]
+
+
+def save_panels(folder: str | Path, counts: ImageCounts, each: int, load: Load, classes: Sequence[str]) -> list[Path]:
+    """Write `best-1-ID.png`, ..., `median-1-ID.png`, ..., `worst-1-ID.png` (worst first) and return the files.
+
+    Args:
+        folder: created if missing.
+        counts: of the scored images; ranks them.
+        each: how many of each kind.
+        load: image id to image uint8 (H, W, 3), truth (H, W) and prediction (H, W).
+        classes: a name per class index.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    place: dict[str, int] = {}
+    for kind, image_id, score in chosen(counts, each):
+        place[kind] = place.get(kind, 0) + 1
+        title = f"{image_id}: mean IoU {100 * score:.1f} ({kind} {place[kind]})"
+        file = folder / f"{kind}-{place[kind]}-{image_id.replace('/', '_')}.png"
+        partial = file.with_name(f".{file.name}.partial")
+        Image.fromarray(panel(*load(image_id), classes, title)).save(partial, format="PNG")
+        os.replace(partial, file)
+        files.append(file)
+    return files
+
+
+def _shown_size(width: int, height: int) -> tuple[int, int]:
+    """Enlarged or reduced so that headings fit and sheets stay readable."""
+    factor = min(LONGEST / max(width, height), max(1.0, SHORTEST / width))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _class_legend(
+    classes: Sequence[str], truth: np.ndarray, prediction: np.ndarray, palette: np.ndarray
+) -> list[Entry]:
+    """Classes present, and the ignored value if present."""
+    present = np.union1d(np.unique(truth), np.unique(prediction))
+    entries = [(name, tuple(map(int, palette[k]))) for k, name in enumerate(classes) if k in present]
+    return entries + ([("ignored", IGNORED)] if IGNORE in present else [])
+
+
+def _error_legend(errors: np.ndarray) -> list[Entry]:
+    """Kinds of error present in an error map."""
+    return [(name, colour) for name, colour in ERRORS.items() if (errors == colour).all(-1).any()]
+
+
+def _wrapped(legend: Sequence[Entry], width: int) -> list[list[Entry]]:
+    """Legend entries in rows that fit the width."""
+    font = ImageFont.load_default(13)
+    rows: list[list[Entry]] = [[]]
+    right = GAP
+    for entry in legend:
+        needed = _entry_width(entry[0], font)
+        if rows[-1] and right + needed > width:
+            rows.append([])
+            right = GAP
+        rows[-1].append(entry)
+        right += needed
+    return rows
+
+
+def _entry_width(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> int:
+    return SWATCH + 4 + round(font.getlength(name)) + 14
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    row: Sequence[Entry],
+    top: int,
+) -> None:
+    left = GAP
+    for name, colour in row:
+        draw.rectangle((left, top + 3, left + SWATCH, top + 3 + SWATCH), fill=colour, outline=INK)
+        draw.text((left + SWATCH + 4, top), name, INK, font)
+        left += _entry_width(name, font)

@@ -95,6 +95,8 @@ Axis = tuple[int, int, int, int, int]  # source window [start, end), length of i
 class TrainAugmentation:
     """Random size, crop, horizontal flip and colour jitter of an image and its mask, a pure function of a seed.
 
+    In this order: the jitter sees the crop with its padding, which is much cheaper than jittering large photographs.
+
     Args:
         scale: [lowest, highest] resize factor, or null.
         long_side: [shortest, longest] longer side after resizing in pixels, or null; not together with `scale`.

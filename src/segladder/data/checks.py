@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +14,7 @@ from segladder.data.voc import VOC
 from segladder.errors import DataError
 
 SHOWN = 3  # names in a line that stands for many
+SMALL = 100  # so few ids are checked before other processes have started
 
 
 def check_training_ready(source: Source, supervision: str = "full") -> None:
@@ -170,14 +171,10 @@ def _check(image_id: str) -> Item:
     return check_item(_source, image_id)
 
 
-def check_items(source: Source, ids: Sequence[str], workers: int, each: Callable[[], None]) -> Iterator[Item]:
-    """Decode every id in `workers` processes, in order; `each` is called after each id."""
-    if workers < 2:
-        for image_id in ids:
-            yield check_item(source, image_id)
-            each()
+def check_items(source: Source, ids: Sequence[str], workers: int) -> Iterator[Item]:
+    """Decode every id in `workers` processes; what was found comes in the order of `ids`."""
+    if workers < 2 or len(ids) < SMALL:
+        yield from (check_item(source, image_id) for image_id in ids)
         return
     with get_context("spawn").Pool(workers, _start, (source,)) as pool:
-        for item in pool.imap(_check, ids, chunksize=8):
-            yield item
-            each()
+        yield from pool.imap(_check, ids, chunksize=8)

@@ -1,0 +1,138 @@
+"""`segladder data`: check every file of a data set, prepare it, or preview what the network is shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from segladder.commands.build import made
+from segladder.data.checks import SplitReport, check_items, check_splits
+from segladder.data.source import IGNORE, Source
+from segladder.data.voc import VOC
+from segladder.errors import ConfigError
+
+
+def run(config: DictConfig) -> int:
+    """Carry out `action` on the data set and return the exit code: 1 if something is wrong with it."""
+    actions = {"check": check, "prepare": prepare, "preview": preview}
+    if config.action not in actions:
+        raise ConfigError(f"action={config.action}: choose from {', '.join(actions)}")
+    return actions[config.action](config, made(config.data, "data"))
+
+
+def check(config: DictConfig, source: Source) -> int:
+    """Decode every file of both splits; print one line per fault and remark, then what is there."""
+    reports = check_splits(source)
+    with progress_bar() as bar:
+        for report in reports:
+            task = bar.add_task(report.name, total=len(report.ids))
+            for item in check_items(source, report.ids, worker_count(config)):
+                report.items.append(item)
+                bar.advance(task)
+    faults = [line for report in reports for line in (*report.faults, *(f for i in report.items for f in i.faults))]
+    remarks = [line for report in reports for item in report.items for line in item.remarks]
+    for line in dict.fromkeys(faults):
+        print(f"fault: {line}")
+    for line in dict.fromkeys(remarks):
+        print(f"remark: {line}")
+    Console().print(class_table(source, reports))
+    for report in reports:
+        print(f"{report.name}: {len(report.ids)} ids, {size_range(report)}")
+    print(f"{source.name}: {len(set(faults))} faults, {len(set(remarks))} remarks")
+    return 1 if faults else 0
+
+
+def class_table(source: Source, reports: list[SplitReport]) -> Table:
+    """Images that hold each class, and its share of all pixels, per split."""
+    table = Table("class", title=f"{source.name}: images with the class, share of pixels")
+    for report in reports:
+        table.add_column(f"{report.name} images", justify="right")
+        table.add_column("pixels", justify="right")
+    for index, name in (*enumerate(source.classes), (IGNORE, "ignored")):
+        cells = []
+        for report in reports:
+            share = report.pixels[index] / max(1, report.pixels.sum())
+            cells += [f"{report.images[index]:,}", f"{share:.2%}"]
+        table.add_row(name, *cells)
+    return table
+
+
+def size_range(report: SplitReport) -> str:
+    """Smallest and largest width and height of a split."""
+    sizes = [item.size for item in report.items if item.size is not None]
+    if not sizes:
+        return "no image decoded"
+    heights, widths = zip(*sizes, strict=True)
+    return f"width {min(widths)}..{max(widths)}, height {min(heights)}..{max(heights)}"
+
+
+def prepare(config: DictConfig, source: Source) -> int:
+    """Render or download what the data set needs and turn SBD's .mat files into PNGs."""
+    ready = getattr(source, "prepare", None)
+    if ready is not None:
+        ready()
+        print(f"{source.name}: ready")
+        return 0
+    if not isinstance(source, VOC):
+        raise ConfigError(f"action=prepare: {source.name} needs none; prepare is for VOC with SBD and for shapes")
+    return prepare_voc(config, source)
+
+
+def prepare_voc(config: DictConfig, source: VOC) -> int:
+    """Download VOC and SBD if `download=true`, then write SegmentationClassAug."""
+    from segladder.data.prepare import convert_all, converted_folder, download, unconverted
+
+    if config.download:
+        source.sbd = source.sbd or download(source)
+    paths = unconverted(source)
+    faults = []
+    with progress_bar() as bar:
+        task = bar.add_task("SBD to PNG", total=len(paths))
+        for fault in convert_all(source, paths, worker_count(config)):
+            faults += [fault] if fault else []
+            bar.advance(task)
+    for fault in faults:
+        print(f"fault: {fault}")
+    print(f"{converted_folder(source)}: {len(paths) - len(faults)} masks written, {len(faults)} faults")
+    return 1 if faults else 0
+
+
+def preview(config: DictConfig, source: Source) -> int:
+    """Write a contact sheet of training images as the network is shown them."""
+    from segladder.data.augmentation import TrainAugmentation
+    from segladder.data.dataset import SegmentationDataset
+    from segladder.data.module import item_seed
+    from segladder.data.preview import contact_sheet
+
+    ids = source.split(source.train_split)
+    step = max(1, len(ids) // config.count)  # spread over the split
+    chosen = ids[::step][: config.count]
+    settings: Any = OmegaConf.to_container(config.loader.augment, resolve=True)
+    dataset = SegmentationDataset(source, chosen, "full", TrainAugmentation(**settings))
+    items = []
+    for index, image_id in enumerate(chosen):
+        item = dataset[index, item_seed(config.seed, 0, index)]
+        items.append((image_id, item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy()))
+    out = Path(config.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(items, source.classes, config.columns).save(out)
+    print(f"{out}: {len(items)} of {len(ids)} images of {source.train_split}")
+    return 0
+
+
+def progress_bar() -> Progress:
+    """A bar with counts and remaining time; it leaves the screen when done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def worker_count(config: DictConfig) -> int:
+    """`workers`, or one process per core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.workers if config.workers is not None else cores

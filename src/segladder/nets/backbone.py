@@ -141,8 +141,9 @@ def _feature_model(name: str, output_stride: int | None, options: dict[str, Any]
         raise ConfigError(f"backbone.output_stride={output_stride}: expected 8, 16, 32 or null")
     if name.startswith("vgg") and timm.is_model(name):
         return _vgg(_create(name, options), output_stride or 32)
-    stride = {} if output_stride in (None, 32) else {"output_stride": output_stride}
-    model = _create(name, options, features_only=True, **stride)
+    model = _create(name, options, features_only=True)
+    if output_stride not in (None, model.feature_info.reduction()[-1]):
+        model = _create(name, options, features_only=True, output_stride=output_stride)
     if len(set(model.feature_info.reduction())) == 1:  # a plain transformer: tap a quarter, half, three quarters, all
         depth = len(model.feature_info.info)
         model = _create(name, options, features_only=True, out_indices=[depth * q // 4 - 1 for q in (1, 2, 3, 4)])

@@ -96,6 +96,7 @@ class Lovasz(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss."""
+        logits = logits.float()  # the library's Jaccard weights are float32
         parts = zip(logits.split(1), target.split(1), strict=True) if self.per_image else [(logits, target)]
         losses = [self.loss(x, y) for x, y in parts if (y != IGNORE).any()]
         return torch.stack(losses).mean() if losses else _nothing(logits)

@@ -1,0 +1,124 @@
+"""Every method of conf/method keeps the promises all methods make; a new yaml is tested without a new test."""
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from segladder.commands import build
+from segladder.methods.base import Method
+
+METHODS = sorted(path.stem for path in Path(__file__).parents[1].glob("conf/method/*.yaml"))
+CLASSES = 5
+HEIGHT, WIDTH = 65, 97
+
+
+def smaller(settings: Mapping[str, Any]) -> list[str]:
+    """Overrides that divide a method's channel counts by eight, whichever it has."""
+    overrides = []
+    for key in ("width", "channels", "decoder_channels"):
+        if key in settings:
+            value = settings[key]
+            shrunk = value // 8 if isinstance(value, int) else [max(2, c // 8) for c in value]
+            overrides.append(f"method.{key}={shrunk}".replace(" ", ""))
+    return overrides
+
+
+@cache
+def configuration(name: str) -> DictConfig:
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        chosen = [f"method={name}", "backbone=tiny", "backbone.width=8"]
+        settings = OmegaConf.to_container(compose("train", overrides=chosen).method, resolve=True)
+        return compose("train", overrides=[*chosen, *smaller(settings)])
+
+
+def built(name: str, seed: int = 0) -> Method:
+    return build.method(OmegaConf.merge(configuration(name), {"seed": seed}), num_classes=CLASSES)
+
+
+def images(count: int = 2) -> torch.Tensor:
+    return torch.randint(
+        0, 256, (count, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def training_batch(method: Method) -> dict[str, Any]:
+    """What the method's supervision lets it see, the image normalised as `loss` expects it."""
+    batch: dict[str, Any] = {"image": method.normalize(images()), "id": ["a", "b"]}
+    if method.supervision == "image_level":
+        return {**batch, "tags": torch.eye(CLASSES - 1)[:2]}
+    mask = torch.arange(CLASSES, dtype=torch.uint8).repeat_interleave(20)[:WIDTH].expand(2, HEIGHT, WIDTH).clone()
+    mask[:, :4] = 255
+    return {**batch, "mask": mask}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_name_is_that_of_the_file(name):
+    assert configuration(name).method.name == name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_reaches_every_parameter_with_finite_gradients(name):
+    method = built(name).train()
+    if not method.trains:
+        pytest.skip("does not train")
+    trainable = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(trainable.values(), lr=0.01)
+    reached = set()
+    for _ in range(2):  # layers that start at zero let gradients through from the second step on
+        optimizer.zero_grad()
+        losses = method.loss(training_batch(method))
+        assert all(math.isfinite(value.item()) for value in losses.values())
+        losses["loss"].backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in trainable.values())
+        reached |= {n for n, p in trainable.items() if p.grad.any()}
+        optimizer.step()
+    assert reached == set(trainable)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_trainable_parameter_is_optimised_once(name):
+    method = built(name)
+    grouped = [id(p) for group in method.parameter_groups() for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_cover_images_of_odd_size_and_do_not_depend_on_the_batch(name):
+    method = built(name).eval()
+    with torch.no_grad():
+        together = method.predict(images())
+        alone = method.predict(images()[:1])
+    assert together.shape == (2, CLASSES, HEIGHT, WIDTH) and together.dtype == torch.float32
+    torch.testing.assert_close(together[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_saved_weights_restore_the_scores(name, tmp_path):
+    method, other = built(name).eval(), built(name, seed=1).eval()
+    torch.save(method.state_dict(), tmp_path / "weights.pt")
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True), strict=True)
+    with torch.no_grad():
+        assert torch.equal(other.predict(images()), method.predict(images()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_compiling_in_place_keeps_the_names_of_weights(name):
+    method = built(name)
+    before = list(method.state_dict())
+    for module in method.children():
+        module.compile()
+    assert list(method.state_dict()) == before
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_draws_the_same_weights(name):
+    first, second, other = (list(built(name, seed).state_dict().values()) for seed in (0, 0, 1))
+    assert all(map(torch.equal, first, second))
+    assert not all(map(torch.equal, first, other))

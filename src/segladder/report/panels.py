@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segladder.data.palette import voc_palette
-from segladder.metrics.counts import ImageCounts
+
+if TYPE_CHECKING:
+    from segladder.metrics.counts import ImageCounts
 
 IGNORE = 255
 PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (224, 224, 224)

@@ -1,0 +1,305 @@
+"""The leaderboard: what may stand together, what is averaged, and that order changes nothing."""
+
+import csv
+import io
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from statistics import stdev
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from segladder.errors import ConfigError
+from segladder.metrics.counts import ImageCounts
+from segladder.report.leaderboard import rank
+from segladder.report.record import Record, find_records, write
+from segladder.report.rendering import csv_text, json_text, markdown, show
+from segladder.report.study import collect, comparisons, per_class, slim
+
+CLASSES = ["background", "cat", "dog"]
+
+
+def a_record(method="fcn8s", seed=0, value=0.5, **changes):
+    loss = changes.pop("loss", "cross_entropy")
+    protocol_hash = changes.pop("hash", "01234567")
+    fingerprint = changes.pop("fingerprint", "feedfeed")
+    fields = {
+        "id": f"{method}-{loss}-{seed}-{changes.get('fold')}",
+        "time": f"2026-01-0{1 + seed}T00:00:00+00:00",
+        "status": "finished",
+        "method": method,
+        "supervision": "full",
+        "backbone": {"name": "resnet18", "weights": "timm", "pretraining": "ImageNet"},
+        "label_access": {"labels": "masks", "selection": "fixed"},
+        "protocol": {"name": "semantic", "hash": protocol_hash, "fields": {}},
+        "data": {"name": "animals", "classes": CLASSES, "val_fingerprint": fingerprint},
+        "config": {"seed": seed, "loss": {"name": loss, "gamma": len(loss)}, "method": {"criterion": {"name": loss}}},
+        "seed": seed,
+        "metrics": {"mIoU": {"value": value, "low": value - 0.02, "high": value + 0.03}},
+        "per_class": [{"class": name, "iou": value + 0.1 * k} for k, name in enumerate(CLASSES)],
+        "parameters": 2_500_000,
+        "train_seconds": 100.0 + seed,
+        "images_per_second": 10.0,
+        "peak_memory_mb": 800.0 + seed,
+    }
+    return Record(**{**fields, **changes})
+
+
+def a_mixture():
+    """Records of every kind a leaderboard meets."""
+    return [
+        *(a_record(seed=seed, value=value) for seed, value in enumerate((0.6, 0.63, 0.69))),
+        a_record(loss="dice", value=0.55),
+        a_record("unet", value=0.7),
+        a_record("unet", value=0.71, hash="89abcdef"),
+        a_record("unet", value=0.72, fingerprint="other"),
+        a_record("sec", value=0.4, supervision="image_level"),
+        *(
+            a_record("hsnet", s, 0.3 + 0.1 * f + s / 100, supervision="few_shot", fold=f)
+            for f in range(4)
+            for s in (0, 1)
+        ),
+        *(a_record("panet", value=0.9, supervision="few_shot", fold=f) for f in range(3)),
+        a_record("segnet", status="failed", error="Traceback\nDataError: x.png: value 37", metrics={}),
+        a_record("segnet", seed=1, status="interrupted"),
+        a_record("segnet", seed=2, metrics={}),
+        Record(id="early", status="failed", error="boom"),
+    ]
+
+
+def rendered(tables):
+    console = Console(file=io.StringIO(), width=300)
+    show(tables, console)
+    return markdown(tables), csv_text(tables), json_text(tables), console.file.getvalue()
+
+
+def test_order_changes_nothing():
+    records = a_mixture()
+    expected = rendered(rank(records))
+    for seed in range(5):
+        random.Random(seed).shuffle(records)
+        assert rendered(rank(records)) == expected
+
+
+def test_hashes_and_data_never_mix():
+    tables = rank(a_mixture())
+    assert [(t.hash, t.fingerprint, len(t.rows)) for t in tables] == [
+        ("01234567", "feedfeed", 6),
+        ("01234567", "other", 1),
+        ("89abcdef", "feedfeed", 1),
+        ("", "", 0),
+    ]
+    runs = {record.id: record for record in a_mixture()}
+    for table in tables[1:3]:
+        assert [row.value for row in table.rows] == [0.72 if table.fingerprint == "other" else 0.71]
+    assert all(runs[run].protocol["hash"] == "01234567" for row in tables[0].rows for run in row.runs)
+
+
+def test_seeds_are_averaged_with_the_sample_standard_deviation():
+    row = next(row for row in rank(a_mixture())[0].rows if row.label == "fcn8s loss=cross_entropy")
+    assert row.seeds == [0, 1, 2]
+    assert row.value == pytest.approx(0.64)
+    assert row.std == pytest.approx(stdev([0.6, 0.63, 0.69]))
+    assert (row.low, row.high) == (None, None)
+    assert (row.train_seconds, row.peak_memory_mb, row.parameters) == (101.0, 802.0, 2_500_000)
+
+
+def test_one_run_has_an_interval_instead_of_a_deviation():
+    row = next(row for row in rank(a_mixture())[0].rows if row.method == "unet")
+    assert (row.value, row.std, row.low, row.high) == (0.7, None, pytest.approx(0.68), pytest.approx(0.73))
+    assert "70.00 [68.0, 73.0]" in markdown(rank(a_mixture()))
+
+
+def test_supervision_then_score_order_the_rows():
+    rows = rank(a_mixture())[0].rows
+    assert [(row.supervision, row.label) for row in rows] == [
+        ("image_level", "sec"),
+        ("few_shot", "hsnet"),
+        ("few_shot", "panet"),
+        ("full", "unet"),
+        ("full", "fcn8s loss=cross_entropy"),
+        ("full", "fcn8s loss=dice"),
+    ]
+
+
+def test_folds_are_averaged_only_when_all_are_there():
+    rows = {row.method: row for row in rank(a_mixture())[0].rows}
+    assert rows["hsnet"].value == pytest.approx(np.mean([0.45, 0.46]))
+    assert rows["hsnet"].std == pytest.approx(stdev([0.45, 0.46]))
+    assert (rows["hsnet"].folds, rows["hsnet"].note) == (4, "")
+    assert (rows["panet"].value, rows["panet"].note) == (None, "folds missing: seed 0: 3")
+    fields = {"name": "episodic", "hash": "01234567", "fields": {"folds": 3}}
+    three = [a_record("panet", value=0.1 * f, fold=f, protocol=fields) for f in range(3)]
+    assert rank(three)[0].rows[0].value == pytest.approx(0.1)
+
+
+def test_unfinished_runs_are_listed_and_never_ranked():
+    tables = rank(a_mixture())
+    assert [(run.method, run.seed, run.reason) for run in tables[0].unranked] == [
+        ("segnet", 0, "DataError: x.png: value 37"),
+        ("segnet", 1, "interrupted"),
+        ("segnet", 2, "no mIoU"),
+    ]
+    assert [run.run for run in tables[-1].unranked] == ["early"]
+    assert all(row.method != "segnet" for table in tables for row in table.rows)
+
+
+def test_a_repeated_seed_counts_once_by_its_latest_run():
+    old = a_record(value=0.1, id="old")
+    new = replace(a_record(value=0.2, id="new"), time="2026-02-01T00:00:00+00:00")
+    row = rank([new, old])[0].rows[0]
+    assert (row.value, row.runs, row.std) == (0.2, ["new"], None)
+    assert row.note == "1 older repeats not counted"
+
+
+def test_settings_tell_rows_apart_but_places_and_workers_do_not():
+    def configured(seed, **config):
+        return a_record(seed=seed, config={"seed": seed, **config})
+
+    same = [configured(s, data={"root": f"/disk{s}"}, loader={"workers": s}, runs=f"r{s}") for s in range(2)]
+    assert [row.label for row in rank(same)[0].rows] == ["fcn8s"]
+    longer = configured(0, trainer={"epochs": 20}, data={"root": "/disk0"})
+    labels = [row.label for row in rank([*same, longer])[0].rows]
+    assert sorted(labels) == ["fcn8s trainer.epochs=20", "fcn8s trainer.epochs=None"]
+    tagged = [a_record(tag="a"), a_record(seed=1, tag="b")]
+    assert [row.label for row in rank(tagged)[0].rows] == ["fcn8s [a]", "fcn8s [b]"]
+
+
+def test_settings_that_follow_from_a_name_are_not_repeated():
+    rows = rank([a_record(), a_record(loss="dice")])[0].rows
+    assert [row.setting for row in rows] == [{"loss.name": "cross_entropy"}, {"loss.name": "dice"}]
+    sharper = a_record(loss="dice", seed=1)
+    sharper.config["loss"]["gamma"] = 9
+    labels = {row.label for row in rank([a_record(), a_record(loss="dice"), sharper])[0].rows}
+    assert labels == {
+        "fcn8s loss.gamma=13 loss=cross_entropy",
+        "fcn8s loss.gamma=4 loss=dice",
+        "fcn8s loss.gamma=9 loss=dice",
+    }
+
+
+def test_another_metric_ranks():
+    records = [a_record("a", value=0.9), a_record("b", value=0.8)]
+    for record, boundary in zip(records, (0.1, 0.2), strict=True):
+        record.metrics["boundary_iou"] = {"value": boundary, "low": None, "high": None}
+    assert [row.method for row in rank(records, "boundary_iou")[0].rows] == ["b", "a"]
+    assert "10.00 |" in markdown(rank(records, "boundary_iou"))
+
+
+def test_markdown_is_a_table_with_pipes_escaped():
+    text = markdown(rank([a_record(tag="x|y"), a_record(seed=1, tag="x|y", value=0.6)]))
+    assert text.splitlines()[0] == "### semantic 01234567 on animals feedfeed: 3 classes"
+    assert text.splitlines()[2:] == [
+        "| supervision | method | backbone | pretraining | selection | mIoU | seeds | parameters | train s | images/s "
+        "| peak MB |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| full | fcn8s [x\\|y] | resnet18 | ImageNet | fixed | 55.00 ± 7.07 | 2 | 2.50 M | 100 | 10.0 | 801 |",
+    ]
+
+
+def test_csv_and_json_hold_exact_values():
+    tables = rank(a_mixture())
+    rows = list(csv.DictReader(io.StringIO(csv_text(tables))))
+    fcn = next(row for row in rows if row["setting"] == "loss.name=cross_entropy")
+    assert (float(fcn["value"]), fcn["seeds"], fcn["status"]) == (tables[0].rows[4].value, "0 1 2", "finished")
+    assert [row["reason"] for row in rows if row["status"] != "finished"].count("boom") == 1
+    assert json.loads(json_text(tables))[0]["rows"][4]["std"] == tables[0].rows[4].std
+
+
+def test_per_class_means_over_seeds():
+    records = [a_record(value=0.5), a_record(seed=1, value=0.7)]
+    assert per_class(rank(records)[0], records).splitlines()[-1] == "| fcn8s | resnet18 | 60.0 | 70.0 | 80.0 |"
+
+
+def test_comparisons_read_the_counts_of_runs(tmp_path):
+    records = [a_record("better", value=0.9), a_record("worse", value=0.8)]
+    for record, right in zip(records, (9, 5), strict=True):
+        counts = ImageCounts(2)
+        for i in range(8):
+            counts.add(str(i), [[9, 0], [9 - right, right]])
+        counts.save(tmp_path / record.id / "counts.npz")
+    folders = {record.id: tmp_path / record.id for record in records}
+    table = rank(records)[0]
+    difference = 100 - 50 * (9 / 13 + 5 / 9)
+    expected = f"| better | worse | +{difference:.2f} | [+{difference:.2f}, +{difference:.2f}] | 0.002 |"
+    assert comparisons(table, ["better:worse"], folders).splitlines()[-1] == expected
+    for pair in ("better:other", "better"):
+        with pytest.raises(
+            ConfigError, match=f"compare={pair}: expected FIRST:SECOND.*better@resnet18, worse@resnet18"
+        ):
+            comparisons(table, [pair], folders)
+
+
+def test_slim_records_hold_no_folder_of_the_machine(tmp_path):
+    record = a_record(
+        status="failed",
+        error="Traceback\n  File /home/me/code.py\nDataError: /home/me/data/x.png: value 37, expected 0..6 or 255",
+        command="segladder train backbone.weights=/home/me/w.safetensors data.root='../data/voc' -m method=a,b",
+        checkpoint={"path": "/home/me/runs/1/weights.pt", "sha256": "ab"},
+    )
+    record.config |= {
+        "runs": "runs/study",
+        "weights": "~/w.safetensors",
+        "url": "https://example.org/a/b",
+        "rate": "a/b",
+    }
+    small = slim(record)
+    assert small.error == "DataError: x.png: value 37, expected 0..6 or 255"
+    assert small.command == "segladder train backbone.weights=w.safetensors data.root='voc' -m method=a,b"
+    assert small.checkpoint == {"sha256": "ab"}
+    assert small.config["weights"] == "w.safetensors"
+    assert [small.config[k] for k in ("runs", "url", "rate")] == ["runs/study", "https://example.org/a/b", "a/b"]
+    assert "/home" in record.error
+    files = collect([a_record(), a_record(seed=1)], tmp_path)
+    assert [file.name for file in files] == [
+        "fcn8s-resnet18-seed0-fcn8s-cross_entropy-0-None.json",
+        "fcn8s-resnet18-seed1-fcn8s-cross_entropy-1-None.json",
+    ]
+    found, faults = find_records(tmp_path)
+    assert faults == []
+    assert rank([r for r, _ in found]) == rank([a_record(), a_record(seed=1)])
+
+
+def command(*words, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "segladder.cli", "leaderboard", *words], cwd=folder, capture_output=True, text=True
+    )
+
+
+def test_command_prints_names_faults_and_leaves_no_trace(tmp_path):
+    for record in a_mixture():
+        write(
+            record,
+            tmp_path / "runs" / f"{record.id}-{record.protocol.get('hash')}-{record.data.get('val_fingerprint')}",
+        )
+    (tmp_path / "runs" / "torn").mkdir()
+    (tmp_path / "runs" / "torn" / "record.json").write_text("{")
+    done = command("format=markdown", "per_class=true", folder=tmp_path)
+    assert done.returncode == 0
+    assert "skipped runs/torn/record.json: damaged or half-written" in done.stderr
+    assert markdown(rank(a_mixture())) in done.stdout
+    assert "IoU per class, semantic 01234567 on animals feedfeed" in done.stdout
+    assert command("format=json", "out=made/table.json", "copy_to=study", folder=tmp_path).returncode == 0
+    assert (tmp_path / "made" / "table.json").read_text() == json_text(rank(a_mixture()))
+    assert "unet" in command("runs=study", folder=tmp_path).stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "runs", "study"]
+
+
+def test_command_says_what_is_wrong(tmp_path):
+    for words, code, text in [
+        (["runs=nowhere"], 1, "nowhere: no such folder"),
+        ([f"runs={tmp_path}"], 1, "no record there"),
+        (["format=pdf"], 2, "format=pdf: choose from terminal, markdown, csv, json"),
+    ]:
+        done = command(*words, folder=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)
+        assert text in done.stderr
+
+
+def test_report_starts_without_torch():
+    script = "import sys; from segladder.commands import leaderboard; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

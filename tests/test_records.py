@@ -1,0 +1,173 @@
+"""Records survive the disk whole, or are named; provenance says what ran."""
+
+import json
+import math
+import os
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import segladder
+from segladder.errors import DataError
+from segladder.report import provenance
+from segladder.report.record import FILE_NAME, Record, find_records, hash_of, read, write
+
+
+def a_record(**changes):
+    fields = {
+        "id": "20260101-000000-abcdef",
+        "time": "2026-01-01T00:00:00+00:00",
+        "status": "finished",
+        "commit": "0" * 40,
+        "dirty": False,
+        "config": {"seed": 0, "data": {"classes": ["cat", "dög"]}},
+        "method": "fcn8s",
+        "supervision": "full",
+        "protocol": {"name": "semantic", "hash": "01234567", "fields": {}},
+        "seed": 0,
+        "metrics": {"mIoU": {"value": 0.5, "low": 0.4, "high": 0.6}},
+        "per_class": [{"class": "cat", "iou": 0.5}],
+        "train_seconds": 12,
+        "parents": ["other"],
+    }
+    return Record(**{**fields, **changes})
+
+
+def test_round_trip(tmp_path):
+    record = a_record()
+    file = write(record, tmp_path / "run")
+    assert file == tmp_path / "run" / FILE_NAME
+    assert read(tmp_path / "run") == read(file) == record
+
+
+def test_a_record_of_a_run_that_failed_at_once_can_be_written(tmp_path):
+    record = read(write(Record(error="ConfigError: no"), tmp_path))
+    assert (record.schema, record.status, record.error, record.metrics) == (1, "failed", "ConfigError: no", {})
+
+
+def test_json_is_canonical_and_holds_plain_values_only(tmp_path):
+    record = a_record(
+        metrics={"mIoU": {"value": float("nan"), "low": np.float32(0.25), "high": math.inf}},
+        parameters=np.int64(7),
+        data={"classes": ("a", "b"), "root": Path("some/where"), "weights": torch.tensor([0.5, float("nan")])},
+    )
+    text = write(record, tmp_path).read_text()
+    value = json.loads(text)
+    assert value["metrics"]["mIoU"] == {"value": None, "low": 0.25, "high": None}
+    assert value["parameters"] == 7
+    assert value["data"] == {"classes": ["a", "b"], "root": "some/where", "weights": [0.5, None]}
+    assert list(value) == sorted(asdict(record))
+    assert "dög" in text
+    assert write(read(tmp_path), tmp_path / "again").read_text() == text
+
+
+def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, monkeypatch):
+    write(a_record(), tmp_path)
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(a_record(status="failed"), tmp_path)
+    assert read(tmp_path).status == "finished"
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"schema": 2}, "schema 2, expected at most 1; update segladder"),
+        ({"schema": "1"}, "expected a JSON object with a schema number"),
+        ({"colour": "red"}, "unknown field colour"),
+        ({"status": "done"}, "status done, expected running, finished, interrupted, failed"),
+        ({"seed": "zero"}, "seed is str, expected int or null"),
+        ({"train_seconds": "long"}, "train_seconds is str, expected int or float or null"),
+        ({"metrics": []}, "metrics is list, expected dict"),
+        ({"metrics": {"mIoU": 0.5}}, "metrics.mIoU has no value"),
+    ],
+)
+def test_what_is_no_record_is_named(tmp_path, changes, fault):
+    file = tmp_path / FILE_NAME
+    file.write_text(json.dumps({**asdict(a_record()), **changes}))
+    with pytest.raises(DataError, match=fault) as error:
+        read(file)
+    assert str(file) in str(error.value)
+
+
+def test_missing_and_half_written_records_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"record\.json: No such file"):
+        read(tmp_path)
+    whole = write(a_record(), tmp_path).read_bytes()
+    for length in range(0, len(whole) - 2, 41):  # without the last brace
+        (tmp_path / FILE_NAME).write_bytes(whole[:length])
+        with pytest.raises(DataError, match="damaged or half-written"):
+            read(tmp_path)
+
+
+def test_find_records_looks_everywhere_and_names_what_it_skips(tmp_path):
+    for name in ("b/run1", "a/run0", "a/run0/evaluations/tta"):
+        write(a_record(id=name), tmp_path / name)
+    write(a_record(id="copy"), tmp_path / "study" / "fcn8s-seed0.json")
+    (tmp_path / "study" / "settings.json").write_text('{"not": "a record"}')
+    (tmp_path / "a" / "run0" / "metrics.json").write_text("{ other tools' files beside a record are not looked at")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / FILE_NAME).write_text('{"schema": 1, "id"')
+    (tmp_path / "linked").symlink_to(tmp_path / "b")
+    found, faults = find_records(tmp_path)
+    assert [(record.id, folder.relative_to(tmp_path).as_posix()) for record, folder in found] == [
+        ("a/run0", "a/run0"),
+        ("a/run0/evaluations/tta", "a/run0/evaluations/tta"),
+        ("b/run1", "b/run1"),
+        ("copy", "study"),
+    ]
+    assert len(faults) == 1
+    assert str(tmp_path / "torn" / FILE_NAME) in faults[0]
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        find_records(tmp_path / "nowhere")
+
+
+def test_hash_ignores_order_and_form_but_no_value():
+    assert hash_of({"a": (1, 2), "b": None}) == hash_of({"b": None, "a": [1, 2]})
+    assert hash_of({"a": 1}) != hash_of({"a": 2})
+    assert hash_of({"a": 1}) == "015abd7f"  # sha256 of {"a":1}
+
+
+def test_versions_and_device_are_those_installed():
+    versions = provenance.versions()
+    assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
+    assert versions["segladder"] == segladder.__version__
+    assert provenance.device_name()
+    assert provenance.peak_memory_mb() > 10
+
+
+def test_parameters_count_once_when_shared():
+    first = torch.nn.Linear(3, 2)
+    assert provenance.parameter_count(torch.nn.Sequential(first, torch.nn.ReLU(), first)) == 3 * 2 + 2
+
+
+def git(folder, *words):
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+    subprocess.run(["git", "-C", folder, *identity, *words], check=True, capture_output=True)
+
+
+def test_git_state_follows_the_checkout(tmp_path, monkeypatch):
+    package = tmp_path / "src" / "segladder"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(segladder, "__file__", str(package / "__init__.py"))
+    assert provenance.git_state() == (None, None)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    state = provenance.git_state()
+    assert len(state.commit) == 40
+    assert state.dirty is False
+    (tmp_path / "notes.txt").write_text("not code")
+    assert provenance.git_state().dirty is False
+    (package / "__init__.py").write_text("changed = True")
+    assert provenance.git_state() == (state.commit, True)

@@ -44,7 +44,7 @@ class ScaleCrop(A.DualTransform):
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the factor and, per axis, the source window and the place of its result in the crop."""
         height, width = params["shape"][:2]
-        factor = self._draw_factor(max(height, width))
+        factor = max(self._draw_factor(max(height, width)), 1 / min(height, width))  # nothing shrinks to nothing
         return {"factor": factor, "rows": self._draw_axis(height, factor), "columns": self._draw_axis(width, factor)}
 
     def apply(self, img: np.ndarray, factor: float, rows: Axis, columns: Axis, **params: Any) -> np.ndarray:

@@ -1,0 +1,107 @@
+"""Tiny data sets in every supported layout, drawn from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+from segladder.data.palette import voc_palette
+from segladder.data.voc import VOC_CLASSES
+
+Size = tuple[int, int]  # (height, width)
+
+
+def picture(seed: int, size: Size = (64, 80), values: Sequence[int] = (8, 12)) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth textured image (H, W, 3) and a mask (H, W) with one coloured rectangle per value and 255 around it."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (8, 8, 3), np.uint8)
+    image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+    mask = np.zeros(size, np.uint8)
+    for value in values:
+        top, left = (int(random.integers(2, length // 2)) for length in size)
+        bottom, right = top + size[0] // 3, left + size[1] // 3
+        mask[top - 1 : bottom + 1, left - 1 : right + 1] = 255
+        mask[top:bottom, left:right] = value
+        image[top:bottom, left:right] = voc_palette()[value]
+    return image, mask
+
+
+def save_mask(path: Path, mask: np.ndarray, palette: bool = True) -> None:
+    """A palette or gray PNG as other programs write it."""
+    image = Image.fromarray(mask, "L")
+    if palette:
+        image.putpalette(voc_palette().tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def save_image(path: Path, image: np.ndarray) -> None:
+    """A JPEG of quality 95, or what the suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
+
+
+def write_list(path: Path, ids: Sequence[str]) -> None:
+    """One id a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{image_id}\n" for image_id in ids))
+
+
+def write_voc(root: Path, train: int = 4, val: int = 2, size: Size = (64, 80), xml: bool = False) -> Path:
+    """VOCdevkit/VOC2012 below `root` with cats (8) and dogs (12); returns the folder VOC2012."""
+    voc = root / "VOCdevkit" / "VOC2012"
+    names = {split: [f"2007_{split}{i:02d}" for i in range(n)] for split, n in (("train", train), ("val", val))}
+    for seed, image_id in enumerate(names["train"] + names["val"]):
+        image, mask = picture(seed, size)
+        save_image(voc / "JPEGImages" / f"{image_id}.jpg", image)
+        save_mask(voc / "SegmentationClass" / f"{image_id}.png", mask)
+        if xml:
+            write_xml(voc / "Annotations" / f"{image_id}.xml", [VOC_CLASSES[v] for v in (8, 12) if (mask == v).any()])
+    for split, ids in {**names, "trainval": names["train"] + names["val"]}.items():
+        write_list(voc / "ImageSets" / "Segmentation" / f"{split}.txt", ids)
+    return voc
+
+
+def write_xml(path: Path, objects: Sequence[str], difficult: Sequence[str] = ()) -> None:
+    """A VOC annotation with these objects, and these marked as difficult."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    node = "<object><name>{}</name><difficult>{}</difficult></object>"
+    nodes = [node.format(name, 0) for name in objects] + [node.format(name, 1) for name in difficult]
+    path.write_text(f"<annotation>{''.join(nodes)}</annotation>")
+
+
+def write_sbd(root: Path, voc: Path, train: Sequence[str], val: Sequence[str], size: Size = (64, 80)) -> Path:
+    """benchmark_RELEASE below `root` with .mat masks, and its images in VOC's JPEGImages as VOC has them."""
+    folder = root / "benchmark_RELEASE"
+    for seed, image_id in enumerate((*train, *val), start=1000):
+        image, mask = picture(seed, size, values=(15,))
+        mask[mask == 255] = 0  # SBD has no ignored border
+        (folder / "dataset" / "cls").mkdir(parents=True, exist_ok=True)
+        record = np.zeros((1, 1), [("Boundaries", "O"), ("Segmentation", "O"), ("CategoriesPresent", "O")])
+        record[0, 0] = (np.zeros((20, 1)), mask, np.array([15]))
+        savemat(folder / "dataset" / "cls" / f"{image_id}.mat", {"GTcls": record}, do_compression=True)
+        if not (voc / "JPEGImages" / f"{image_id}.jpg").exists():
+            save_image(voc / "JPEGImages" / f"{image_id}.jpg", image)
+    write_list(folder / "dataset" / "train.txt", train)
+    write_list(folder / "dataset" / "val.txt", val)
+    return folder
+
+
+def write_folder(root: Path, sizes: Sequence[Size] = ((64, 80), (70, 66), (90, 64)), lists: bool = False) -> Path:
+    """images/, masks/ (palette and gray in turn) and classes.txt for background, road, tree; images of many kinds."""
+    suffixes = (".jpg", ".png", ".bmp")
+    ids = [f"site{i % 2}/item {i}" for i in range(len(sizes))]
+    for i, (image_id, size) in enumerate(zip(ids, sizes, strict=True)):
+        image, mask = picture(i, size, values=(1, 2))
+        save_image(root / "images" / f"{image_id}{suffixes[i % 3]}", image)
+        save_mask(root / "masks" / f"{image_id}.png", mask, palette=i % 2 == 0)
+    write_list(root / "classes.txt", ["background", "road", "tree"])
+    if lists:
+        write_list(root / "splits" / "train.txt", ids[:-1])
+        write_list(root / "splits" / "val.txt", ids[-1:])
+    return root

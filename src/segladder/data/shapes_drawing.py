@@ -22,7 +22,8 @@ HEAD_HUES = (0, 2, 3, 4)  # of HUES; the head's hue goes with the texture
 SPLITS = ("train", "val")
 IGNORE = 255
 
-HEAD = 0.42  # head radius in body radii
+HEAD = 0.45  # head radius in body radii
+LEAN, TILT = 0.177, 0.27  # half-angle tangents: a body leans by +-0.35 rad, its head is within 0.53 rad of its top
 RING = 0.6  # where the head's outer ring begins, in head radii
 RIM = {"disc": 0.95, "square": 0.85, "triangle": 0.6, "star": 0.6, "cross": 0.8}  # body centre to head centre
 SIN_60 = 0.8660254037844386
@@ -141,10 +142,11 @@ def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
     return np.array([255 * value * (1 - saturation * max(0.0, min(k, 4 - k, 1.0))) for k in sectors])
 
 
-def small_rotation(draws: Draws) -> tuple[float, float]:
-    """Cosine and sine of an angle within +-0.35 rad, from the tangent of its half."""
-    half = draws.uniform(-0.177, 0.177)
-    return (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
+def rotation(draws: Draws, half: float) -> tuple[float, float]:
+    """Cosine and sine of a random angle, at most twice the angle whose tangent is `half` to either side."""
+    tangent = draws.uniform(-half, half)
+    square = tangent * tangent
+    return (1 - square) / (1 + square), 2 * tangent / (1 + square)
 
 
 def turned(x: np.ndarray, y: np.ndarray, rotation: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -215,24 +217,24 @@ class Creature:
 
 
 def random_creature(kind: int, size: int, draws: Draws, scale: float) -> Creature:
-    """A creature of a class anywhere on a canvas: hue within 60 degrees of its shape's, radius 16..28."""
+    """A creature of a class anywhere on a canvas: hue within 50 degrees of its shape's, radius 16..28."""
     shape, texture = SHAPES[kind // 4], TEXTURES[kind % 4]
-    hue = (HUES[kind // 4] + draws.uniform(-60, 60)) % 360
+    hue = (HUES[kind // 4] + draws.uniform(-50, 50)) % 360
     value = draws.uniform(0.75, 0.95)
     radius = scale * draws.uniform(16, 28)
     x, y = draws.uniform(0.15, 0.85) * size, draws.uniform(0.15, 0.85) * size
-    toward = draws.direction()
+    cosine, sine = rotation(draws, TILT)
     body = Figure(
         shape=shape,
         texture=texture,
         center=(x, y),
         radius=radius,
-        rotation=small_rotation(draws),
+        rotation=rotation(draws, LEAN),
         period=scale * draws.uniform(5, 7),
         tones=np.stack([rgb(hue, draws.uniform(0.6, 0.85), value), rgb(hue, 0.25, value)]),
     )
     reach = RIM[shape] * radius
-    return Creature(kind, body, (x + reach * toward[0], y + reach * toward[1]))
+    return Creature(kind, body, (x + reach * sine, y - reach * cosine))
 
 
 def stake(canvas: Canvas, creature: Creature, number: int) -> np.ndarray:

@@ -169,6 +169,21 @@ def test_settings_tell_rows_apart_but_places_and_workers_do_not():
     assert [row.label for row in rank(tagged)[0].rows] == ["fcn8s [a]", "fcn8s [b]"]
 
 
+def test_weights_count_by_file_name_wherever_they_lie():
+    def loaded(seed, weights):
+        return a_record(
+            seed=seed, backbone={"name": "r", "weights": weights}, config={"backbone": {"weights": weights}}
+        )
+
+    rows = rank([loaded(0, "/here/w.safetensors"), loaded(1, "w.safetensors"), loaded(2, "/here/v.safetensors")])[
+        0
+    ].rows
+    assert sorted((row.pretraining, row.label, row.seeds) for row in rows) == [
+        ("v.safetensors", "fcn8s", [2]),
+        ("w.safetensors", "fcn8s", [0, 1]),
+    ]
+
+
 def test_settings_that_follow_from_a_name_are_not_repeated():
     rows = rank([a_record(), a_record(loss="dice")])[0].rows
     assert [row.setting for row in rows] == [{"loss.name": "cross_entropy"}, {"loss.name": "dice"}]

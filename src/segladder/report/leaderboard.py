@@ -10,6 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from segladder.report.record import Record
@@ -18,6 +19,7 @@ LADDER = ("zero_shot", "image_level", "few_shot", "full")  # from the least anno
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
     *("method.backbone", "method.criterion"),  # copies of `backbone` and `loss`
+    "backbone.weights",  # the column pretraining, without the folder of a file
     *("data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
@@ -169,7 +171,7 @@ def _kind(record: Record) -> tuple[str, ...]:
 
 
 def _pretraining(backbone: Mapping[str, Any]) -> str:
-    return str(backbone.get("pretraining") or backbone.get("weights") or "none")
+    return str(backbone.get("pretraining") or PurePath(str(backbone.get("weights") or "none")).name)
 
 
 def _rows(records: Sequence[Record], metric: str) -> list[Row]:

@@ -27,8 +27,8 @@ FOLDS = 4
 class Shapes(VOC):
     """Drawn creatures whose classes are combinations of attributes; see docs/shapes.md.
 
-    The folder `root/PARAMETERS/VOC2012` is rendered when a split is first read, by one process while others wait, and
-    appears only when it is whole. Its bytes depend on the parameters alone.
+    The folder `root/PARAMETERS/VOC2012` is rendered when first read, by one process while others wait, and appears
+    once it is whole. Its bytes depend on the parameters alone.
 
     Args:
         root: where rendered data sets lie.
@@ -67,7 +67,13 @@ class Shapes(VOC):
 
     def image_path(self, image_id: str) -> Path:
         """JPEGImages/ID.png: JPEG decoders differ in their last bits."""
+        self.prepare()
         return self.root / "JPEGImages" / f"{image_id}.png"
+
+    def mask_path(self, image_id: str) -> Path:
+        """SegmentationClass/ID.png."""
+        self.prepare()
+        return super().mask_path(image_id)
 
     def prepare(self) -> None:
         """Render the data set if its folder does not exist; several processes may call this at once."""

@@ -31,7 +31,7 @@ def test_help_lists_commands_and_choices(capsys, monkeypatch):
 
 
 def test_help_imports_nothing_heavy():
-    script = "import sys; sys.argv = ['segladder', '--help']; from segladder import cli; cli.main(); print(sorted(sys.modules))"
+    script = "import sys; from segladder import cli; sys.argv[1:] = ['--help']; cli.main(); print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not any(f"'{heavy}'" in modules for heavy in ("torch", "hydra", "omegaconf", "numpy", "pytorch_lightning"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -18,10 +19,11 @@ COMMANDS = {
     "data": "check, prepare or preview a data set: action=check data=NAME",
     "bench": "measure speed against stated references: name=NAME",
 }
+INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the command named in `sys.argv` and return its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
+    """Run the command named in `sys.argv`; returns 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
@@ -44,23 +46,26 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from segladder.commands.complaints import explain
+    from segladder.commands.complaints import explain, one_line
     from segladder.errors import ConfigError, SegLadderError
 
     codes = [0]
 
     def task(config: DictConfig) -> None:
-        codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
+        try:
+            codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
+        except SegLadderError as error:  # the next job of a sweep goes on
+            codes.append(complain(one_line(error), 2 if isinstance(error, ConfigError) else 1))
+        if codes[-1] == INTERRUPTED:
+            raise SystemExit(INTERRUPTED)
 
     sys.argv = [sys.argv[0], *overrides]
     try:
         hydra.main(version_base="1.3", config_path="pkg://segladder.conf", config_name=command)(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return complain(explain(command, overrides, error))
-    except SegLadderError as error:
-        return complain(str(error), 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
-        return complain("interrupted", 130)
+        return complain("interrupted", INTERRUPTED)
     return max(codes)
 
 
@@ -81,16 +86,17 @@ def help_text() -> str:
         lines.append(f"  {group:<12} {' '.join(names)}")
     lines += [
         "",
-        "`segladder COMMAND --cfg job` shows every key with its value; `segladder COMMAND --help` explains Hydra's flags.",
+        "`segladder COMMAND --cfg job` shows every key with its value.",
     ]
     return "\n".join(lines)
 
 
 def conf_folder() -> Path:
     """The folder of the configuration, in a checkout or an installed package."""
-    from segladder import conf
-
-    return Path(conf.__path__[0])
+    spec = importlib.util.find_spec("segladder.conf")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("segladder.conf: the configuration is not installed, expected it beside the package")
+    return Path(spec.submodule_search_locations[0])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,13 @@ def source(config: DictConfig) -> Source:
 def method(config: DictConfig, num_classes: int) -> Method:
     """The method of `config.method`, with random weights drawn from the seed, in the strategy's memory format."""
     pl.seed_everything(config.seed, workers=False, verbose=False)
-    settings = OmegaConf.create(OmegaConf.to_container(config.method, resolve=True))
+    settings: Any = OmegaConf.create(OmegaConf.to_container(config.method, resolve=True))
     if "criterion" in settings:
-        for key in ("labels", "name"):
-            settings.criterion.pop(key, None)
+        settings.criterion.pop("labels")  # only `check_choices` reads it
     built: Method = made(settings, "method", num_classes=num_classes)
     if config.strategy.channels_last:
         built.memory_format = torch.channels_last
-        built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        built.to(memory_format=torch.channels_last)
     built.fused = config.strategy.fused
     return built
 
@@ -63,6 +64,7 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
     strategy, settings = config.strategy, config.trainer
     if strategy.accelerator == "gpu" and not torch.cuda.is_available():
         raise ConfigError("strategy: needs a CUDA device and none is visible; choose strategy=cpu or ddp_cpu")
+    quieten()
     return pl.Trainer(
         accelerator=strategy.accelerator,
         devices=strategy.devices,
@@ -98,3 +100,10 @@ def made(node: DictConfig, name: str, **extra: Any) -> Any:
         if isinstance(error.__cause__, TypeError):
             raise ConfigError(f"{name}: {error.__cause__}") from error
         raise
+
+
+def quieten() -> None:
+    """Silence Lightning's remarks on what is meant to be so here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for remark in (".*module.* in eval mode", ".*LeafSpec.*", ".*does not have many workers", ".*logging interval"):
+        warnings.filterwarnings("ignore", remark)

@@ -30,6 +30,12 @@ class Interruption:
         self.previous = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
+    def wait_for_loop(self) -> None:
+        """A training loop looks at `asked` from here on; takes the signals back, since Lightning has its own handlers."""
+        for number in self.previous:
+            signal.signal(number, self.receive)
+        self.patient = True
+
     def __exit__(self, *error: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
@@ -64,15 +70,18 @@ class ResumePoints(Callback):
         return self.earlier_seconds + time.perf_counter() - self.started
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.interruption.patient = True
+        """From here on the loop looks at interruptions."""
+        self.interruption.wait_for_loop()
         self.started = time.perf_counter()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on interruptions act at once."""
         self.interruption.patient = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Save when it is time or when asked to stop."""
         last_of_epoch = batch_idx + 1 >= trainer.num_training_batches
         if last_of_epoch:  # the epoch's counters are in motion; the next step will do
             return
@@ -113,7 +122,7 @@ class KeepWeights(Callback):
         score: method -> a number, higher is better; None keeps the last weights. All processes call it.
     """
 
-    def __init__(self, folder: Path, points: ResumePoints, score: Callable[[pl.LightningModule], float] | None) -> None:
+    def __init__(self, folder: Path, points: ResumePoints, score: Callable[[Any], float] | None) -> None:
         self.folder = folder
         self.points = points
         self.score = score
@@ -121,6 +130,7 @@ class KeepWeights(Callback):
         self.best_epoch: int | None = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score and keep the weights if they are the best."""
         if self.score is None or self.points.interrupted:
             return
         pl_module.eval()
@@ -132,6 +142,7 @@ class KeepWeights(Callback):
             save_weights(trainer, self.folder / "checkpoints" / "best.pt")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the final weights."""
         if self.points.interrupted:
             return
         if self.score is None:

@@ -1,4 +1,4 @@
-"""Turn Hydra's errors into one line that says what is wrong and what is allowed, and check that choices fit together."""
+"""Errors as one line that says what is wrong and what is allowed; do the choices of a configuration fit together?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def check_choices(config: DictConfig) -> None:
     if needs not in VISIBLE[supervision]:
         allowed = " or ".join(sorted(VISIBLE[supervision]))
         raise ConfigError(
-            f"the loss needs {needs}, but method={config.method.name} is {supervision} and learns from {allowed}: choose another loss"
+            f"the loss needs {needs}, but method={config.method.name} is {supervision} and learns from {allowed}: "
+            f"choose another loss"
         )
     if config.protocol.dataset != config.data.name:
         raise ConfigError(
@@ -51,6 +52,8 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
         allowed = keys_at(command, overrides, found[1], parent)
         place = f" in {parent}" if parent else ""
         return f"{found[1]}: no such key{place}{suggestion(key, allowed)}; allowed: {', '.join(allowed)}"
+    if (override := getattr(error, "override", None)) is not None:
+        return f"{override}: not understood, expected key=value with closed brackets and quotes"
     return " ".join(text.split())
 
 
@@ -76,3 +79,9 @@ def keys_at(command: str, overrides: list[str], bad_key: str, parent: str) -> li
             return [str(key) for key in node if key != "_target_"]
         parent = parent.rpartition(".")[0]
     return [str(key) for key in config]
+
+
+def one_line(error: Exception) -> str:
+    """An error's own line, without the traceback that a loading process wraps around it."""
+    last = str(error).strip().splitlines()[-1]
+    return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

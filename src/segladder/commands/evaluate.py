@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.commands import build, runs
 from segladder.commands.complaints import check_choices
-from segladder.commands.scoring import fill_scores, print_scores
+from segladder.commands.scoring import fill_scores, print_scores, write_panels
 from segladder.report import record as records
 
 
@@ -32,6 +32,7 @@ def run(config: DictConfig) -> int:
     record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
     record.data["val_fingerprint"] = source.fingerprint(source.split(protocol.split))
     fill_scores(record, result, place)
+    write_panels(method, source, protocol, result, place, config.panels)
     records.write(record, place)
     print_scores(record, place)
     return 0

@@ -24,11 +24,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def run(config: DictConfig) -> int:
-    """Segment what is not done yet; an image that cannot be read is named and the others go on. Returns 1 if any was."""
+    """Segment what is not done yet; an image that cannot be read is named, the others go on. Returns 1 if any was."""
     _, _, method = runs.load(Path(config.run))
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     images, out = Path(config.images), Path(config.out)
-    todo = [path for path in listed(images) if not overlay_path(out, path).exists()]
+    paths = listed(images)
+    todo = [path for path in paths if not overlay_path(out, path).exists()]
     for folder in ("masks", "overlays"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     faults = 0
@@ -40,9 +41,8 @@ def run(config: DictConfig) -> int:
             faults += 1
             continue
         save(out, path, image, segment(method, image, config))
-    print(
-        f"{len(todo) - faults} images segmented, {len(listed(images)) - len(todo)} already there, {faults} unreadable: {out}"
-    )
+    done = len(paths) - len(todo)
+    print(f"{len(todo) - faults} images segmented, {done} already there, {faults} unreadable: {out}")
     return 1 if faults else 0
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.table import Column, Table
 
-from segladder.protocols.base import Result
+from segladder.data.source import Source
+from segladder.methods.base import Method
+from segladder.protocols.base import Protocol, Result
+from segladder.report.loggers import log_image
+from segladder.report.panels import save_panels
 from segladder.report.record import Record
+from segladder.report.study import COUNTS
 
-COUNTS = "counts.npz"
 SHOWN = ("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large")
 COLUMNS = ("iou", "precision", "recall", "over_activation", "under_activation", "boundary_iou")
 
@@ -23,6 +29,19 @@ def fill_scores(record: Record, result: Result, folder: Path) -> None:
     record.eval_seconds = round(result.seconds, 3)
     record.images_per_second = round(len(result.counts) / result.predict_seconds, 2)
     result.counts.save(folder / COUNTS)
+
+
+def write_panels(
+    method: Method, source: Source, protocol: Protocol, result: Result, folder: Path, each: int
+) -> list[Path]:
+    """Write panels of the `each` best, median and worst images under FOLDER/panels."""
+
+    def load(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        image, truth = source.pair(image_id)
+        with torch.inference_mode():
+            return image, truth, protocol.predictions(method.eval(), [image], truth.shape)[0]
+
+    return save_panels(folder / "panels", result.counts, each, load, source.classes)
 
 
 def print_scores(record: Record, folder: Path) -> None:
@@ -47,9 +66,11 @@ def percent(share: float | None) -> str:
     return "-" if share is None or share != share else f"{100 * share:.1f}"
 
 
-def log_scores(record: Record, mirrors: Sequence[Logger]) -> None:
-    """Hand the final scores to the run's mirrors."""
+def log_scores(record: Record, mirrors: Sequence[Logger], panels: Sequence[Path]) -> None:
+    """Hand the final scores and panels to the run's mirrors."""
     scores = {f"{record.protocol['name']}/{name}": score["value"] for name, score in record.metrics.items()}
     scores |= {f"{record.protocol['name']}/iou/{row['class']}": row["iou"] for row in record.per_class}
     for mirror in mirrors:
         mirror.log_metrics({k: v for k, v in scores.items() if v is not None and v == v}, record.steps)
+        for path in panels:
+            log_image(mirror, f"panels/{path.stem}", path)

@@ -19,7 +19,8 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from segladder.commands import build, runs
 from segladder.commands.callbacks import RESUME_POINT, WEIGHTS, Interruption, KeepWeights, Progress, ResumePoints
 from segladder.commands.complaints import check_choices
-from segladder.commands.scoring import fill_scores, log_scores, print_scores
+from segladder.commands.scoring import fill_scores, log_scores, print_scores, write_panels
+from segladder.data.annotation_cost import annotation_cost
 from segladder.data.checks import check_training_ready
 from segladder.data.module import DataModule
 from segladder.data.source import Source
@@ -48,7 +49,7 @@ class Run:
 
 
 def run(config: DictConfig) -> int:
-    """Train and score one run; returns 0 when finished, 130 when interrupted. Faults raise after the record is written."""
+    """Train and score one run; returns 0 when finished, 130 when interrupted. Faults raise once they are recorded."""
     config, folder = runs.place(config)
     check_choices(config)
     record = runs.start_record(config, folder)
@@ -79,7 +80,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     """Build everything and check the data before the first step."""
     source = build.source(config)
     protocol = build.protocol(config)
-    check_training_ready(source)
+    check_training_ready(source, config.method.supervision)
     data = build.data_module(config, source)
     method = build.method(config, len(source.classes))
     record.data = {
@@ -90,6 +91,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
         "val_fingerprint": source.fingerprint(source.split(source.val_split)),
     }
     record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
+    record.annotation_cost = annotation_cost(config.loss.labels, len(data.train_ids))
     record.parameters = parameter_count(method)
     record.error = None
     return Run(config, folder, source, protocol, data, method, record, interruption)
@@ -110,7 +112,8 @@ def carry_out(run: Run) -> None:
         result = run.protocol.score(run.method, run.source, batch_size=settings.score_batch, progress=settings.progress)
         if runs.is_first_process():
             fill_scores(run.record, result, run.folder)
-            log_scores(run.record, run.mirrors)
+            panels = write_panels(run.method, run.source, run.protocol, result, run.folder, settings.panels)
+            log_scores(run.record, run.mirrors, panels)
             write(run.record, run.folder, "finished")
             print_scores(run.record, run.folder)
         finished = True
@@ -158,7 +161,7 @@ def selection(run: Run) -> Callable[[Method], float] | None:
 
 @contextmanager
 def relaunchable(folder: Path) -> Iterator[None]:
-    """Let Lightning start this very job in further processes, and leave no trace of that for the next job of a sweep."""
+    """Let Lightning start this very job in further processes, and leave no trace for the next job of a sweep."""
     before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
     arguments = sys.argv
     os.environ[runs.FOLDER_VARIABLE] = str(folder.resolve())

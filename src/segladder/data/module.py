@@ -1,4 +1,4 @@
-"""The Lightning datamodule: training items in an order that depends on seed and epoch alone, and their held-out part."""
+"""The Lightning datamodule: training items in an order that depends on seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Args:
         size: number of items.
-        batch_size: items of a batch of one process; items that fill no whole batch on every process wait for another epoch.
+        batch_size: items of a batch of one process; items that fill no whole batch everywhere wait for another epoch.
         seed: the run's seed.
         rank: this process.
         world: number of processes.
+        resumed: the epoch it starts in and how many batches of that are done.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, resumed: tuple[int, int] = (0, 0)
+    ) -> None:
         self.batch_size = min(batch_size, size // world)
         if not self.batch_size:
             raise ConfigError(f"{size} training images cannot feed {world} processes: use fewer devices")
         self.size, self.seed, self.rank, self.world = size, seed, rank, world
         self.batches = size // (self.batch_size * world)
-        self.epoch = 0
-        self.resumed = (-1, 0)  # (epoch, batches of it that are done)
+        self.resumed = resumed
+        self.epoch = resumed[0]  # Lightning starts to iterate before it names the epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration gives (Lightning calls this)."""
@@ -91,13 +94,12 @@ class DataModule(pl.LightningDataModule):
         if not self.train_ids:
             raise ConfigError(f"loader.held_out={held_out} leaves no training image of {len(ids)}")
         self.dataset = SegmentationDataset(source, self.train_ids, supervision, TrainAugmentation(**augment))
-        self.resumed = (-1, 0)
+        self.resumed = (0, 0)
 
     def train_dataloader(self) -> DataLoader:
         """Batches of uint8 images and what the supervision may see."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(len(self.train_ids), self.batch_size, self.seed, rank, world)
-        sampler.resumed = self.resumed
+        sampler = EpochSampler(len(self.train_ids), self.batch_size, self.seed, rank, world, self.resumed)
         return DataLoader(
             self.dataset,
             batch_size=sampler.batch_size,

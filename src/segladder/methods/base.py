@@ -24,12 +24,15 @@ class Method(pl.LightningModule):
         name: public name, the file name of its yaml.
         supervision: `full`, `image_level`, `few_shot` or `zero_shot`.
         trains: whether `segladder train` optimises it.
-        optimizer: `name` (adamw, sgd, adam), `lr`, `weight_decay`, `momentum`, and the factors `head_lr` (parameters outside
-            the backbone) and `bias_lr`; biases and normalisation weights are never decayed.
+        optimizer: `name` (adamw, sgd, adam), `lr`, `weight_decay`, `momentum`, and the factors `head_lr` (parameters
+            outside the backbone) and `bias_lr`; biases and normalisation weights are never decayed.
         schedule: `name` (poly, one_cycle, constant), `power`, `warmup` as a share of all steps.
         mean: input mean per channel, in 0..1.
         std: input standard deviation per channel, in 0..1.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from segladder.data.source import Source
 from segladder.methods.base import Method
 from segladder.metrics.counts import ImageCounts
@@ -21,10 +23,12 @@ class Protocol(ABC):
     Args:
         name: public name, the file name of its yaml.
         dataset: the data set it measures on.
+        split: the split that is scored.
     """
 
     name: str
     dataset: str
+    split: str
 
     @abstractmethod
     def score(
@@ -36,6 +40,10 @@ class Protocol(ABC):
         progress: bool = False,
     ) -> Result:
         """Measure a method on a source's items, or on some `ids`; every process of a distributed run calls this."""
+
+    @abstractmethod
+    def predictions(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
+        """Class indices uint8 (B, H, W) at label size for images uint8 (h, w, 3) of one size, as they are scored."""
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types."""

@@ -40,7 +40,7 @@ def shard() -> tuple[int, int]:
 
 def gathered(item: Item) -> list[Item]:
     """The items of all processes, on all processes."""
-    rank, world = shard()
+    _, world = shard()
     if world == 1:
         return [item]
     items: list[Item | None] = [None] * world

@@ -13,8 +13,8 @@ from rich.progress import Progress
 from segladder.data.source import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.metrics.boundary import boundary_counts
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou, mean_iou
+from segladder.metrics.boundary import boundary_counts
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts
 from segladder.metrics.iou import per_class, summary
@@ -28,7 +28,6 @@ class SemanticProtocol(Protocol):
     """Every pixel of every image of a split, 255 ignored, against the prediction resized to label size.
 
     Args:
-        split: the split that is scored.
         classes: foreground classes in the order of their indices; None means all of the data set.
         other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
         input_size: long side of the network's input, None for native.
@@ -39,7 +38,6 @@ class SemanticProtocol(Protocol):
         bootstrap: resamples over images behind each 95 % interval.
     """
 
-    split: str
     classes: tuple[str, ...] | None
     other_classes: str
     input_size: int | None
@@ -91,7 +89,7 @@ class SemanticProtocol(Protocol):
         parts = gathered((counts, boundary))
         whole = ImageCounts.merged(part for part, _ in parts)
         whole = whole.select(sorted(whole.ids))  # the order must not depend on the number of processes
-        result = self.result(whole, sum(part for _, part in parts), source.classes)
+        result = self.result(whole, np.sum([part for _, part in parts], axis=0), source.classes)
         result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
         return result
 

@@ -29,7 +29,7 @@ COMMON = {
 
 
 def fcn(skips: int, upsampling: str = "transposed") -> FCNNetwork:
-    network = FCNNetwork(TinyBackbone(4), 3, skips, upsampling, fully_connected=0, dropout=0.0).eval()
+    network = FCNNetwork(TinyBackbone(4), 3, skips, upsampling, True, fully_connected=0, dropout=0.0).eval()
     nn.init.normal_(network.scores[0].weight)
     return network
 
@@ -44,7 +44,7 @@ class Maps(FeatureExtractor):
 
 
 def test_fcn_starts_with_score_zero_everywhere():
-    network = FCNNetwork(TinyBackbone(4), 3, 2, "transposed", fully_connected=0, dropout=0.0)
+    network = FCNNetwork(TinyBackbone(4), 3, 2, "transposed", True, fully_connected=0, dropout=0.0)
     assert not network(torch.randn(1, 3, 65, 97)).any()
 
 
@@ -70,12 +70,12 @@ def test_fcn_adds_the_scores_of_finer_levels():
 
 def test_fcn_skips_the_levels_a_dilated_backbone_repeats():
     backbone = Backbone("resnet18", output_stride=16)
-    assert FCNNetwork(backbone, 3, 2, "transposed", 0, 0.0).levels == [4, 2, 1]  # strides 16, 8, 4
+    assert FCNNetwork(backbone, 3, 2, "transposed", True, 0, 0.0).levels == [4, 2, 1]  # strides 16, 8, 4
 
 
 def test_fcn_refuses_more_skips_than_levels():
     with pytest.raises(ConfigError, match=r"method\.skips=4: the backbone has 4 levels, so at most 3"):
-        FCNNetwork(TinyBackbone(4), 3, 4, "transposed", 0, 0.0)
+        FCNNetwork(TinyBackbone(4), 3, 4, "transposed", True, 0, 0.0)
 
 
 def test_fcn_turns_fully_connected_layers_into_convolutions():
@@ -87,7 +87,7 @@ def test_fcn_turns_fully_connected_layers_into_convolutions():
         "pre_logits.fc2.weight": fc7.weight.detach().view(6, 6, 1, 1),
         "pre_logits.fc2.bias": fc7.bias.detach(),
     }
-    head = FCNNetwork(backbone, 3, 0, "transposed", fully_connected=6, dropout=0.5).eval().head
+    head = FCNNetwork(backbone, 3, 0, "transposed", True, fully_connected=6, dropout=0.5).eval().head
     maps = torch.randn(1, 4, 9, 11)
     window = maps[..., 1:8, 2:9].flatten(1)  # what the 7x7 kernel at row 4, column 5 sees
     torch.testing.assert_close(head(maps)[..., 4, 5], fc7(fc6(window).relu()).relu())
@@ -100,7 +100,7 @@ def test_fcn_names_fully_connected_weights_of_another_width():
     with pytest.raises(
         ConfigError, match=r"method\.fully_connected=6: the loaded pre_logits\.fc1 is \(4096, 4, 7, 7\)"
     ):
-        FCNNetwork(backbone, 3, 0, "transposed", fully_connected=6, dropout=0.5)
+        FCNNetwork(backbone, 3, 0, "transposed", True, fully_connected=6, dropout=0.5)
 
 
 @pytest.mark.parametrize("upsampling", ["nearest", "bed_of_nails", "transposed", "bilinear"])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 def nearest(x: Tensor, factor: int) -> Tensor:
     """Repeat each value in a factor x factor square: (B, C, h, w) to (B, C, factor h, factor w)."""
-    return x.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+    return F.interpolate(x, scale_factor=factor, mode="nearest")
 
 
 def bed_of_nails(x: Tensor, factor: int) -> Tensor:
@@ -37,8 +37,19 @@ def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear interpolation between pixel centres (align_corners=False): (B, C, h, w) to (B, C, *size)."""
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False, antialias=False)
+    """Bilinear interpolation between pixel centres (align_corners=False): (B, C, h, w) to (B, C, *size).
+
+    As a product with one matrix for each axis: the values of torch's interpolation, with a backward pass that is
+    deterministic on every device and, on a CPU, several times as fast.
+    """
+    rows, columns = (interpolation_matrix(n, m, x) for n, m in zip(x.shape[-2:], size, strict=True))
+    return rows @ x.contiguous() @ columns.T  # (H, h) (h, w) (w, W)
+
+
+def interpolation_matrix(length: int, size: int, like: Tensor) -> Tensor:
+    """The matrix (size, length) that interpolates `length` values linearly at `size` places, of the type of `like`."""
+    unit = torch.eye(length, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)[None]
+    return F.interpolate(unit, size=size, mode="linear", align_corners=False)[0].T.to(like.dtype)
 
 
 def bilinear_kernel(factor: int) -> Tensor:

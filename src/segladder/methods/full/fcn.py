@@ -31,6 +31,7 @@ class FCNNetwork(nn.Module):
         num_classes: K.
         skips: how many finer levels add their scores.
         upsampling: how scores grow between levels; the last step to the image is fixed bilinear, as in the paper.
+        zero_scores: whether score layers start at zero.
         fully_connected: channels of fc6 and fc7 as convolutions (VGG-16's 4096); 0 scores the last level itself.
         dropout: behind fc6 and fc7.
     """
@@ -41,6 +42,7 @@ class FCNNetwork(nn.Module):
         num_classes: int,
         skips: int,
         upsampling: str,
+        zero_scores: bool,
         fully_connected: int,
         dropout: float,
     ) -> None:
@@ -51,7 +53,7 @@ class FCNNetwork(nn.Module):
         strides = [backbone.strides[level] for level in self.levels]
         self.head = nn.Identity() if fully_connected == 0 else _fully_connected(backbone, fully_connected, dropout)
         channels[0] = fully_connected or channels[0]
-        self.scores = nn.ModuleList(_score_layer(c, num_classes) for c in channels)
+        self.scores = nn.ModuleList(_score_layer(c, num_classes, zero_scores) for c in channels)
         factors = [deep // fine for deep, fine in pairwise(strides)]
         self.upsamplings = nn.ModuleList(Upsampling(upsampling, num_classes, factor) for factor in factors)
 
@@ -75,6 +77,7 @@ class FCN(DenseMethod):
         criterion: the loss.
         skips: how many finer levels add their scores.
         upsampling: `transposed` (the paper's: starts bilinear, learns), `bilinear`, `nearest` or `bed_of_nails`.
+        zero_scores: whether score layers start at zero, as in the paper; random networks then learn slower.
         fully_connected: 4096 turns VGG-16's fc6 and fc7 into convolutions; 0 for backbones without them.
         dropout: behind fc6 and fc7; the paper's .5.
         common: the arguments of `Method`.
@@ -87,11 +90,12 @@ class FCN(DenseMethod):
         criterion: nn.Module,
         skips: int,
         upsampling: str = "transposed",
+        zero_scores: bool = True,
         fully_connected: int = 0,
         dropout: float = 0.5,
         **common: Any,
     ) -> None:
-        network = FCNNetwork(backbone, num_classes, skips, upsampling, fully_connected, dropout)
+        network = FCNNetwork(backbone, num_classes, skips, upsampling, zero_scores, fully_connected, dropout)
         super().__init__(backbone, network, criterion, mean=backbone.mean, std=backbone.std, **common)
 
 
@@ -105,10 +109,10 @@ def _levels(backbone: FeatureExtractor, skips: int) -> list[int]:
     return levels[::-1][: skips + 1]
 
 
-def _score_layer(channels: int, num_classes: int) -> nn.Conv2d:
+def _score_layer(channels: int, num_classes: int, zero: bool) -> nn.Conv2d:
     layer = nn.Conv2d(channels, num_classes, 1)
     for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
+        nn.init.normal_(parameter, std=0.0 if zero else 0.05)
     return layer
 
 

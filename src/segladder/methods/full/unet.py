@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
@@ -50,14 +51,16 @@ class UNetNetwork(nn.Module):
             Upsampling(upsampling, channels, deep // fine)
             for channels, (deep, fine) in zip(inputs, pairwise(strides), strict=False)
         )
-        self.score = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
+        self.score = nn.Conv2d(widths[-1], num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W) for normalised images (B, 3, H, W)."""
         deepest, *skips = self.backbone(images)[::-1]
         sizes = [skip.shape[-2:] for skip in skips] + [images.shape[-2:]]
         for block, upsampling, size, skip in zip(self.blocks, self.upsamplings, sizes, [*skips, None], strict=True):
-            deepest = block(upsampling(deepest, size), *size, skip_connection=skip)  # (B, widths[i], 2h, 2w)
+            grown = upsampling(deepest, size)  # (B, widths[i - 1], 2h, 2w)
+            joined = grown if skip is None else torch.cat([grown, skip], dim=1)
+            deepest = block.conv2(block.conv1(joined))  # (B, widths[i], 2h, 2w)
         return self.score(deepest)
 
 

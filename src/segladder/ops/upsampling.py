@@ -39,8 +39,8 @@ def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
 def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear interpolation between pixel centres (align_corners=False): (B, C, h, w) to (B, C, *size).
 
-    As a product with one matrix for each axis: the values of torch's interpolation, with a backward pass that is
-    deterministic on every device and, on a CPU, several times as fast.
+    As a product with one matrix for each axis: the values of torch's interpolation, whose backward pass has no
+    deterministic kernel on CUDA and takes several times as long on a CPU.
     """
     rows, columns = (interpolation_matrix(n, m, x) for n, m in zip(x.shape[-2:], size, strict=True))
     return rows @ x.contiguous() @ columns.T  # (H, h) (h, w) (w, W)

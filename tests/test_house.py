@@ -1,0 +1,97 @@
+"""The house keeps its rules: imports point one way, every knob is read, the package is whole when installed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "segladder"
+MAY_IMPORT = {  # room -> the rooms whose modules it may import
+    "ops": set(),
+    "metrics": set(),
+    "data": set(),
+    "nets": {"ops"},
+    "methods": {"nets", "ops", "data", "metrics"},
+    "protocols": {"methods", "data", "metrics", "ops"},
+    "report": {"data", "metrics"},
+    "commands": {"report", "protocols", "methods", "nets", "ops", "data", "metrics"},
+}
+MODULES = sorted(path for room in MAY_IMPORT for path in (PACKAGE / room).rglob("*.py"))
+
+
+def imported(path):
+    """Names of all modules a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0]
+    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("segladder.")} - {"errors", room}
+    assert rooms <= MAY_IMPORT[room] | {"__version__"}, f"{room} imports {rooms - MAY_IMPORT[room]}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=lambda path: path.name)
+def test_ops_need_torch_and_numpy_alone(path):
+    allowed = {"torch", "numpy", "segladder", *sys.stdlib_module_names}
+    assert {name.split(".")[0] for name in imported(path)} <= allowed
+
+
+def test_albumentations_is_imported_in_one_file():
+    users = [p for p in PACKAGE.rglob("*.py") if any(name.split(".")[0] == "albumentations" for name in imported(p))]
+    assert [path.name for path in users] == ["augmentation.py"]
+
+
+def knobs(value):
+    """All keys of nested mappings."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from knobs(item)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_knob_of_a_command_is_read(path):
+    read = "\n".join(source.read_text() for source in (PACKAGE / "commands").glob("*.py"))
+    own = {key for key in yaml.safe_load(path.read_text()) if key not in ("defaults", "hydra")}
+    nested = set(knobs({k: v for k, v in yaml.safe_load(path.read_text()).items() if k not in ("defaults", "hydra")}))
+    unread = {key for key in own | nested if f".{key}" not in read and f'"{key}"' not in read}
+    assert not unread
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_targets_lie_in_this_package(path):
+    def targets(value):
+        if isinstance(value, dict):
+            yield from ([value["_target_"]] if "_target_" in value else [])
+            for item in value.values():
+                yield from targets(item)
+
+    for target in targets(yaml.safe_load(path.read_text()) or {}):
+        assert target.startswith("segladder.")
+
+
+def test_the_wheel_holds_the_configuration(tmp_path):
+    """Built, installed without this checkout on the path, and used from another folder."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    target = tmp_path / "installed"
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    script = (
+        f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
+        f"sys.path.insert(0, {str(target)!r}); import segladder.cli; assert {str(target)!r} in segladder.__file__;"
+        "sys.argv = ['segladder', 'train', '--cfg', 'job']; sys.exit(segladder.cli.main())"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "name: fcn8s" in done.stdout and "_target_: segladder.data.shapes.Shapes" in done.stdout

@@ -31,7 +31,7 @@ class Interruption:
         return self
 
     def wait_for_loop(self) -> None:
-        """A training loop looks at `asked` from here on; takes the signals back, since Lightning has its own handlers."""
+        """A training loop looks at `asked` from here on; Lightning has set handlers of its own, so ours go back in."""
         for number in self.previous:
             signal.signal(number, self.receive)
         self.patient = True

@@ -111,8 +111,9 @@ def _levels(backbone: FeatureExtractor, skips: int) -> list[int]:
 
 def _score_layer(channels: int, num_classes: int, zero: bool) -> nn.Conv2d:
     layer = nn.Conv2d(channels, num_classes, 1)
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.0 if zero else 0.05)
+    if zero:
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
     return layer
 
 

@@ -1,7 +1,8 @@
-"""Input pipeline, VOC train recipe at native size: files or cache to a batch, against PIL and A.Normalize per sample."""
+"""Input pipeline, VOC's train recipe at native size: files or cache to a batch, against PIL and A.Normalize."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -9,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from segladder.data.augmentation import A, TrainAugmentation
+from segladder.data.augmentation import TrainAugmentation
 from segladder.data.dataset import SegmentationDataset
 from segladder.data.palette import voc_palette
 from segladder.data.voc import VOC

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -84,23 +86,24 @@ def test_scale_is_exact_and_square(scale: float) -> None:
         assert slope(moved[20, :, 0]) == pytest.approx(1 / scale, rel=0.02)
         assert slope(moved[:, 20, 1]) == pytest.approx(1 / scale, rel=0.02)
         assert np.abs(moved[:, 2:-2, 0].astype(int) - moved_mask[:, 2:-2]).max() <= 1  # same pixel centres
+        steps = moved_mask[0].astype(int) - moved_mask[0, 0]
+        assert steps.tolist() == [int((i + 0.5) / scale) - int(0.5 / scale) for i in range(48)]
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
 def test_crop_before_resize_equals_resize_before_crop(scale: float) -> None:
     image, mask = picture(3, (96, 120))
     moved, moved_mask = TrainAugmentation(scale=(scale, scale), crop=40)(image, mask, 7)
-    whole = cv2.resize(image, None, fx=scale, fy=scale)
-    whole_mask = cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST_EXACT)
-    places = [
-        (top, left)
-        for top in range(whole.shape[0] - 39)
-        for left in range(whole.shape[1] - 39)
-        if np.array_equal(whole[top + 1 : top + 40, left + 1 : left + 40], moved[1:, 1:])
-    ]
-    assert len(places) == 1
-    top, left = places[0]
-    assert np.array_equal(whole_mask[top : top + 40, left : left + 40], moved_mask)
+    found = []
+    for down, across in itertools.product((0, 1), repeat=2):  # the window begins at any whole source pixel
+        whole = cv2.resize(image[down:, across:], None, fx=scale, fy=scale)
+        at_row, at_column = (((np.arange(size) + 0.5) // scale).astype(int) for size in whole.shape[:2])
+        labels = mask[down:, across:][at_row.clip(max=95 - down)][:, at_column.clip(max=119 - across)]
+        for top, left in itertools.product(range(whole.shape[0] - 39), range(whole.shape[1] - 39)):
+            if np.array_equal(whole[top + 1 : top + 40, left + 1 : left + 40], moved[1:, 1:]):
+                found.append(np.array_equal(labels[top : top + 40, left : left + 40], moved_mask))
+    assert found
+    assert all(found)
 
 
 @given(
@@ -185,3 +188,12 @@ def test_contradicting_or_impossible_ranges_are_refused() -> None:
         TrainAugmentation(scale=(0.5, 2), long_side=(320, 640))
     with pytest.raises(ConfigError, match=r"loader.augment.scale=\[2, 1\]: expected \[low, high\]"):
         TrainAugmentation(scale=(2, 1))
+
+
+def test_padding_is_not_jittered() -> None:
+    image, _ = picture(0, (20, 20))
+    mask = np.zeros((20, 20), np.uint8)
+    for seed in range(5):
+        moved, moved_mask = TrainAugmentation(crop=40, fill=(9, 8, 7), brightness=0.5, hue=0.2)(image, mask, seed)
+        assert (moved[moved_mask == 255] == (9, 8, 7)).all()
+        assert not np.array_equal(moved[moved_mask == 0].reshape(20, 20, 3), image)

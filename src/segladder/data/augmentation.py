@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version
-import albumentations as A
+import torch
 
 from segladder.data.source import IGNORE
 from segladder.errors import ConfigError
@@ -19,83 +18,23 @@ from segladder.errors import ConfigError
 Range = Sequence[float]
 
 
-class ScaleCrop(A.DualTransform):
-    """Resize by a random factor and crop a random window, padded at a random place where the result is smaller.
+class Axis(NamedTuple):
+    """One axis, in pixels: the source window [start, stop), the length of its result and its place in the crop."""
 
-    The same recipe as resizing the whole image and cropping it, without computing what the crop throws away: a window
-    that begins at a whole source pixel is cut out first and resized by exactly the drawn factor (the sampling grid lies
-    at most half a source pixel off the grid of the whole image's resize). Images bilinear, masks nearest, both with
-    pixel centres aligned.
-
-    Args:
-        scale: range of the factor, or None.
-        long_side: range of the longer side in pixels, or None.
-        crop: side of the square crop in pixels, or None to keep the whole resized image.
-        fill: RGB value of padding; masks are padded with 255.
-    """
-
-    def __init__(self, scale: Range | None, long_side: Range | None, crop: int | None, fill: Sequence[float]) -> None:
-        super().__init__(p=1.0)
-        self.scale = scale
-        self.long_side = long_side
-        self.crop = crop
-        self.fill = tuple(fill)
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the factor and, per axis, the source window and the place of its result in the crop."""
-        height, width = params["shape"][:2]
-        factor = max(self._draw_factor(max(height, width)), 1 / min(height, width))  # nothing shrinks to nothing
-        return {"factor": factor, "rows": self._draw_axis(height, factor), "columns": self._draw_axis(width, factor)}
-
-    def apply(self, img: np.ndarray, factor: float, rows: Axis, columns: Axis, **params: Any) -> np.ndarray:
-        """Image (H, W, 3) to (crop, crop, 3)."""
-        return self._window(img, factor, rows, columns, cv2.INTER_LINEAR, self.fill)
-
-    def apply_to_mask(self, mask: np.ndarray, factor: float, rows: Axis, columns: Axis, **params: Any) -> np.ndarray:
-        """Mask (H, W) to (crop, crop)."""
-        return self._window(mask, factor, rows, columns, cv2.INTER_NEAREST_EXACT, IGNORE)
-
-    def _draw_factor(self, longer: int) -> float:
-        if self.long_side is not None:
-            return self.py_random.uniform(*self.long_side) / longer
-        return 1.0 if self.scale is None else self.py_random.uniform(*self.scale)
-
-    def _draw_axis(self, length: int, factor: float) -> Axis:
-        result = max(1, round(length * factor))
-        if self.crop is None:
-            return 0, length, result, 0, result
-        if result <= self.crop:
-            return 0, length, result, self.py_random.randint(0, self.crop - result), self.crop
-        window = math.ceil(self.crop / factor)
-        start = self.py_random.randint(0, length - window)
-        return (
-            start,
-            min(length, start + window + 1),
-            self.crop,
-            0,
-            self.crop,
-        )  # one pixel more: the last one's neighbour
-
-    def _window(self, array: np.ndarray, factor: float, rows: Axis, columns: Axis, how: int, fill: Any) -> np.ndarray:
-        (top, bottom, height, above, total), (left, right, width, before, across) = rows, columns
-        window = array[top:bottom, left:right]
-        if factor != 1.0:
-            window = cv2.resize(window, None, fx=factor, fy=factor, interpolation=how)
-        window = window[:height, :width]
-        if window.shape[:2] == (total, across):
-            return window
-        height, width = window.shape[:2]
-        below, after = total - above - height, across - before - width
-        return cv2.copyMakeBorder(window, above, below, before, after, cv2.BORDER_CONSTANT, value=fill)
-
-
-Axis = tuple[int, int, int, int, int]  # source window [start, end), length of its result, its place, output length
+    start: int
+    stop: int
+    length: int
+    place: int
 
 
 class TrainAugmentation:
     """Random size, crop, horizontal flip and colour jitter of an image and its mask, a pure function of a seed.
 
-    In this order: the jitter sees the crop with its padding, which is much cheaper than jittering large photographs.
+    The recipe is that of resizing the whole image, cropping a random window and padding what is smaller at a random
+    place, without computing what the crop throws away: a window that begins at a whole source pixel is cut out first
+    and resized by exactly the drawn factor, so the sampling grid lies at most half a source pixel off that of the whole
+    image. Images are resized bilinearly, masks to the nearest value, both with pixel centres aligned. Colours are
+    jittered in that window; padding keeps its value.
 
     Args:
         scale: [lowest, highest] resize factor, or null.
@@ -117,7 +56,7 @@ class TrainAugmentation:
         scale: Range | None = None,
         long_side: Range | None = None,
         crop: int | None = None,
-        fill: Sequence[float] = (124, 116, 104),
+        fill: Sequence[int] = (124, 116, 104),
         flip: float = 0.0,
         brightness: float = 0.0,
         contrast: float = 0.0,
@@ -125,23 +64,94 @@ class TrainAugmentation:
         hue: float = 0.0,
     ) -> None:
         _check_ranges(scale, long_side)
+        self.scale, self.long_side, self.crop = scale, long_side, crop
+        self.fill, self.flip = tuple(fill), flip
         jitter = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-        transforms: list[A.BasicTransform] = [ScaleCrop(scale, long_side, crop, fill)]
-        if flip:
-            transforms.append(A.HorizontalFlip(p=flip))
-        if any(jitter.values()):
-            ranges = {key: (-value, value) if key == "hue" else (1 - value, 1 + value) for key, value in jitter.items()}
-            transforms.append(A.ColorJitter(p=1.0, **ranges))
-        self.pipeline = A.Compose(transforms)
+        self.jitter = colour_jitter(jitter) if any(jitter.values()) else None
 
     def __call__(self, image: np.ndarray, mask: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Augment a uint8 image (H, W, 3) and its mask (H, W), or None, with the randomness of `seed`."""
-        for position, transform in enumerate(self.pipeline.transforms):
-            transform.set_random_seed((seed * 8 + position) % 2**63)  # Compose would give each the same random numbers
+        """Augment a uint8 image (H, W, 3) and its mask (H, W), or None, with the randomness of `seed`.
+
+        The returned image (crop, crop, 3) is a view of three planes, the layout that networks read.
+        """
+        random = Random(seed)
+        height, width = image.shape[:2]
+        factor = max(
+            self._draw_factor(random, max(height, width)), 1 / min(height, width)
+        )  # at least one pixel is left
+        rows, columns = self._draw_axis(random, height, factor), self._draw_axis(random, width, factor)
+        flipped = random.random() < self.flip
+        picture = image[rows.start : rows.stop, columns.start : columns.stop]
+        if self.jitter is not None:
+            self.jitter.set_random_seed(random.getrandbits(32))
+            picture = self.jitter(image=picture)["image"]
+        planes = self._canvas(rows, columns, self.fill)  # (3, crop, crop)
+        inside = (slice(rows.place, rows.place + rows.length), slice(columns.place, columns.place + columns.length))
+        picture = _bilinear(picture, factor, rows, columns, flipped)
+        cv2.split(picture, [plane[inside] for plane in planes])
+        moved = planes.transpose(1, 2, 0)  # (crop, crop, 3)
         if mask is None:
-            return self.pipeline(image=image)["image"], None
-        result = self.pipeline(image=image, mask=mask)
-        return result["image"], result["mask"]
+            return moved, None
+        labels = self._canvas(rows, columns, (IGNORE,))[0]  # (crop, crop)
+        window = mask[rows.start : rows.stop, columns.start : columns.stop]
+        labels[inside] = _nearest(window, factor, rows, columns, flipped)
+        return moved, labels
+
+    def _draw_factor(self, random: Random, longer: int) -> float:
+        if self.long_side is not None:
+            return random.uniform(*self.long_side) / longer
+        return 1.0 if self.scale is None else random.uniform(*self.scale)
+
+    def _draw_axis(self, random: Random, length: int, factor: float) -> Axis:
+        result = max(1, round(length * factor))
+        if self.crop is None:
+            return Axis(0, length, result, 0)
+        if result <= self.crop:
+            return Axis(0, length, result, random.randint(0, self.crop - result))
+        window = math.ceil(self.crop / factor)
+        start = random.randint(0, length - window)
+        return Axis(start, min(length, start + window + 1), self.crop, 0)  # one pixel more: the last one's neighbour
+
+    def _canvas(self, rows: Axis, columns: Axis, values: Sequence[int]) -> np.ndarray:
+        """Planes (len(values), crop, crop), filled outside the place of the picture."""
+        height, width = self.crop or rows.length, self.crop or columns.length
+        # torch's memory is aligned to cache lines: writing three planes that are not is several times slower
+        planes = torch.empty((len(values), height, width), dtype=torch.uint8).numpy()
+        bottom, right = rows.place + rows.length, columns.place + columns.length
+        for plane, value in zip(planes, values, strict=True):
+            plane[: rows.place] = value
+            plane[bottom:] = value
+            plane[rows.place : bottom, : columns.place] = value
+            plane[rows.place : bottom, right:] = value
+        return planes
+
+
+def _bilinear(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flipped: bool) -> np.ndarray:
+    if factor != 1.0:
+        window = cv2.resize(window, None, fx=factor, fy=factor)
+    window = window[: rows.length, : columns.length]
+    return cv2.flip(window, 1) if flipped else window
+
+
+def _nearest(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flipped: bool) -> np.ndarray:
+    """The value under each result pixel's centre; cv2's exact mode rounds the factor to whole sizes, this does not."""
+    at_row, at_column = (
+        np.minimum(((np.arange(axis.length) + 0.5) / factor).astype(np.intp), size - 1)
+        for axis, size in zip((rows, columns), window.shape, strict=True)
+    )
+    at_column = at_column[::-1] if flipped else at_column
+    if factor > 1:  # first the axis that leaves less to do
+        return window.take(at_column, axis=1).take(at_row, axis=0)
+    return window.take(at_row, axis=0).take(at_column, axis=1)
+
+
+def colour_jitter(strengths: Mapping[str, float]) -> Any:
+    """albumentations' ColorJitter, imported only where it is used (it takes seconds)."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version
+    import albumentations
+
+    ranges = {key: (-value, value) if key == "hue" else (1 - value, 1 + value) for key, value in strengths.items()}
+    return albumentations.ColorJitter(p=1.0, **ranges)
 
 
 def _check_ranges(scale: Range | None, long_side: Range | None) -> None:

@@ -58,7 +58,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             image, mask = self.augment(image, mask, seed)
         item = {"image": _planes(image), "tags": torch.from_numpy(tags), "id": self.ids[index]}
         if mask is not None:
-            item["mask"] = torch.from_numpy(np.array(mask))  # (H, W)
+            item["mask"] = torch.from_numpy(mask if mask.flags.writeable else mask.copy())  # (H, W)
         return item
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -74,7 +74,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
 
 def _planes(image: np.ndarray) -> torch.Tensor:
-    """An image (H, W, 3) as a tensor (3, H, W) of its own memory."""
-    planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(planes))
-    return torch.from_numpy(planes)
+    """An image (H, W, 3) as a tensor (3, H, W) of its own memory; a view of planes is not copied."""
+    if image.strides[2] != 1:
+        return torch.from_numpy(image.transpose(2, 0, 1))
+    planes = torch.empty((3, *image.shape[:2]), dtype=torch.uint8)
+    cv2.split(image, list(planes.numpy()))
+    return planes

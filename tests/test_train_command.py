@@ -216,6 +216,24 @@ def test_a_failing_run_leaves_a_record_and_one_line(shapes_root, tmp_path):
     assert record["status"] == "failed" and image.name in record["error"]
 
 
+def test_masks_of_the_scored_split_do_not_reach_the_weights(shapes_root, tmp_path):
+    digests = []
+    for name in ("true", "scrambled"):
+        words = [f"data.root={tmp_path / name}", f"hydra.run.dir={tmp_path / 'runs' / name}", "trainer.panels=0"]
+        segladder(shapes_root, "data", "action=prepare", *TINY[:3], words[0])
+        if name == "scrambled":
+            for path in tmp_path.glob("scrambled/*/VOC2012/SegmentationClass/val*.png"):
+                with Image.open(path) as mask:
+                    palette, labels = mask.getpalette(), np.array(mask)
+                changed = Image.fromarray(np.where(labels == 255, 255, (labels + 7) % 21).astype(np.uint8), "P")
+                changed.putpalette(palette)
+                changed.save(path)
+        segladder(shapes_root, "train", *TINY, *words)
+        record = json.loads((tmp_path / "runs" / name / "record.json").read_text())
+        digests.append((record["checkpoint"]["sha256"], record["data"]["val_fingerprint"]))
+    assert digests[0][0] == digests[1][0] and digests[0][1] != digests[1][1]
+
+
 def test_held_out_images_choose_the_weights(shapes_root, tmp_path):
     record = train(shapes_root, tmp_path / "held", "selection=held_out", "loader.held_out=0.3")
     assert record["label_access"]["selection"] == "held_out" and record["label_access"]["epoch"] in (0, 1)

@@ -104,13 +104,19 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
         config=plain(config),
         config_hash=hash_of(config),
         method=config.method.name,
-        backbone={key: config.backbone.get(key) for key in ("name", "weights", "pretraining")},
+        backbone=backbone_of(config),
         supervision=config.method.supervision,
         label_access={"labels": config.loss.labels, "selection": config.selection},
         seed=config.seed,
         versions=versions(),
         tag=config.tag,
     )
+
+
+def backbone_of(config: DictConfig) -> dict[str, Any]:
+    """Name and weights of the backbone; none for methods that bring a whole network of their own."""
+    node = config.method.get("backbone")
+    return {} if node is None else {key: node.get(key) for key in ("name", "weights")}
 
 
 def sha256(path: Path) -> str:

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from segladder.commands.making import made
 from segladder.data.module import DataModule
 from segladder.data.source import Source
-from segladder.errors import ConfigError, SegLadderError
+from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
 
@@ -85,21 +84,6 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
-
-
-def made(node: DictConfig, name: str, **extra: Any) -> Any:
-    """Instantiate a configuration node; what its class refuses becomes one line about `name`."""
-    try:
-        return instantiate(node, **extra)
-    except InstantiationException as error:
-        cause = error.__cause__
-        while cause is not None and not isinstance(cause, SegLadderError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from error
-        if isinstance(error.__cause__, TypeError):
-            raise ConfigError(f"{name}: {error.__cause__}") from error
-        raise
 
 
 def quieten() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from segladder.commands.build import made
+from segladder.commands.making import made
 from segladder.data.checks import SplitReport, check_items, check_splits
 from segladder.data.source import IGNORE, Source
 from segladder.data.voc import VOC

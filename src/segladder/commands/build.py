@@ -89,5 +89,12 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
 def quieten() -> None:
     """Silence Lightning's remarks on what is meant to be so here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for remark in (".*module.* in eval mode", ".*LeafSpec.*", ".*does not have many workers", ".*logging interval"):
-        warnings.filterwarnings("ignore", remark)
+    remarks = (
+        "module.* in eval mode",
+        "LeafSpec",
+        "does not have many workers",
+        "logging interval",
+        "is not resumable",
+    )
+    for remark in remarks:
+        warnings.filterwarnings("ignore", f".*{remark}")

@@ -41,10 +41,10 @@ class Interruption:
             signal.signal(number, handler)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self.asked or not self.patient:
+        """The signal handler; what it raises may be lost in a callback, so the loop is told in any case."""
+        again, self.asked = self.asked, True
+        if again or not self.patient:
             raise KeyboardInterrupt
-        self.asked = True
 
 
 class ResumePoints(Callback):

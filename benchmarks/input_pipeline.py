@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from segladder.data.augmentation import TrainAugmentation
-from segladder.data.dataset import SegmentationDataset
+from segladder.data.dataset import SegmentationDataset, collate
 from segladder.data.palette import voc_palette
 from segladder.data.voc import VOC
 
@@ -57,10 +57,10 @@ def measure(ways: dict[str, Step], repeats: int) -> dict[str, float]:
 
 
 def ours(source: VOC) -> Step:
-    """SegLadder's data set and default collation: uint8 batches."""
+    """SegLadder's data set and collation: uint8 batches."""
     augment = TrainAugmentation(scale=(0.5, 2.0), crop=CROP, flip=0.5)
     dataset = SegmentationDataset(source, source.split("train"), "full", augment)
-    return lambda indices, seed: default_collate([dataset[index, seed + index] for index in indices])
+    return lambda indices, seed: collate([dataset[index, seed + index] for index in indices])
 
 
 def reference(root: Path) -> Step:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
 from segladder.data.source import IGNORE
 from segladder.errors import ConfigError
@@ -70,10 +69,7 @@ class TrainAugmentation:
         self.jitter = colour_jitter(jitter) if any(jitter.values()) else None
 
     def __call__(self, image: np.ndarray, mask: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Augment a uint8 image (H, W, 3) and its mask (H, W), or None, with the randomness of `seed`.
-
-        The returned image (crop, crop, 3) is a view of three planes, the layout that networks read.
-        """
+        """Augment a uint8 image (H, W, 3) and its mask (H, W), or None, with the randomness of `seed`."""
         random = Random(seed)
         height, width = image.shape[:2]
         factor = max(
@@ -85,17 +81,11 @@ class TrainAugmentation:
         if self.jitter is not None:
             self.jitter.set_random_seed(random.getrandbits(32))
             picture = self.jitter(image=picture)["image"]
-        planes = self._canvas(rows, columns, self.fill)  # (3, crop, crop)
-        inside = (slice(rows.place, rows.place + rows.length), slice(columns.place, columns.place + columns.length))
-        picture = _bilinear(picture, factor, rows, columns, flipped)
-        cv2.split(picture, [plane[inside] for plane in planes])
-        moved = planes.transpose(1, 2, 0)  # (crop, crop, 3)
+        picture = self._padded(_bilinear(picture, factor, rows, columns, flipped), rows, columns, self.fill)
         if mask is None:
-            return moved, None
-        labels = self._canvas(rows, columns, (IGNORE,))[0]  # (crop, crop)
+            return picture, None
         window = mask[rows.start : rows.stop, columns.start : columns.stop]
-        labels[inside] = _nearest(window, factor, rows, columns, flipped)
-        return moved, labels
+        return picture, self._padded(_nearest(window, factor, rows, columns, flipped), rows, columns, (IGNORE,))
 
     def _draw_factor(self, random: Random, longer: int) -> float:
         if self.long_side is not None:
@@ -112,18 +102,13 @@ class TrainAugmentation:
         start = random.randint(0, length - window)
         return Axis(start, min(length, start + window + 1), self.crop, 0)  # one pixel more: the last one's neighbour
 
-    def _canvas(self, rows: Axis, columns: Axis, values: Sequence[int]) -> np.ndarray:
-        """Planes (len(values), crop, crop), filled outside the place of the picture."""
-        height, width = self.crop or rows.length, self.crop or columns.length
-        # torch's memory is aligned to cache lines: writing three planes that are not is several times slower
-        planes = torch.empty((len(values), height, width), dtype=torch.uint8).numpy()
-        bottom, right = rows.place + rows.length, columns.place + columns.length
-        for plane, value in zip(planes, values, strict=True):
-            plane[: rows.place] = value
-            plane[bottom:] = value
-            plane[rows.place : bottom, : columns.place] = value
-            plane[rows.place : bottom, right:] = value
-        return planes
+    def _padded(self, window: np.ndarray, rows: Axis, columns: Axis, value: Sequence[int]) -> np.ndarray:
+        """A window (h, w) or (h, w, 3) at its place in the crop."""
+        if self.crop is None or window.shape[:2] == (self.crop, self.crop):
+            return window
+        below, right = self.crop - rows.place - rows.length, self.crop - columns.place - columns.length
+        place = rows.place, below, columns.place, right
+        return cv2.copyMakeBorder(window, *place, cv2.BORDER_CONSTANT, value=tuple(value))
 
 
 def _bilinear(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flipped: bool) -> np.ndarray:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from segladder.data.cache import images_of, masks_of
 from segladder.data.source import Source, size_error, tags_of
@@ -56,9 +55,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         image, mask, tags = self._read(index)
         if seed is not None and self.augment is not None:
             image, mask = self.augment(image, mask, seed)
-        item = {"image": _planes(image), "tags": torch.from_numpy(tags), "id": self.ids[index]}
+        item = {"image": _tensor(image).permute(2, 0, 1), "tags": torch.from_numpy(tags), "id": self.ids[index]}
         if mask is not None:
-            item["mask"] = torch.from_numpy(mask if mask.flags.writeable else mask.copy())  # (H, W)
+            item["mask"] = _tensor(mask)  # (H, W)
         return item
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -73,10 +72,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return image, mask, tags_of(mask, len(self.classes))
 
 
-def _planes(image: np.ndarray) -> torch.Tensor:
-    """An image (H, W, 3) as a tensor (3, H, W) of its own memory; a view of planes is not copied."""
-    if image.strides[2] != 1:
-        return torch.from_numpy(image.transpose(2, 0, 1))
-    planes = torch.empty((3, *image.shape[:2]), dtype=torch.uint8)
-    cv2.split(image, list(planes.numpy()))
-    return planes
+def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Items as a batch, whose images (B, 3, H, W) keep the memory order of decoded pixels (channels last)."""
+    batch = default_collate([{**item, "image": item["image"].permute(1, 2, 0)} for item in items])
+    return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """An array as a tensor; read-only memory is copied."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

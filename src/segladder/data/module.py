@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from segladder.data.augmentation import TrainAugmentation
-from segladder.data.dataset import SegmentationDataset
+from segladder.data.dataset import SegmentationDataset, collate
 from segladder.data.source import Source
 from segladder.errors import ConfigError
 
@@ -104,6 +104,7 @@ class DataModule(pl.LightningDataModule):
             self.dataset,
             batch_size=sampler.batch_size,
             sampler=sampler,
+            collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),

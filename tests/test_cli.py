@@ -72,6 +72,11 @@ def test_wrong_words_get_one_clear_line(words, said, capsys, monkeypatch, tmp_pa
     assert said in complaint(capsys, monkeypatch, tmp_path, *words)
 
 
+def test_impossible_choices_leave_no_folder(capsys, monkeypatch, tmp_path):
+    complaint(capsys, monkeypatch, tmp_path, "train", "protocol=voc2012")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_loss_on_masks_needs_a_method_that_sees_masks():
     from omegaconf import OmegaConf
 

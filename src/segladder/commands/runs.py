@@ -37,7 +37,7 @@ def place(config: DictConfig) -> tuple[DictConfig, Path]:
     Raises:
         ConfigError: `resume` names no run, or comes with other settings.
     """
-    fresh = Path(HydraConfig.get().runtime.output_dir)
+    fresh = fresh_folder()
     if not is_first_process():
         folder = Path(os.environ.get(FOLDER_VARIABLE, fresh))
     elif config.resume == "auto":
@@ -45,8 +45,7 @@ def place(config: DictConfig) -> tuple[DictConfig, Path]:
     else:
         folder = fresh if config.resume is None else resumed_folder(config.resume)
     if folder.resolve() != fresh.resolve():
-        with suppress(OSError):  # not empty
-            fresh.rmdir()
+        discard_if_empty(fresh)
     if (folder / CONFIG).exists():
         stored = OmegaConf.load(folder / CONFIG)
         assert isinstance(stored, DictConfig)
@@ -54,6 +53,17 @@ def place(config: DictConfig) -> tuple[DictConfig, Path]:
     if is_first_process():
         OmegaConf.save(OmegaConf.create(plain(config)), folder / CONFIG)
     return config, folder
+
+
+def fresh_folder() -> Path:
+    """The folder Hydra made for this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def discard_if_empty(folder: Path) -> None:
+    """Remove a folder that nothing was written to."""
+    with suppress(OSError):  # not empty
+        folder.rmdir()
 
 
 def resumed_folder(resume: str) -> Path:

@@ -24,6 +24,7 @@ from segladder.data.annotation_cost import annotation_cost
 from segladder.data.checks import check_training_ready
 from segladder.data.module import DataModule
 from segladder.data.source import Source
+from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
@@ -50,8 +51,12 @@ class Run:
 
 def run(config: DictConfig) -> int:
     """Train and score one run; returns 0 when finished, 130 when interrupted. Faults raise once they are recorded."""
+    try:
+        check_choices(config)
+    except ConfigError:
+        runs.discard_if_empty(runs.fresh_folder())
+        raise
     config, folder = runs.place(config)
-    check_choices(config)
     record = runs.start_record(config, folder)
     with Interruption() as interruption, relaunchable(folder):
         try:

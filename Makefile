@@ -16,7 +16,7 @@ $(VENV)/.done: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## train on the embedded shapes, rank the runs, write panels (about three minutes after setup)
+demo: setup ## train on the embedded shapes, rank the runs, write panels (about two minutes after setup)
 	$(BIN)/segladder train -m experiment=demo method=fcn8s,unet
 	$(BIN)/segladder leaderboard runs=runs/demo
 

@@ -68,6 +68,7 @@ def test_record_says_what_ran_and_what_came_out(run):
     assert 0 <= record["metrics"]["mIoU"]["low"] <= record["metrics"]["mIoU"]["value"] <= 1
     assert len(record["per_class"]) == 21
     assert record["command"].startswith("segladder train data.train_size=24")
+    assert record["backbone"]["name"] == "tiny"
     assert record["annotation_cost"]["seconds"] > 0
     assert len(list((run / "panels").glob("*.png"))) == 9
 

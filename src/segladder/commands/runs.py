@@ -126,7 +126,9 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
 def backbone_of(config: DictConfig) -> dict[str, Any]:
     """Name and weights of the backbone; none for methods that bring a whole network of their own."""
     node = config.method.get("backbone")
-    return {} if node is None else {key: node.get(key) for key in ("name", "weights")}
+    if node is None:
+        return {}
+    return {"name": node.get("name") or HydraConfig.get().runtime.choices["backbone"], "weights": node.get("weights")}
 
 
 def sha256(path: Path) -> str:

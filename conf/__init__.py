@@ -1,0 +1,1 @@
+"""The configuration: Hydra composes a run from these building blocks."""

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from segladder.errors import ConfigError
 from segladder.nets.backbone import Backbone
+from segladder.nets.folding import fold_batch_norm
 from segladder.nets.tiny import TinyBackbone
 
 SMALL_VGG = {"mlp_ratio": 0.001}  # four channels between fc6 and fc7
@@ -77,7 +78,7 @@ def test_unknown_model_is_answered_with_close_names():
     [
         ({"output_stride": 7}, r"backbone\.output_stride=7: expected 8, 16, 32 or null"),
         ({"options": {"wings": 2}}, r"timm cannot build it with wings=2"),
-        ({"batch_norm": "half"}, r"backbone\.batch_norm=half: expected train or frozen"),
+        ({"batch_norm": "half"}, r"backbone\.batch_norm=half: expected train, frozen or folded"),
         ({"freeze": 6}, r"backbone\.freeze=6: resnet18 has levels 0\.\.5"),
         ({"weights": "missing.safetensors"}, r"backbone\.weights=missing\.safetensors: cannot be read"),
         ({"weights": "weights.pth"}, r"expected none, timm or a \.safetensors file"),
@@ -174,3 +175,33 @@ def test_mobilenetv2_weights_with_tensorflow_padding_load():
     with torch.no_grad():
         expected = whole.forward_intermediates(images, indices=1)[1][0]
         torch.testing.assert_close(backbone.train()(images)[-1], expected)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet18", "vgg11_bn", "resnest14d"])
+def test_folding_computes_the_same_with_no_batch_norm_left(name):
+    plain = Backbone(name).eval()
+    with torch.no_grad():
+        for module in plain.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+    folded = Backbone(name).eval()
+    folded.load_state_dict(plain.state_dict())
+    fold_batch_norm(folded.model, name)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), plain(images), atol=1e-4, rtol=1e-4)
+
+
+def test_folded_weights_learn_behind_the_frozen_levels():
+    backbone = Backbone("mobilenetv2_100", batch_norm="folded", freeze=3).train()
+    sum(f.sum() for f in backbone(torch.randn(1, 3, 64, 64))).backward()
+    frozen = [name for name, p in backbone.named_parameters() if not p.requires_grad]
+    assert frozen and all(name.split(".")[1] == "conv_stem" or name.split(".")[2] in "012" for name in frozen)
+    assert all(p.grad is not None for p in backbone.parameters() if p.requires_grad)
+
+
+def test_a_network_that_normalises_before_convolving_cannot_be_folded():
+    with pytest.raises(ConfigError, match=r"batch_norm=folded: densenet121 has BatchNorm that no convolution"):
+        Backbone("densenet121", batch_norm="folded")

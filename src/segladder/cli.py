@@ -47,6 +47,7 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from segladder.commands.complaints import explain, one_line
+    from segladder.commands.memory import keep_freed_memory
     from segladder.errors import ConfigError, SegLadderError
 
     codes = [0]
@@ -60,6 +61,7 @@ def run(command: str, overrides: list[str]) -> int:
             raise SystemExit(INTERRUPTED)
 
     sys.argv = [sys.argv[0], *overrides]
+    keep_freed_memory()
     try:
         hydra.main(version_base="1.3", config_path="pkg://segladder.conf", config_name=command)(task)()
     except (HydraException, OmegaConfBaseException) as error:

@@ -61,17 +61,24 @@ class Method(pl.LightningModule):
         """Losses of a batch as scalars; the entry `loss` is minimised, the others are logged."""
 
     @abstractmethod
-    def predict(self, images: Tensor) -> Tensor:
-        """Class scores (B, K, H, W) float32 at input size for raw pixels (B, 3, H, W) in 0..255."""
+    def predict(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Class scores (B, K, H, W) float32 at input size for raw pixels (B, 3, H, W) in 0..255.
+
+        Few-shot methods also take the supports' pixels (B, K, 3, h, w) and masks (B, K, h, w), and score two classes.
+        """
 
     def normalize(self, images: Tensor) -> Tensor:
         """Raw pixels (B, 3, H, W) in 0..255 to the backbone's input, float32, in the strategy's memory format."""
         images = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
         return images.contiguous(memory_format=self.memory_format)
 
+    def normalized(self, batch: Batch) -> Batch:
+        """A batch whose images are the backbone's input."""
+        return {**batch, "image": self.normalize(batch["image"])}
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One optimisation step's loss; logs every part of it."""
-        losses = self.loss({**batch, "image": self.normalize(batch["image"])})
+        losses = self.loss(self.normalized(batch))
         self.log_dict({f"train/{key}": value.detach() for key, value in losses.items()}, batch_size=len(batch["image"]))
         return losses["loss"]
 

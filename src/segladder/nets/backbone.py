@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segladder.errors import ConfigError
+from segladder.nets.folding import fold_batch_norm
 
 RGB = tuple[float, float, float]
 
@@ -52,7 +53,8 @@ class Backbone(FeatureExtractor):
         name: timm's model name.
         weights: `none`, `timm` (pretrained, from the hub or its cache) or a `.safetensors` file of the model.
         output_stride: 8, 16 or 32 input pixels per step of the last map, by dilation; None: the architecture's own.
-        batch_norm: `train`, or `frozen`: running statistics and affine weights stay as loaded, in training too.
+        batch_norm: `train`; `frozen`: running statistics and affine weights stay as loaded, in training too; or
+            `folded`: frozen and merged into the convolutions, which is faster and keeps no BatchNorm in the weights.
         freeze: number of leading levels (stem and first blocks, up to that feature map) that do not learn.
         options: further arguments of the timm model, for example `pad_type: same`.
         mean: input mean per channel in 0..1; None takes the pretrained model's.
@@ -74,8 +76,8 @@ class Backbone(FeatureExtractor):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if batch_norm not in ("train", "frozen"):
-            raise ConfigError(f"backbone.batch_norm={batch_norm}: expected train or frozen")
+        if batch_norm not in ("train", "frozen", "folded"):
+            raise ConfigError(f"backbone.batch_norm={batch_norm}: expected train, frozen or folded")
         self.name = name
         self.model = _feature_model(name, output_stride, dict(options or {}))
         self.channels = list(self.model.feature_info.channels())
@@ -84,6 +86,8 @@ class Backbone(FeatureExtractor):
         self.std = _rgb(std or self.model.pretrained_cfg["std"])
         if weights != "none":
             self.leftover = _load(self.model, name, dict(options or {}), weights)
+        if batch_norm == "folded":
+            fold_batch_norm(self.model, name)
         self._frozen_modules = list(self._leading_modules(freeze))
         if batch_norm == "frozen":
             self._frozen_modules += [m for m in self.model.modules() if isinstance(m, _BatchNorm)]

@@ -1,0 +1,1 @@
+"""Methods that learn a new class from K images with masks: a file each."""

@@ -1,0 +1,44 @@
+"""Tiny data sets for few-shot tests: images of known classes and known object sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from dummy_data import save_image, save_mask, write_list
+
+SIDE = 96  # three points of the small-object rule's grid in each direction
+LARGE, SMALL = SIDE, 8  # widths of a stripe: three grid points or one
+
+
+def striped(stripes: Sequence[tuple[int, int]], side: int = SIDE) -> np.ndarray:
+    """A mask (side, side) with up to three stripes (value, width) of 28 rows, each with a row of 255 below."""
+    mask = np.zeros((side, side), np.uint8)
+    for place, (value, width) in enumerate(stripes):
+        mask[32 * place : 32 * place + 28, :width] = value
+        mask[32 * place + 28, :width] = 255
+    return mask
+
+
+def write_striped(root: Path, splits: Mapping[str, Mapping[str, Sequence[tuple[int, int]]]]) -> Path:
+    """A folder VOC2012 whose splits map image ids to stripes; returns it."""
+    voc = root / "VOC2012"
+    for split, images in splits.items():
+        write_list(voc / "ImageSets" / "Segmentation" / f"{split}.txt", list(images))
+        for seed, (image_id, stripes) in enumerate(images.items()):
+            pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+            save_image(voc / "JPEGImages" / f"{image_id}.jpg", pixels)
+            save_mask(voc / "SegmentationClass" / f"{image_id}.png", striped(stripes))
+    return voc
+
+
+def varied(count: int, classes: Sequence[int], prefix: str = "im") -> dict[str, list[tuple[int, int]]]:
+    """Images of one to three classes in a fixed pattern; each fourth also holds a small object."""
+    held = [subset for size in (1, 2, 3) for subset in combinations(classes, size)]
+    images = {}
+    for i in range(count):
+        stripes = enumerate(held[11 * i % len(held)])
+        images[f"{prefix}{i:03d}"] = [(k, SMALL if i % 4 == 3 and place == 0 else LARGE) for place, k in stripes]
+    return images

@@ -11,7 +11,7 @@ NORM_FLOOR = 1e-12  # product of two lengths; below it one of the vectors counts
 
 
 def masked_average_pooling(features: Tensor, masks: Tensor) -> Tensor:
-    """Mean feature under a mask (Zhang et al. 2020, SG-One, equation 1).
+    """Mean feature under a mask, the masked average pooling of SG-One (Zhang et al. 2020).
 
     sum(upsampled features * mask) / sum(mask), with bilinear upsampling U (align_corners=False) to the mask's size. The
     features are never enlarged: <U f, m> = <f, U^T m>, and U^T m are two small matrix products for all channels.
@@ -34,7 +34,7 @@ def masked_average_pooling(features: Tensor, masks: Tensor) -> Tensor:
 
 
 def cosine_similarity_map(features: Tensor, prototypes: Tensor) -> Tensor:
-    """Cosine between the feature at every place and the prototype (Zhang et al. 2020, SG-One, equation 2).
+    """Cosine between the feature at every place and the prototype, the guidance of SG-One (Zhang et al. 2020).
 
     Args:
         features: maps (B, C, h, w); float16 and bfloat16 are summed in float32.

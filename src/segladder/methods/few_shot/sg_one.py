@@ -1,0 +1,397 @@
+"""SG-One: the cosine between a class's prototype and every place of the query guides a segmentation network.
+
+Zhang, Wei, Yang, Huang: SG-One: Similarity Guidance Network for One-Shot Semantic Segmentation, IEEE Transactions on
+Cybernetics 2020, https://arxiv.org/abs/1810.09091. Official code: https://github.com/xiaomengyc/SG-One (no licence; it
+does not run as published); written anew here, with its names of parameters so that its checkpoints load.
+Published, VGG-16, PASCAL-5i: mean IoU 46.3 (1-shot), 47.1 (5-shot); by fold 40.2, 58.4, 48.4, 38.4 and 41.9, 58.6,
+48.6, 39.4 (unverified); FB-IoU 63.1 or 63.9 and 65.9 (unverified, sources conflict).
+
+Two forms: `vgg` is the paper's network, 18,992,194 parameters at its widths; `pyramid` is its scheme on any backbone,
+where a convolution over a concatenation is the sum of two, the deeper level's taken before it is enlarged.
+
+Quirks of the official code are switches, off by default and all on with `preset: official`. Not reproduced, as they lie
+in its data and tests: query and support swap roles between its 1- and 5-shot tests, 255 is background at test, its
+5-shot and multi-class tests load weights trained otherwise. Where it enlarges maps, it leaves align_corners to PyTorch:
+False since 0.4, which its training needs (`Tensor.item`), and False here. What `guidance` offers besides `multiply` are
+our readings of the paper's ablations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segladder.errors import ConfigError
+from segladder.methods.base import Batch
+from segladder.methods.episodic import Features, FewShotMethod, State
+from segladder.nets.backbone import Backbone, FeatureExtractor
+from segladder.nets.losses import CrossEntropy
+from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
+from segladder.ops.upsampling import bilinear
+
+GUIDANCE = ("multiply", "none", "concatenate", "mask_input")
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))  # of VGG-16
+POOL_STRIDES = (2, 2, 2, 1, 1)
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """What the official code does besides the paper's formulas.
+
+    Args:
+        exit_padding: the last 1x1 convolution is padded by 1: 43x43 logits from 41x41 features, the ring is its bias.
+        batch_mask_sum: prototypes are divided by the mask pixels of the whole batch, with no guard against none.
+        bgr_training: images are BGR in training and RGB at test.
+        ignored_is_foreground: pixels of 255 belong to the class in training.
+        layer_rates: `cls` learns at 10 times the rate, biases at twice that of their weights, and biases decay too.
+    """
+
+    exit_padding: bool = False
+    batch_mask_sum: bool = False
+    bgr_training: bool = False
+    ignored_is_foreground: bool = False
+    layer_rates: bool = False
+
+
+OFFICIAL = Quirks(*[True] * len(fields(Quirks)))
+
+
+class VGGBranches(nn.Module):
+    """VGG-16's convolutions at stride 8 with the guidance branch `cls` and the segmentation branch `side*`.
+
+    Args:
+        guidance_channels: of the guidance features; 0 leaves that branch out. The paper's 512.
+        side_channels: of the segmentation features; the paper's 128.
+    """
+
+    def __init__(self, guidance_channels: int = 512, side_channels: int = 128) -> None:
+        super().__init__()
+        self.guidance_channels, self.side_channels = guidance_channels, side_channels
+        for number, (channels, stride) in enumerate(zip(BLOCKS, POOL_STRIDES, strict=True), start=1):
+            self.add_module(f"features_{number}", _block(channels, stride))
+        if guidance_channels:
+            self.cls = nn.Sequential(_convolution(512, guidance_channels))
+        self.side3_1 = nn.Sequential(_convolution(256, side_channels), nn.ReLU(inplace=True))
+        self.side4_1 = nn.Sequential(_convolution(side_channels + 512, side_channels), nn.ReLU(inplace=True))
+        self.side5_1 = nn.Sequential(_convolution(side_channels + 512, side_channels))
+
+    def forward(self, images: Tensor) -> Features:
+        """Guidance features (B, G, h, w), unless left out, and segmentation features (B, S, h, w); h = H / 8."""
+        maps = [images]
+        for block in self.pretrained():
+            maps.append(block(maps[-1]))
+        *_, third, fourth, fifth = maps
+        side = self.side4_1(torch.cat([self.side3_1(third), fourth], 1))
+        side = self.side5_1(torch.cat([side, fifth], 1))  # (B, S, h, w)
+        return (self.cls(fifth), side) if self.guidance_channels else (side,)
+
+    def pretrained(self) -> Iterator[nn.Module]:
+        """The five blocks of VGG-16."""
+        yield from (self.get_submodule(f"features_{number}") for number in range(1, 6))
+
+    def take_weights(self, backbone: FeatureExtractor) -> None:
+        """Copy a VGG-16's 26 convolution weights and biases, and which of them learn."""
+        sources = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+        targets = (m for block in self.pretrained() for m in block.modules() if isinstance(m, nn.Conv2d))
+        for source, target in zip(sources, targets, strict=True):
+            target.load_state_dict(source.state_dict())
+            for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
+                ours.requires_grad_(theirs.requires_grad)
+        backbone.leftover.clear()  # fc6 and fc7: 400 MB
+
+
+class PyramidBranches(nn.Module):
+    """The same two branches on any backbone: guidance from its last level, segmentation from all levels.
+
+    Args:
+        backbone: the feature extractor.
+        guidance_channels: of the guidance features; 0 leaves that branch out.
+        side_channels: of the segmentation features.
+        finest_stride: levels of smaller stride are not used; the segmentation features have this stride.
+    """
+
+    def __init__(
+        self, backbone: FeatureExtractor, guidance_channels: int, side_channels: int, finest_stride: int
+    ) -> None:
+        super().__init__()
+        self.guidance_channels, self.side_channels = guidance_channels, side_channels
+        self.backbone = backbone
+        self.levels = _pyramid_levels(backbone.strides, finest_stride)
+        channels = [backbone.channels[level] for level in self.levels]
+        if guidance_channels:
+            self.cls = _convolution(channels[-1], guidance_channels)
+        self.laterals = nn.ModuleList(_convolution(c, side_channels) for c in channels)
+        self.carries = nn.ModuleList(_convolution(side_channels, side_channels, bias=False) for _ in channels[1:])
+
+    def forward(self, images: Tensor) -> Features:
+        """Guidance features (B, G, h, w), unless left out, and segmentation features (B, S, h', w')."""
+        maps = self.backbone(images)
+        finest, *deeper = [maps[level] for level in self.levels]
+        side = self.laterals[0](finest)  # (B, S, h', w')
+        for carry, lateral, feature in zip(self.carries, self.laterals[1:], deeper, strict=True):
+            side = carry(side.relu()) + _resized(lateral(feature), side.shape[-2:])
+        return (self.cls(maps[-1]), side) if self.guidance_channels else (side,)
+
+    def pretrained(self) -> Iterator[nn.Module]:
+        """The backbone."""
+        yield self.backbone
+
+
+class SGOneNetwork(nn.Module):
+    """The two branches and the head that segments guided features; named as in the official checkpoints.
+
+    Args:
+        branches: images to guidance and segmentation features.
+        extra_channels: what `guidance` puts beside the segmentation features.
+        exit_padding: of the last, 1x1, convolution.
+    """
+
+    def __init__(self, branches: VGGBranches | PyramidBranches, extra_channels: int = 0, exit_padding: int = 0) -> None:
+        super().__init__()
+        side_channels = branches.side_channels
+        self.netB = branches
+        self.classifier_6 = nn.Sequential(
+            nn.Conv2d(side_channels + extra_channels, side_channels, 3, padding=1), nn.ReLU(inplace=True)
+        )
+        self.exit_layer = nn.Conv2d(side_channels, 2, 1, padding=exit_padding)
+
+    def forward(self, guided: Tensor) -> Tensor:
+        """Logits (B, 2, h, w) of guided features (B, S + extra, h, w)."""
+        return self.exit_layer(self.classifier_6(guided))
+
+
+class SGOne(FewShotMethod):
+    """SG-One on VGG-16 or on any backbone.
+
+    Args:
+        backbone: the feature extractor; with the `vgg` form only its weights are used. None: VGG-16, random weights.
+        num_classes: of the data set.
+        criterion: the loss.
+        form: `vgg`, `pyramid`, or `auto`: `vgg` if the backbone is a VGG-16 without BatchNorm.
+        guidance: `multiply` (the paper's), `none` (the query alone is segmented), `concatenate` (the prototype beside
+            the segmentation features in place of the cosine map) or `mask_input` (the prototype is the plain average
+            over the support image with everything but the class at the mean pixel).
+        guidance_channels: of the features that are compared.
+        side_channels: of the segmentation features.
+        finest_stride: of the segmentation features in the `pyramid` form.
+        output_stride: what the backbone's last level must have in the `pyramid` form; None takes any.
+        preset: `default`, or `official`: all quirks.
+        quirks: switches of `Quirks`.
+        common: the arguments of `Method`.
+
+    Raises:
+        ConfigError: an unknown form, guidance, preset or quirk; a backbone that does not fit the form or stride.
+    """
+
+    def __init__(
+        self,
+        backbone: FeatureExtractor | None,
+        num_classes: int,
+        criterion: nn.Module,
+        form: str = "auto",
+        guidance: str = "multiply",
+        guidance_channels: int = 512,
+        side_channels: int = 128,
+        finest_stride: int = 8,
+        output_stride: int | None = None,
+        preset: str = "default",
+        quirks: Mapping[str, bool] | None = None,
+        **common: Any,
+    ) -> None:
+        if guidance not in GUIDANCE:
+            raise ConfigError(f"method.guidance={guidance}: expected {', '.join(GUIDANCE)}")
+        pixels = IMAGENET if backbone is None else {"mean": backbone.mean, "std": backbone.std}
+        super().__init__(num_classes, criterion, **pixels, **common)
+        self.guidance = guidance
+        self.quirks = _quirks(preset, quirks or {})
+        self.reads_support_images = guidance == "mask_input"
+        self.reads_support_features = guidance in ("multiply", "concatenate")
+        compared = 0 if guidance == "none" else guidance_channels
+        branches: VGGBranches | PyramidBranches
+        if _is_vgg_form(form, backbone):
+            branches = VGGBranches(compared, side_channels)
+        else:
+            assert backbone is not None
+            _check_stride(backbone, output_stride)
+            branches = PyramidBranches(backbone, compared, side_channels, finest_stride)
+        _xavier(branches)
+        if isinstance(branches, VGGBranches) and backbone is not None:
+            branches.take_weights(backbone)
+        extra = guidance_channels if guidance == "concatenate" else 0
+        self.network = SGOneNetwork(branches, extra, int(self.quirks.exit_padding))
+
+    def encode(self, images: Tensor) -> Features:
+        """Guidance features (B, G, h, w), if `guidance` uses them, and segmentation features (B, S, h', w')."""
+        return self.network.netB(images)
+
+    def condition(self, support_images: Tensor | None, support_features: Features, support_masks: Tensor) -> State:
+        """The prototype (B, G), or nothing without guidance."""
+        if self.guidance == "none":
+            return ()
+        if self.guidance == "mask_input":
+            assert support_images is not None
+            masks = _resized(support_masks[:, None], support_images.shape[-2:])  # (B, 1, H, W)
+            return (self.encode(support_images * masks)[0].mean((2, 3)),)
+        prototypes = masked_average_pooling(support_features[0], support_masks)  # (B, G)
+        if self.quirks.batch_mask_sum:
+            pixels = support_masks.sum((1, 2))
+            prototypes = prototypes * (pixels / pixels.sum())[:, None]
+        return (prototypes,)
+
+    def decode(self, query_features: Features, state: State, size: tuple[int, int]) -> Tensor:
+        """Logits of background and class (B, 2, H, W)."""
+        return bilinear(self.network(self.guided(query_features, state)), size)
+
+    def guided(self, query_features: Features, state: State) -> Tensor:
+        """Segmentation features (B, S or S + G, h', w') with what is known of the class."""
+        side = query_features[-1]
+        if self.guidance == "none":
+            return side
+        (prototypes,) = state
+        if self.guidance == "concatenate":
+            return torch.cat([side, prototypes[:, :, None, None].expand(-1, -1, *side.shape[-2:])], 1)
+        similarity = cosine_similarity_map(query_features[0], prototypes)[:, None]  # (B, 1, h, w)
+        return side * _resized(similarity, side.shape[-2:])
+
+    def logits(self, query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, 2, h', w') before they are enlarged, for one support an episode.
+
+        Args:
+            query: normalised images (B, 3, H, W).
+            support: normalised images (B, 3, H, W).
+            mask: of the supports, (B, H, W) of 0 and 1.
+        """
+        features = self.encode(support) if self.reads_support_features else ()
+        return self.network(self.guided(self.encode(query), self.condition(support, features, mask)))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Raw pixels to the network's input; channels reversed in training with the quirk `bgr_training`."""
+        reverse = self.quirks.bgr_training and self.training
+        return super().normalize(images.flip(1) if reverse else images)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The criterion between the queries' logits and masks."""
+        if self.quirks.ignored_is_foreground:
+            filled = {key: batch[key].clamp(max=1) for key in ("mask", "support_mask")}  # 255 becomes 1
+            batch = {**batch, **filled}
+        return super().loss(batch)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups by learning rate and decay; with the quirk `layer_rates` those of the official code."""
+        if not self.quirks.layer_rates:
+            return super().parameter_groups()
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                factor = (10.0 if ".cls." in name else 1.0) * (2.0 if parameter.ndim == 1 else 1.0)
+                groups.setdefault(factor, []).append(parameter)
+        rate, decay = self.optimizer_settings["lr"], self.optimizer_settings["weight_decay"]
+        return [{"params": p, "lr": rate * factor, "weight_decay": decay} for factor, p in groups.items()]
+
+    def backbones(self) -> Iterator[nn.Module]:
+        """VGG-16's blocks or the backbone."""
+        yield from self.network.netB.pretrained()
+
+
+def load_official_state_dict(state_dict: Mapping[str, Any]) -> SGOne:
+    """The official network with its trained weights, in evaluation mode, for normalised RGB images.
+
+    All quirks are on, so that its logits are those of the official code under current PyTorch.
+
+    Args:
+        state_dict: of the official model, as it is, of a DataParallel (`module.`), or in a checkpoint's `state_dict`.
+
+    Raises:
+        ConfigError: keys are missing or unexpected, or tensors of another shape; names them.
+    """
+    method = SGOne(
+        backbone=None,
+        num_classes=21,
+        criterion=CrossEntropy(),
+        preset="official",
+        name="sg_one",
+        supervision="few_shot",
+        trains=True,
+        optimizer={"name": "sgd", "lr": 1e-5, "momentum": 0.99, "weight_decay": 5e-4},
+        schedule={"name": "constant"},
+    )
+    given = {key.removeprefix("module."): value for key, value in state_dict.get("state_dict", state_dict).items()}
+    wanted = method.network.state_dict()
+    faults = {
+        "missing": [key for key in wanted if key not in given],
+        "unexpected": [key for key in given if key not in wanted],
+        "of another shape": [key for key in wanted if key in given and given[key].shape != wanted[key].shape],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+        raise ConfigError(f"state_dict: not of SG-One's official network, expected its {len(wanted)} keys; {told}")
+    method.network.load_state_dict(given)
+    return method.eval()
+
+
+def _convolution(before: int, after: int, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, padding=1, bias=bias)
+
+
+def _block(channels: tuple[int, ...], stride: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        layers += [_convolution(before, after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.MaxPool2d(3, stride, padding=1))
+
+
+def _xavier(branches: VGGBranches | PyramidBranches) -> None:
+    """The official code's start of everything but the head; a given backbone keeps its own."""
+    loaded = set() if isinstance(branches, VGGBranches) else set(branches.backbone.modules())
+    for module in branches.modules():
+        if isinstance(module, nn.Conv2d) and module not in loaded:
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    return maps if maps.shape[-2:] == size else bilinear(maps, size)
+
+
+def _pyramid_levels(strides: list[int], finest_stride: int) -> list[int]:
+    """The deepest level of each stride from `finest_stride` on; of a backbone with one stride all levels."""
+    used = [level for level, stride in enumerate(strides) if stride >= finest_stride]
+    if not used:
+        raise ConfigError(f"method.finest_stride={finest_stride}: the backbone's last level has {strides[-1]}")
+    if len(set(strides)) == 1:
+        return used
+    return [level for level in used if level + 1 == len(strides) or strides[level + 1] != strides[level]]
+
+
+def _is_vgg_form(form: str, backbone: FeatureExtractor | None) -> bool:
+    is_vgg = backbone is None or (isinstance(backbone, Backbone) and backbone.name.split(".")[0] == "vgg16")
+    if form not in ("auto", "vgg", "pyramid"):
+        raise ConfigError(f"method.form={form}: expected auto, vgg or pyramid")
+    if form == "vgg" and not is_vgg:
+        raise ConfigError("method.form=vgg: expected backbone=vgg16; other backbones take method.form=pyramid")
+    if form == "pyramid" and backbone is None:
+        raise ConfigError("method.form=pyramid: expected a backbone")
+    return is_vgg and form != "pyramid"
+
+
+def _check_stride(backbone: FeatureExtractor, output_stride: int | None) -> None:
+    if output_stride not in (None, backbone.strides[-1]):
+        raise ConfigError(
+            f"method.output_stride={output_stride}: expected the backbone's, which is {backbone.strides[-1]}, or null"
+        )
+
+
+def _quirks(preset: str, switches: Mapping[str, bool]) -> Quirks:
+    known = [field.name for field in fields(Quirks)]
+    if preset not in ("default", "official"):
+        raise ConfigError(f"method.preset={preset}: expected default or official")
+    if unknown := [name for name in switches if name not in known]:
+        raise ConfigError(f"method.quirks: no such switch {', '.join(unknown)}; expected {', '.join(known)}")
+    return OFFICIAL if preset == "official" else Quirks(**switches)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from segladder.data.augmentation import TrainAugmentation
 from segladder.data.dataset import SegmentationDataset, collate
+from segladder.data.episode_dataset import EpisodeDataset, collate_episodes
 from segladder.data.source import Source
 from segladder.errors import ConfigError
 
@@ -73,6 +74,7 @@ class DataModule(pl.LightningDataModule):
         workers: loading processes.
         augment: arguments of `TrainAugmentation`.
         held_out: share of the training ids kept from training, chosen by a hash of the id.
+        episodes: arguments of `EpisodeDataset`, which `few_shot` supervision needs: `novel`, `shots`, ...
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class DataModule(pl.LightningDataModule):
         workers: int,
         augment: Mapping[str, Any],
         held_out: float,
+        episodes: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -93,18 +96,25 @@ class DataModule(pl.LightningDataModule):
         self.train_ids = sorted(set(ids) - set(self.held_out_ids))
         if not self.train_ids:
             raise ConfigError(f"loader.held_out={held_out} leaves no training image of {len(ids)}")
-        self.dataset = SegmentationDataset(source, self.train_ids, supervision, TrainAugmentation(**augment))
+        transform = TrainAugmentation(**augment)
+        self.dataset: SegmentationDataset | EpisodeDataset
+        if supervision == "few_shot":
+            if episodes is None:
+                raise ConfigError("few_shot training needs episodes: choose a protocol that has folds and shots")
+            self.dataset = EpisodeDataset(source, self.train_ids, augment=transform, **episodes)
+        else:
+            self.dataset = SegmentationDataset(source, self.train_ids, supervision, transform)
         self.resumed = (0, 0)
 
     def train_dataloader(self) -> DataLoader:
         """Batches of uint8 images and what the supervision may see."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(len(self.train_ids), self.batch_size, self.seed, rank, world, self.resumed)
+        sampler = EpochSampler(len(self.dataset), self.batch_size, self.seed, rank, world, self.resumed)
         return DataLoader(
             self.dataset,
             batch_size=sampler.batch_size,
             sampler=sampler,
-            collate_fn=collate,
+            collate_fn=collate_episodes if isinstance(self.dataset, EpisodeDataset) else collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),

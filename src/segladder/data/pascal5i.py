@@ -34,7 +34,7 @@ def keeps_object(mask: np.ndarray) -> bool:
     Args:
         mask: 1 or True where the object is, (H, W) at native size.
     """
-    return np.count_nonzero(grid(np.asarray(mask))) >= GRID_POINTS
+    return bool(np.count_nonzero(grid(np.asarray(mask))) >= GRID_POINTS)
 
 
 def items(masks_dir: str | Path, image_ids: Iterable[str], fold: int) -> list[tuple[str, int]]:

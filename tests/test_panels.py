@@ -99,7 +99,7 @@ def test_panels_are_written_for_them(tmp_path):
 
     def load(image_id):
         asked.append(image_id)
-        return np.zeros((32, 32, 3), np.uint8), labels, labels
+        return np.zeros((32, 32, 3), np.uint8), labels, labels, {}
 
     files = save_panels(tmp_path / "panels", ranked_counts(3), 1, load, ("background", "cat"))
     assert [file.name for file in files] == ["best-1-im2.png", "median-1-im1.png", "worst-1-im0.png"]

@@ -44,11 +44,11 @@ def protocol(config: DictConfig) -> Protocol:
     return made(config.protocol, "protocol")
 
 
-def data_module(config: DictConfig, data: Source) -> DataModule:
-    """What feeds the method of `config.method`."""
+def data_module(config: DictConfig, data: Source, protocol: Protocol) -> DataModule:
+    """What feeds the method of `config.method`, with the training items that the protocol allows."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
     try:
-        return DataModule(data, config.method.supervision, config.seed, **settings)
+        return DataModule(data, config.method.supervision, config.seed, episodes=protocol.training(data), **settings)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
 

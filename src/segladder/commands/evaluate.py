@@ -21,6 +21,7 @@ def run(config: DictConfig) -> int:
     scored = merged(config, run_config)
     check_choices(scored)
     source, protocol = build.source(scored), build.protocol(scored)
+    protocol.check_method(method.name, method.supervision)
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     place = folder / "evaluations" / f"{protocol.name}-{protocol.hash}"

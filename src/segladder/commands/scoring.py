@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.table import Column, Table
@@ -19,13 +18,19 @@ from segladder.report.panels import save_panels
 from segladder.report.record import Record
 from segladder.report.study import COUNTS
 
-SHOWN = ("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large")
+SHOWN = (
+    *("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large"),
+    *("fb_iou", "average_precision", "predicted_share", "true_share"),
+    *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_right_iou", "swap_wrong_iou"),
+)
 COLUMNS = ("iou", "precision", "recall", "over_activation", "under_activation", "boundary_iou")
 
 
 def fill_scores(record: Record, result: Result, folder: Path) -> None:
     """Copy a result into the record and its per-image counts beside it."""
     record.metrics, record.per_class = result.metrics, result.per_class
+    if result.items is not None:
+        record.protocol["items"] = result.items
     record.eval_seconds = round(result.seconds, 3)
     record.images_per_second = round(len(result.counts) / result.predict_seconds, 2)
     result.counts.save(folder / COUNTS)
@@ -36,28 +41,25 @@ def write_panels(
 ) -> list[Path]:
     """Write panels of the `each` best, median and worst images under FOLDER/panels."""
 
-    def load(image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        image, truth = source.pair(image_id)
-        with torch.inference_mode():
-            return image, truth, protocol.predictions(method.eval(), [image], truth.shape)[0]
-
+    load = partial(protocol.shown, method, source)
     return save_panels(folder / "panels", result.counts, each, load, source.classes)
 
 
 def print_scores(record: Record, folder: Path) -> None:
     """The final table of a run: a row per class, the means beneath, and where everything lies."""
     title = f"{record.method} on {record.data['name']}, protocol {record.protocol['name']} {record.protocol['hash']}"
-    table = Table(Column("class", no_wrap=True), *(c.replace("_", " ") for c in COLUMNS), title=title)
+    columns = [c for c in COLUMNS if c in record.per_class[0]]
+    table = Table(Column("class", no_wrap=True), *(c.replace("_", " ") for c in columns), title=title)
     for row in record.per_class:
-        table.add_row(row["class"], *(percent(row[c]) for c in COLUMNS))
+        table.add_row(row["class"], *(percent(row[c]) for c in columns))
     console = Console()
     console.print(table)
-    for name in SHOWN:
+    for name in (name for name in SHOWN if name in record.metrics):
         score = record.metrics[name]
         interval = (
             "" if score["low"] is None else f"  (95 % interval {percent(score['low'])} to {percent(score['high'])})"
         )
-        console.print(f"  {name.replace('_', ' '):<15} {percent(score['value'])}{interval}", highlight=False)
+        console.print(f"  {name.replace('_', ' '):<17} {percent(score['value'])}{interval}", highlight=False)
     console.print(f"  {folder}", highlight=False)
 
 

@@ -85,8 +85,9 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     """Build everything and check the data before the first step."""
     source = build.source(config)
     protocol = build.protocol(config)
+    protocol.check_method(config.method.name, config.method.supervision)
     check_training_ready(source, config.method.supervision)
-    data = build.data_module(config, source)
+    data = build.data_module(config, source, protocol)
     method = build.method(config, len(source.classes))
     record.data = {
         "name": source.name,
@@ -156,12 +157,7 @@ def selection(run: Run) -> Callable[[Method], float] | None:
     if run.config.selection == "fixed":
         return None
     ids = run.data.held_out_ids if run.config.selection == "held_out" else None
-
-    def held_out_score(method: Method) -> float:
-        result = run.protocol.score(method, run.source, ids=ids, batch_size=run.config.trainer.score_batch)
-        return result.metrics["mIoU"]["value"] or 0.0
-
-    return held_out_score
+    return lambda method: run.protocol.selection_score(method, run.source, ids, run.config.trainer.score_batch)
 
 
 @contextmanager

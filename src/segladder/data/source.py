@@ -29,6 +29,7 @@ class Source(ABC):
         other_classes: what pixels of the other classes become, `ignore` (255) or `background` (0).
         train_split: the split that training reads.
         val_split: the split that is scored.
+        folds: class names of each fold; those of one fold are novel or unseen in a run, all others are base or seen.
         cache: `none`, or `memmap` to keep decoded pixels in one file on disk.
         cache_dir: where that file lies; None is the user's cache folder.
 
@@ -44,6 +45,7 @@ class Source(ABC):
         other_classes: str = "ignore",
         train_split: str = "train",
         val_split: str = "val",
+        folds: Sequence[Sequence[str]] = (),
         cache: str = "none",
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Source(ABC):
         self.classes = (all_classes[0], *chosen)
         self.train_split = train_split
         self.val_split = val_split
+        self.folds = _checked_folds(folds, all_classes[1:])
         self.cache = cache
         self.cache_dir = cache_dir
         self.unknown = (np.arange(256) >= len(all_classes)).astype(np.uint8)  # mask value -> 1 if no class has it
@@ -126,6 +129,16 @@ class Source(ABC):
             digest.update(hashlib.sha256(self.mask_path(image_id).read_bytes()).digest())
         digest.update(self.lookup.tobytes())
         return digest.hexdigest()[:16]
+
+
+def _checked_folds(folds: Sequence[Sequence[str]], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Folds as tuples. Raises ConfigError for a class that does not exist or stands twice."""
+    named = [name for fold in folds for name in fold]
+    for name in named:
+        if name not in classes or named.count(name) > 1:
+            fault = "stands twice" if name in classes else "does not exist"
+            raise ConfigError(f"data.folds: the class {name} {fault}; each of {', '.join(classes)} at most once")
+    return tuple(tuple(fold) for fold in folds)
 
 
 def tags_of(mask: np.ndarray, num_classes: int) -> np.ndarray:

@@ -7,11 +7,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from segladder.data.source import Source
+from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.counts import ImageCounts
 
@@ -25,6 +26,8 @@ class Protocol(ABC):
         dataset: the data set it measures on.
         split: the split that is scored.
     """
+
+    supervisions: ClassVar[tuple[str, ...]]  # of the methods it can score
 
     name: str
     dataset: str
@@ -41,9 +44,25 @@ class Protocol(ABC):
     ) -> Result:
         """Measure a method on a source's items, or on some `ids`; every process of a distributed run calls this."""
 
+    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
+        """The score that chooses a checkpoint: on held-out `ids`, or (oracle) on the split where they are None."""
+        return self.score(method, source, ids=ids, batch_size=batch_size).metrics["mIoU"]["value"] or 0.0
+
     @abstractmethod
-    def predictions(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
-        """Class indices uint8 (B, H, W) at label size for images uint8 (h, w, 3) of one size, as they are scored."""
+    def shown(self, method: Method, source: Source, item: str) -> Picture:
+        """What a panel of a scored item shows; `item` is one of the result's `counts.ids`."""
+
+    def check_method(self, name: str, supervision: str) -> None:
+        """Raise ConfigError if methods of this supervision cannot be scored."""
+        if supervision not in self.supervisions:
+            raise ConfigError(
+                f"protocol={self.name} scores {' and '.join(self.supervisions)} methods, but method={name} is"
+                f" {supervision}"
+            )
+
+    def training(self, source: Source) -> dict[str, Any] | None:
+        """What training items are made of where the protocol decides it: arguments of the data set that feeds it."""
+        return None
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types."""
@@ -56,6 +75,15 @@ class Protocol(ABC):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+class Picture(NamedTuple):
+    """A scored item to look at: image uint8 (H, W, 3), truth and prediction uint8 (H, W), further named pictures."""
+
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    beside: dict[str, np.ndarray]
+
+
 @dataclass
 class Result:
     """What a protocol found.
@@ -66,6 +94,7 @@ class Result:
         counts: what was counted on each image, for intervals and paired tests.
         seconds: wall time of prediction and scoring.
         predict_seconds: wall time of prediction alone.
+        items: digest of the frozen list of items, where the protocol has one.
     """
 
     metrics: dict[str, dict[str, float | None]]
@@ -73,3 +102,4 @@ class Result:
     counts: ImageCounts
     seconds: float = 0.0
     predict_seconds: float = 0.0
+    items: str | None = None

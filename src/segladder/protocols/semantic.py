@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts
 from segladder.metrics.iou import per_class, summary
 from segladder.metrics.size import iou_by_size
-from segladder.protocols.base import Protocol, Result
+from segladder.protocols.base import Picture, Protocol, Result
 from segladder.protocols.inference import class_maps, gathered, loaded, same_size_chunks, shard, to_pixels
 
 
@@ -37,6 +38,8 @@ class SemanticProtocol(Protocol):
         boundary_width: of the boundary IoU, as a share of the image diagonal.
         bootstrap: resamples over images behind each 95 % interval.
     """
+
+    supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level")
 
     classes: tuple[str, ...] | None
     other_classes: str
@@ -106,6 +109,12 @@ class SemanticProtocol(Protocol):
         """Class indices uint8 (B, H, W) at label size for images of one size."""
         pixels = to_pixels(images, self.input_size, method.device)
         return class_maps(method.predict, pixels, (size[0], size[1]), self.scales, self.flip).cpu().numpy()
+
+    def shown(self, method: Method, source: Source, item: str) -> Picture:
+        """An image with its truth and prediction."""
+        image, truth = source.pair(item)
+        with torch.inference_mode():
+            return Picture(image, truth, self.predictions(method.eval(), [image], truth.shape)[0], {})
 
     def count(
         self, counts: ImageCounts, boundary: np.ndarray, image_id: str, prediction: np.ndarray, mask: np.ndarray

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ SHORTEST = 200  # so that headings fit
 GAP, LINE, SWATCH = 6, 18, 11
 
 Entry = tuple[str, tuple[int, ...]]  # a legend's name and colour
-Load = Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]
+Load = Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]]
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -53,7 +54,12 @@ def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def panel(
-    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, classes: Sequence[str], title: str = ""
+    image: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    classes: Sequence[str],
+    title: str = "",
+    beside: Mapping[str, np.ndarray] | None = None,
 ) -> np.ndarray:
     """One picture of one result, uint8 RGB (h, w, 3): image, truth, prediction and errors over a legend.
 
@@ -63,22 +69,25 @@ def panel(
         prediction: class indices (H, W), at the size of `truth`.
         classes: a name per class index; those in truth or prediction go to the legend.
         title: a line above, such as the image's id and score.
+        beside: further pictures RGB uint8 (H, W, 3) by heading, put in front.
     """
+    beside = beside or {}
     palette = voc_palette()
     palette[IGNORE] = IGNORED
-    pictures = [image, palette[truth], palette[prediction], error_map(truth, prediction)]
+    errors = error_map(truth, prediction)
+    pictures = [*beside.values(), image, palette[truth], palette[prediction], errors]
     width, height = _shown_size(*image.shape[1::-1])
-    resampling = [Image.Resampling.BILINEAR] + [Image.Resampling.NEAREST] * 3
+    resampling = [Image.Resampling.BILINEAR] * (len(beside) + 1) + [Image.Resampling.NEAREST] * 3
     shown = [Image.fromarray(p).resize((width, height), r) for p, r in zip(pictures, resampling, strict=True)]
     sheet_width = GAP + len(shown) * (width + GAP)
-    legends = _class_legend(classes, truth, prediction, palette), _error_legend(pictures[3])
+    legends = _class_legend(classes, truth, prediction, palette), _error_legend(errors)
     rows = [row for legend in legends for row in _wrapped(legend, sheet_width)]
     top = GAP + LINE * (2 if title else 1)
     sheet = Image.new("RGB", (sheet_width, top + height + GAP + LINE * len(rows) + GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     if title:
         draw.text((GAP, GAP - 2), title, INK, font)
-    for i, (heading, picture) in enumerate(zip(HEADINGS, shown, strict=True)):
+    for i, (heading, picture) in enumerate(zip((*beside, *HEADINGS), shown, strict=True)):
         left = GAP + i * (width + GAP)
         draw.text((left, top - LINE), heading, INK, font)
         sheet.paste(picture, (left, top))
@@ -107,7 +116,7 @@ def save_panels(folder: str | Path, counts: ImageCounts, each: int, load: Load, 
         folder: created if missing.
         counts: of the scored images; ranks them.
         each: how many of each kind.
-        load: image id to image uint8 (H, W, 3), truth (H, W) and prediction (H, W).
+        load: image id to image uint8 (H, W, 3), truth (H, W), prediction (H, W) and further pictures by heading.
         classes: a name per class index.
     """
     folder = Path(folder)
@@ -117,9 +126,10 @@ def save_panels(folder: str | Path, counts: ImageCounts, each: int, load: Load, 
     for kind, image_id, score in chosen(counts, each):
         place[kind] = place.get(kind, 0) + 1
         title = f"{image_id}: mean IoU {100 * score:.1f} ({kind} {place[kind]})"
-        file = folder / f"{kind}-{place[kind]}-{image_id.replace('/', '_')}.png"
+        file = folder / f"{kind}-{place[kind]}-{re.sub(r'[/|,]', '_', image_id)[:80]}.png"
         partial = file.with_name(f".{file.name}.partial")
-        Image.fromarray(panel(*load(image_id), classes, title)).save(partial, format="PNG")
+        image, truth, prediction, beside = load(image_id)
+        Image.fromarray(panel(image, truth, prediction, classes, title, beside)).save(partial, format="PNG")
         os.replace(partial, file)
         files.append(file)
     return files

@@ -1,0 +1,111 @@
+"""What is counted over episodes, and the scores that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
+from segladder.metrics.bootstrap import class_iou
+from segladder.metrics.counts import ImageCounts
+
+IGNORE = 255
+
+
+class EpisodeCounts:
+    """Confusions of episodes, one sparse matrix each (what is predicted is background or the class asked for).
+
+    Args:
+        num_classes: K of the data set, background included.
+
+    Attributes:
+        counts: a (K, K) matrix per episode, rows = truth.
+        histograms: background and object pixels per class and bin of probability, int64 (K, 2, BINS).
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.counts = ImageCounts(num_classes)
+        self.histograms = np.zeros((num_classes, 2, BINS), np.int64)
+
+    def add(
+        self, name: str, class_index: int, prediction: np.ndarray, probability: np.ndarray, truth: np.ndarray
+    ) -> None:
+        """Count an episode.
+
+        Args:
+            name: unique.
+            class_index: the episode's class, 1 or more.
+            prediction: bool (H, W).
+            probability: of the class, float (H, W).
+            truth: the class's index, 255 = not scored, anything else is not the class, uint8 (H, W).
+        """
+        size = self.counts.num_classes
+        known = truth < size
+        joint = truth[known].astype(np.intp) * size + prediction[known] * class_index
+        self.counts.add(name, np.bincount(joint, minlength=size**2))
+        binary = np.where(known, truth == class_index, np.uint8(IGNORE))
+        self.histograms[class_index] += probability_histogram(probability, binary)
+
+    @classmethod
+    def merged(cls, parts: Sequence[EpisodeCounts]) -> EpisodeCounts:
+        """The counts of several processes in one, ordered by name."""
+        whole = cls(parts[0].counts.num_classes)
+        counts = ImageCounts.merged(part.counts for part in parts)
+        whole.counts = counts.select(sorted(counts.ids))
+        whole.histograms = np.sum([part.histograms for part in parts], axis=0)
+        return whole
+
+    def shares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Share of scored pixels that are predicted and that are the class, float64 (N,) each."""
+        matrices = self.counts.dense()
+        pixels = np.maximum(matrices.sum((1, 2)), 1)
+        return matrices[:, :, 1:].sum((1, 2)) / pixels, matrices[:, 1:].sum((1, 2)) / pixels
+
+    def precision(self, classes: Sequence[int]) -> float:
+        """Average precision over pixels, pooled per class, mean over classes that have object pixels."""
+        return nan_mean([average_precision(self.histograms[c]) for c in classes])
+
+    def best_iou(self, classes: Sequence[int]) -> float:
+        """IoU at each class's best threshold, chosen on these very episodes; mean over classes."""
+        return nan_mean([best_threshold(self.histograms[c])[0] for c in classes])
+
+
+def swapped(counts: ImageCounts) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of answers with the class asked for, and the best with another class asked for on the same query, (N,) each.
+
+    Args:
+        counts: of episodes named NUMBER|QUERY|CLASS|..., each query asked for two classes or more, true classes apart.
+    """
+    names = [(query, int(class_index)) for _, query, class_index, *_ in (name.split("|") for name in counts.ids)]
+    asked: dict[str, set[int]] = {}
+    for query, class_index in names:
+        asked.setdefault(query, set()).add(class_index)
+    matrices = counts.dense().astype(np.float64)
+    painted, there = matrices.sum(1), matrices.sum(2)  # (N, K)
+    right, wrong = np.zeros(len(names)), np.zeros(len(names))
+    for n, (query, class_index) in enumerate(names):
+        hits = matrices[n, :, class_index]  # (K,) painted pixels by true class
+        shares = hits / np.maximum(painted[n, class_index] + there[n] - hits, 1)
+        right[n] = shares[class_index]
+        wrong[n] = max((shares[other] for other in asked[query] - {class_index}), default=0.0)
+    return right, wrong
+
+
+def novel_mean_iou(outcomes: np.ndarray) -> np.ndarray:
+    """Mean IoU (...) over the classes that occur, background left out, of outcomes (..., K, 3)."""
+    shares = class_iou(outcomes)[..., 1:]
+    present = ~np.isnan(shares)
+    return np.where(present, shares, 0).sum(-1) / np.maximum(present.sum(-1), 1)
+
+
+def foreground_background_iou(outcomes: np.ndarray) -> np.ndarray:
+    """Mean (...) of the background's IoU and that of all classes pooled as one foreground, of outcomes (..., K, 3)."""
+    pooled = np.stack([outcomes[..., 0, :], outcomes[..., 1:, :].sum(-2)], -2)  # (..., 2, 3)
+    return class_iou(pooled).mean(-1)
+
+
+def nan_mean(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers; nan if none is."""
+    known = [value for value in values if value == value]
+    return float(np.mean(known)) if known else float("nan")

@@ -1,0 +1,231 @@
+"""Running a few-shot method over episodes with each image encoded once, whichever roles it plays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from segladder.data.episodes import Episode
+from segladder.data.source import Source
+from segladder.errors import ConfigError
+from segladder.methods.episodic import Features, FewShotMethod, State
+from segladder.protocols.feature_store import FeatureStore
+from segladder.protocols.inference import resized
+
+FITS = ("native", "square", "padded")
+STATE_AGGREGATES = ("mean", "area_mean")  # of what the supports say
+PREDICTION_AGGREGATES = ("vote", "or", "max", "logit_mean")  # of one prediction per support
+PADDING = (124, 116, 104)
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """How images reach the network: `native`, resized to a `square`, or `padded` to one with the long side resized."""
+
+    fit: str
+    side: int | None
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """An image uint8 (H, W, 3) as the network sees it."""
+        return self._fitted(image, cv2.INTER_LINEAR, PADDING)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """A mask uint8 (H, W) at the network's input size; padding is background."""
+        return self._fitted(mask, cv2.INTER_NEAREST, (0,))
+
+    def inner(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that the picture itself takes in the input, without padding, for an image of `size`."""
+        if self.fit == "native" or self.side is None:
+            return size
+        if self.fit == "square":
+            return self.side, self.side
+        factor = self.side / max(size)
+        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+    def _fitted(self, array: np.ndarray, interpolation: int, padding: Sequence[int]) -> np.ndarray:
+        size = (array.shape[0], array.shape[1])
+        height, width = self.inner(size)
+        if (height, width) != size:
+            array = cv2.resize(array, (width, height), interpolation=interpolation)
+        if self.fit != "padded" or self.side is None:
+            return array
+        below, right = self.side - height, self.side - width
+        return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=tuple(padding))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method said in an episode.
+
+    Attributes:
+        prediction: whether a pixel belongs to the episode's class, bool (H, W).
+        probability: of that, float32 (H, W).
+        truth: class indices of the query, uint8 (H, W).
+    """
+
+    episode: Episode
+    prediction: np.ndarray
+    probability: np.ndarray
+    truth: np.ndarray
+
+
+class EpisodeRunner:
+    """Answers episodes; keeps the features of every image and the state of every support it has met.
+
+    Args:
+        method: in evaluation mode; used on the device it is on.
+        source: the data set.
+        size: how images reach the network.
+        aggregate: how K supports become one answer, of `STATE_AGGREGATES` or `PREDICTION_AGGREGATES`.
+        batch_size: images encoded and episodes decoded at once.
+        at_input: answer at the size of the network's input instead of the query's own.
+        memory_mb: limit of features kept in memory.
+    """
+
+    def __init__(
+        self,
+        method: FewShotMethod,
+        source: Source,
+        size: InputSize,
+        aggregate: str,
+        batch_size: int,
+        at_input: bool = False,
+        memory_mb: float = 4096,
+    ) -> None:
+        if aggregate not in (*STATE_AGGREGATES, *PREDICTION_AGGREGATES):
+            known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
+            raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
+        self.method, self.source, self.size, self.at_input = method, source, size, at_input
+        self.aggregate, self.batch_size = aggregate, batch_size
+        self.features = FeatureStore(memory_mb)
+        self.states = FeatureStore(memory_mb / 4)
+        self.masks: dict[str, np.ndarray] = {}
+        self.seconds = 0.0  # spent on encoding and decoding
+        self.encoded = 0  # images that went through `encode`
+
+    def answers(self, episodes: Sequence[Episode]) -> Iterator[Answer]:
+        """Answers to all episodes, in the order of their queries' sizes."""
+        groups: dict[tuple[int, ...], list[Episode]] = {}
+        for episode in episodes:
+            groups.setdefault(self.mask(episode.query).shape, []).append(episode)
+        for size, group in sorted(groups.items()):
+            for start in range(0, len(group), self.batch_size):
+                chunk = group[start : start + self.batch_size]
+                before = time.perf_counter()
+                self.encode([i for e in chunk for i in self._images_of(e)])
+                maps = self.probabilities(chunk, self._scored((size[0], size[1]))).cpu().numpy()  # (B, K or 1, H, W)
+                self.seconds += time.perf_counter() - before
+                for episode, alternatives in zip(chunk, maps, strict=True):
+                    prediction, probability = aggregated(alternatives, self.aggregate)
+                    yield Answer(episode, prediction, probability, self.truth(episode.query))
+
+    def truth(self, image_id: str) -> np.ndarray:
+        """Class indices uint8 (H, W) at the size that is scored."""
+        mask = self.mask(image_id)
+        height, width = self._scored((mask.shape[0], mask.shape[1]))
+        if (height, width) == mask.shape:
+            return mask
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+
+    def _scored(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.size.inner(size) if self.at_input else size
+
+    def probabilities(self, episodes: Sequence[Episode], size: tuple[int, int]) -> Tensor:
+        """P(class) float32 (B, K, H, W) at `size` for aggregates of predictions, otherwise (B, 1, H, W)."""
+        features = stacked([self.features.get(e.query) for e in episodes], self.method.device)
+        alternatives = [self._state(e) for e in episodes]  # per episode: one state, or one for each support
+        maps = []
+        for states in zip(*alternatives, strict=True):
+            logits = self.logits(features, joined(states), size)
+            maps.append(logits.softmax(1)[:, 1])
+        return torch.stack(maps, 1)
+
+    def logits(self, features: Features, state: State, size: tuple[int, int]) -> Tensor:
+        """Logits float32 (B, 2, H, W) at `size` of images whose native size that is."""
+        inner = self.size.inner(size)
+        if self.size.fit != "padded" or self.size.side is None:
+            return resized(self.method.decode(features, state, inner).float(), size)
+        square = (self.size.side, self.size.side)
+        return resized(self.method.decode(features, state, square).float()[..., : inner[0], : inner[1]], size)
+
+    def encode(self, ids: Sequence[str]) -> None:
+        """Encode the images not met before, those of one size together."""
+        groups: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
+        for image_id in dict.fromkeys(ids):
+            if image_id not in self.features:
+                image = self.size.image(self.source.image(image_id))
+                groups.setdefault(image.shape, []).append((image_id, image))
+        for group in groups.values():
+            for start in range(0, len(group), self.batch_size):
+                chunk = group[start : start + self.batch_size]
+                features = self.method.encode(self._normalized([image for _, image in chunk]))
+                for index, (image_id, _) in enumerate(chunk):
+                    self.features.put(image_id, tuple(f[index].clone() for f in features))
+                self.encoded += len(chunk)
+
+    def mask(self, image_id: str) -> np.ndarray:
+        """Class indices uint8 (H, W), read once."""
+        if image_id not in self.masks:
+            self.masks[image_id] = self.source.mask(image_id)
+        return self.masks[image_id]
+
+    def _images_of(self, episode: Episode) -> list[str]:
+        return [episode.query, *(episode.supports if self.method.reads_support_features else ())]
+
+    def _normalized(self, images: Sequence[np.ndarray]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(images)).to(self.method.device).permute(0, 3, 1, 2)
+        return self.method.normalize(pixels)
+
+    def _state(self, episode: Episode) -> list[State]:
+        """One state of all supports, or one for each."""
+        states = [self._support_state(image_id, episode.class_index) for image_id in episode.supports]
+        alone = torch.ones(1, 1, device=self.method.device)
+        if self.aggregate in PREDICTION_AGGREGATES:
+            return [self.method.combine([state], alone) for state in states]
+        areas = [float((self.mask(i) == episode.class_index).sum()) for i in episode.supports]
+        shares = areas if self.aggregate == "area_mean" else [1.0] * len(states)
+        weights = torch.tensor([shares], device=self.method.device) / sum(shares)
+        return [self.method.combine(states, weights)]
+
+    def _support_state(self, image_id: str, class_index: int) -> State:
+        key = (image_id, class_index)
+        if key not in self.states:
+            mask = self.size.mask((self.mask(image_id) == class_index).astype(np.uint8))
+            masks = torch.from_numpy(mask).to(self.method.device).float()[None]  # (1, h, w)
+            images = None
+            if self.method.reads_support_images:
+                images = self._normalized([self.size.image(self.source.image(image_id))])
+            features: Features = ()
+            if self.method.reads_support_features:
+                features = stacked([self.features.get(image_id)], self.method.device)
+            self.states.put(key, self.method.condition(images, features, masks))
+        return self.states.get(key)
+
+
+def aggregated(maps: np.ndarray, aggregate: str) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction bool (H, W) and probability (H, W) of the maps P(class) (K, H, W) that K supports gave."""
+    if aggregate == "vote":  # of half of them or more
+        return 2 * (maps > 0.5).sum(0) >= len(maps), maps.mean(0)
+    if aggregate in ("or", "max"):
+        return maps.max(0) > 0.5, maps.max(0)
+    if aggregate == "logit_mean":
+        clipped = np.clip(maps, 1e-7, 1 - 1e-7)
+        probability = 1 / (1 + np.exp(-np.log(clipped / (1 - clipped)).mean(0)))
+        return probability > 0.5, probability
+    return maps[0] > 0.5, maps[0]
+
+
+def stacked(items: Sequence[Features], device: torch.device) -> Features:
+    """Features of images, each tensor without batch axis, as those of a batch."""
+    return tuple(torch.stack(tensors).to(device) for tensors in zip(*items, strict=True))
+
+
+def joined(states: Sequence[State]) -> State:
+    """States of one episode each as that of a batch."""
+    return tuple(torch.cat(tensors) for tensors in zip(*states, strict=True))

@@ -1,0 +1,72 @@
+"""Features by key: in memory up to a limit, beyond it as float16 in a temporary file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class _Stored:
+    offset: int
+    shape: tuple[int, ...]
+
+
+class FeatureStore:
+    """Tuples of tensors by key.
+
+    Args:
+        limit_mb: memory for tensors; what comes after it is full is written to a temporary file as float16, which
+            changes features by up to one part in a thousand.
+    """
+
+    def __init__(self, limit_mb: float) -> None:
+        self.left = limit_mb * 2**20
+        self._held: dict[Hashable, tuple[Tensor, ...]] = {}
+        self._written: dict[Hashable, tuple[_Stored, ...]] = {}
+        self._file: IO[bytes] | None = None
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._held or key in self._written
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._written)
+
+    @property
+    def written(self) -> int:
+        """How many entries lie in the file."""
+        return len(self._written)
+
+    def put(self, key: Hashable, tensors: tuple[Tensor, ...]) -> None:
+        """Keep tensors under a key."""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if size <= self.left:
+            self.left -= size
+            self._held[key] = tensors
+        else:
+            self._written[key] = tuple(self._write(tensor) for tensor in tensors)
+
+    def get(self, key: Hashable) -> tuple[Tensor, ...]:
+        """The tensors of a key, float32 where they come from the file. Raises KeyError for an unknown key."""
+        if key in self._held:
+            return self._held[key]
+        return tuple(self._read(stored) for stored in self._written[key])
+
+    def _write(self, tensor: Tensor) -> _Stored:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the store)
+        offset = self._file.seek(0, 2)
+        self._file.write(tensor.to("cpu", torch.float16).contiguous().numpy().tobytes())
+        return _Stored(offset, tuple(tensor.shape))
+
+    def _read(self, stored: _Stored) -> Tensor:
+        assert self._file is not None
+        self._file.seek(stored.offset)
+        data = self._file.read(2 * int(np.prod(stored.shape)))
+        return torch.from_numpy(np.frombuffer(data, np.float16).astype(np.float32)).reshape(stored.shape)

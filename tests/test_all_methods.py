@@ -13,20 +13,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.commands import build
 from segladder.methods.base import Method
+from segladder.methods.episodic import FewShotMethod
 
 METHODS = sorted(path.stem for path in Path(__file__).parents[1].glob("conf/method/*.yaml"))
 CLASSES = 5
+SHOTS = 2
 HEIGHT, WIDTH = 65, 97
 
 
 def smaller(settings: Mapping[str, Any]) -> list[str]:
     """Overrides that divide a method's channel counts by eight, whichever it has."""
     overrides = []
-    for key in ("width", "channels", "decoder_channels"):
-        if key in settings:
-            value = settings[key]
-            shrunk = value // 8 if isinstance(value, int) else [max(2, c // 8) for c in value]
-            overrides.append(f"method.{key}={shrunk}".replace(" ", ""))
+    for key in (key for key in settings if key.endswith(("width", "channels"))):
+        value = settings[key]
+        shrunk = value // 8 if isinstance(value, int) else [max(2, c // 8) for c in value]
+        overrides.append(f"method.{key}={shrunk}".replace(" ", ""))
     return overrides
 
 
@@ -42,14 +43,32 @@ def built(name: str, seed: int = 0) -> Method:
     return build.method(OmegaConf.merge(configuration(name), {"seed": seed}), num_classes=CLASSES)
 
 
+def draw(*shape: int, seed: int = 0, high: int = 256) -> torch.Tensor:
+    return torch.randint(0, high, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
 def images(count: int = 2) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (count, 3, HEIGHT, WIDTH), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    return draw(count, 3, HEIGHT, WIDTH)
+
+
+def scores(method: Method, pixels: torch.Tensor) -> torch.Tensor:
+    """Scores of images, for few-shot methods with two supports each."""
+    if not isinstance(method, FewShotMethod):
+        return method.predict(pixels)
+    masks = torch.zeros(2, SHOTS, HEIGHT, WIDTH)
+    masks[0, :, :40, 30:], masks[1, :, 20:, :50] = 1, 1
+    supports = draw(2, SHOTS, 3, HEIGHT, WIDTH, seed=1)
+    return method.predict(pixels, supports[: len(pixels)], masks[: len(pixels)])
 
 
 def training_batch(method: Method) -> dict[str, Any]:
-    """What the method's supervision lets it see, the image normalised as `loss` expects it."""
+    """What the method's supervision lets it see, images normalised as `loss` expects them."""
+    if isinstance(method, FewShotMethod):
+        masks = draw(2, 1 + SHOTS, 5, 7, seed=2, high=3).repeat_interleave(13, 2).repeat_interleave(14, 3)[..., :WIDTH]
+        masks[masks == 2] = 255
+        supports = draw(2, SHOTS, 3, HEIGHT, WIDTH, seed=1)
+        episode = {"image": images(), "mask": masks[:, 0], "support_image": supports, "support_mask": masks[:, 1:]}
+        return method.normalized(episode)
     batch: dict[str, Any] = {"image": method.normalize(images()), "id": ["a", "b"]}
     if method.supervision == "image_level":
         return {**batch, "tags": torch.eye(CLASSES - 1)[:2]}
@@ -93,9 +112,10 @@ def test_every_trainable_parameter_is_optimised_once(name):
 def test_scores_cover_images_of_odd_size_and_do_not_depend_on_the_batch(name):
     method = built(name).eval()
     with torch.no_grad():
-        together = method.predict(images())
-        alone = method.predict(images()[:1])
-    assert together.shape == (2, CLASSES, HEIGHT, WIDTH) and together.dtype == torch.float32
+        together = scores(method, images())
+        alone = scores(method, images()[:1])
+    classes = 2 if isinstance(method, FewShotMethod) else CLASSES
+    assert together.shape == (2, classes, HEIGHT, WIDTH) and together.dtype == torch.float32
     torch.testing.assert_close(together[:1], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -105,7 +125,7 @@ def test_saved_weights_restore_the_scores(name, tmp_path):
     torch.save(method.state_dict(), tmp_path / "weights.pt")
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True), strict=True)
     with torch.no_grad():
-        assert torch.equal(other.predict(images()), method.predict(images()))
+        assert torch.equal(scores(other, images()), scores(method, images()))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -88,8 +88,7 @@ class Davis(Source):
             raise DataError(f"{path}: no such file, expected a mask") from error
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DataError(f"{path}: damaged or truncated mask ({error})") from error
-        annotated: np.ndarray = np.atleast_3d(values).any(axis=2)
-        return annotated.astype(np.uint8)
+        return (np.atleast_3d(values).max(axis=2) > 0).astype(np.uint8)
 
     def _listed(self, split: str) -> list[str]:
         lists = [self.root / "ImageSets" / folder / f"{split}.txt" for folder in (self.resolution, "2016")]

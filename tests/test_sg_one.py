@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
-from segladder.methods.few_shot.sg_one import GUIDANCE, SGOne, SGOneNetwork, VGGBranches, load_official_state_dict
+from segladder.methods.few_shot.sg_one import GUIDANCE, SGOne, SGOneNetwork, load_official_state_dict
 from segladder.nets.backbone import Backbone
+from segladder.nets.guidance import VGGBranches
 from segladder.nets.losses import CrossEntropy
 from segladder.nets.tiny import TinyBackbone
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling

@@ -6,8 +6,9 @@ does not run as published); written anew here, with its names of parameters so t
 Published, VGG-16, PASCAL-5i: mean IoU 46.3 (1-shot), 47.1 (5-shot); by fold 40.2, 58.4, 48.4, 38.4 and 41.9, 58.6,
 48.6, 39.4 (unverified); FB-IoU 63.1 or 63.9 and 65.9 (unverified, sources conflict).
 
-Two forms: `vgg` is the paper's network, 18,992,194 parameters at its widths; `pyramid` is its scheme on any backbone,
-where a convolution over a concatenation is the sum of two, the deeper level's taken before it is enlarged.
+Two forms, both in `segladder.nets.guidance`: `vgg` is the paper's network, 18,992,194 parameters at its widths;
+`pyramid` is its scheme on any backbone, where a convolution over a concatenation is the sum of two, the deeper one
+before enlarging.
 
 Quirks of the official code are switches, off by default and all on with `preset: official`. Not reproduced, as they lie
 in its data and tests: query and support swap roles between its 1- and 5-shot tests, 255 is background at test, its
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,14 +30,13 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.episodic import Features, FewShotMethod, State
 from segladder.nets.backbone import Backbone, FeatureExtractor
+from segladder.nets.guidance import PyramidBranches, VGGBranches
 from segladder.nets.losses import CrossEntropy
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
 from segladder.ops.upsampling import bilinear
 
 GUIDANCE = ("multiply", "none", "concatenate", "mask_input")
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))  # of VGG-16
-POOL_STRIDES = (2, 2, 2, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -60,87 +59,6 @@ class Quirks:
 
 
 OFFICIAL = Quirks(*[True] * len(fields(Quirks)))
-
-
-class VGGBranches(nn.Module):
-    """VGG-16's convolutions at stride 8 with the guidance branch `cls` and the segmentation branch `side*`.
-
-    Args:
-        guidance_channels: of the guidance features; 0 leaves that branch out. The paper's 512.
-        side_channels: of the segmentation features; the paper's 128.
-    """
-
-    def __init__(self, guidance_channels: int = 512, side_channels: int = 128) -> None:
-        super().__init__()
-        self.guidance_channels, self.side_channels = guidance_channels, side_channels
-        for number, (channels, stride) in enumerate(zip(BLOCKS, POOL_STRIDES, strict=True), start=1):
-            self.add_module(f"features_{number}", _block(channels, stride))
-        if guidance_channels:
-            self.cls = nn.Sequential(_convolution(512, guidance_channels))
-        self.side3_1 = nn.Sequential(_convolution(256, side_channels), nn.ReLU(inplace=True))
-        self.side4_1 = nn.Sequential(_convolution(side_channels + 512, side_channels), nn.ReLU(inplace=True))
-        self.side5_1 = nn.Sequential(_convolution(side_channels + 512, side_channels))
-
-    def forward(self, images: Tensor) -> Features:
-        """Guidance features (B, G, h, w), unless left out, and segmentation features (B, S, h, w); h = H / 8."""
-        maps = [images]
-        for block in self.pretrained():
-            maps.append(block(maps[-1]))
-        *_, third, fourth, fifth = maps
-        side = self.side4_1(torch.cat([self.side3_1(third), fourth], 1))
-        side = self.side5_1(torch.cat([side, fifth], 1))  # (B, S, h, w)
-        return (self.cls(fifth), side) if self.guidance_channels else (side,)
-
-    def pretrained(self) -> Iterator[nn.Module]:
-        """The five blocks of VGG-16."""
-        yield from (self.get_submodule(f"features_{number}") for number in range(1, 6))
-
-    def take_weights(self, backbone: FeatureExtractor) -> None:
-        """Copy a VGG-16's 26 convolution weights and biases, and which of them learn."""
-        sources = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
-        targets = (m for block in self.pretrained() for m in block.modules() if isinstance(m, nn.Conv2d))
-        for source, target in zip(sources, targets, strict=True):
-            target.load_state_dict(source.state_dict())
-            for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
-                ours.requires_grad_(theirs.requires_grad)
-        backbone.leftover.clear()  # fc6 and fc7: 400 MB
-
-
-class PyramidBranches(nn.Module):
-    """The same two branches on any backbone: guidance from its last level, segmentation from all levels.
-
-    Args:
-        backbone: the feature extractor.
-        guidance_channels: of the guidance features; 0 leaves that branch out.
-        side_channels: of the segmentation features.
-        finest_stride: levels of smaller stride are not used; the segmentation features have this stride.
-    """
-
-    def __init__(
-        self, backbone: FeatureExtractor, guidance_channels: int, side_channels: int, finest_stride: int
-    ) -> None:
-        super().__init__()
-        self.guidance_channels, self.side_channels = guidance_channels, side_channels
-        self.backbone = backbone
-        self.levels = _pyramid_levels(backbone.strides, finest_stride)
-        channels = [backbone.channels[level] for level in self.levels]
-        if guidance_channels:
-            self.cls = _convolution(channels[-1], guidance_channels)
-        self.laterals = nn.ModuleList(_convolution(c, side_channels) for c in channels)
-        self.carries = nn.ModuleList(_convolution(side_channels, side_channels, bias=False) for _ in channels[1:])
-
-    def forward(self, images: Tensor) -> Features:
-        """Guidance features (B, G, h, w), unless left out, and segmentation features (B, S, h', w')."""
-        maps = self.backbone(images)
-        finest, *deeper = [maps[level] for level in self.levels]
-        side = self.laterals[0](finest)  # (B, S, h', w')
-        for carry, lateral, feature in zip(self.carries, self.laterals[1:], deeper, strict=True):
-            side = carry(side.relu()) + _resized(lateral(feature), side.shape[-2:])
-        return (self.cls(maps[-1]), side) if self.guidance_channels else (side,)
-
-    def pretrained(self) -> Iterator[nn.Module]:
-        """The backbone."""
-        yield self.backbone
 
 
 class SGOneNetwork(nn.Module):
@@ -214,15 +132,13 @@ class SGOne(FewShotMethod):
         self.reads_support_features = guidance in ("multiply", "concatenate")
         compared = 0 if guidance == "none" else guidance_channels
         branches: VGGBranches | PyramidBranches
-        if _is_vgg_form(form, backbone):
+        if _is_vgg_form(form, backbone) or backbone is None:
             branches = VGGBranches(compared, side_channels)
+            if backbone is not None:
+                branches.take_weights(backbone)
         else:
-            assert backbone is not None
             _check_stride(backbone, output_stride)
             branches = PyramidBranches(backbone, compared, side_channels, finest_stride)
-        _xavier(branches)
-        if isinstance(branches, VGGBranches) and backbone is not None:
-            branches.take_weights(backbone)
         extra = guidance_channels if guidance == "concatenate" else 0
         self.network = SGOneNetwork(branches, extra, int(self.quirks.exit_padding))
 
@@ -237,7 +153,7 @@ class SGOne(FewShotMethod):
         if self.guidance == "mask_input":
             assert support_images is not None
             masks = _resized(support_masks[:, None], support_images.shape[-2:])  # (B, 1, H, W)
-            return (self.encode(support_images * masks)[0].mean((2, 3)),)
+            return (self.encode(support_images * masks.to(support_images.dtype))[0].mean((2, 3)),)
         prototypes = masked_average_pooling(support_features[0], support_masks)  # (B, G)
         if self.quirks.batch_mask_sum:
             pixels = support_masks.sum((1, 2))
@@ -335,39 +251,8 @@ def load_official_state_dict(state_dict: Mapping[str, Any]) -> SGOne:
     return method.eval()
 
 
-def _convolution(before: int, after: int, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, padding=1, bias=bias)
-
-
-def _block(channels: tuple[int, ...], stride: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in pairwise(channels):
-        layers += [_convolution(before, after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.MaxPool2d(3, stride, padding=1))
-
-
-def _xavier(branches: VGGBranches | PyramidBranches) -> None:
-    """The official code's start of everything but the head; a given backbone keeps its own."""
-    loaded = set() if isinstance(branches, VGGBranches) else set(branches.backbone.modules())
-    for module in branches.modules():
-        if isinstance(module, nn.Conv2d) and module not in loaded:
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
 def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return maps if maps.shape[-2:] == size else bilinear(maps, size)
-
-
-def _pyramid_levels(strides: list[int], finest_stride: int) -> list[int]:
-    """The deepest level of each stride from `finest_stride` on; of a backbone with one stride all levels."""
-    used = [level for level, stride in enumerate(strides) if stride >= finest_stride]
-    if not used:
-        raise ConfigError(f"method.finest_stride={finest_stride}: the backbone's last level has {strides[-1]}")
-    if len(set(strides)) == 1:
-        return used
-    return [level for level in used if level + 1 == len(strides) or strides[level + 1] != strides[level]]
 
 
 def _is_vgg_form(form: str, backbone: FeatureExtractor | None) -> bool:

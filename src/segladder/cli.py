@@ -35,7 +35,16 @@ def main() -> int:
         close = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         return complain(f"no command {words[0]}{hint}; choose from {', '.join(COMMANDS)}")
-    return run(words[0], words[1:])
+    return max(run(words[0], overrides) for overrides in each_protocol(*words))
+
+
+def each_protocol(command: str, *overrides: str) -> list[list[str]]:
+    """The overrides once for each protocol of `evaluate protocol=[a,b]`, otherwise as they are."""
+    given = [o for o in overrides if command == "evaluate" and o.startswith("protocol=[") and o.endswith("]")]
+    if not given:
+        return [list(overrides)]
+    names = [name.strip() for name in given[-1].removeprefix("protocol=[").removesuffix("]").split(",")]
+    return [[*(o for o in overrides if o not in given), f"protocol={name}"] for name in names]
 
 
 def run(command: str, overrides: list[str]) -> int:

@@ -47,8 +47,10 @@ def protocol(config: DictConfig) -> Protocol:
 def data_module(config: DictConfig, data: Source, protocol: Protocol) -> DataModule:
     """What feeds the method of `config.method`, with the training items that the protocol allows."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
+    recipe, allowed = settings.pop("episodes"), protocol.training(data)
+    episodes = None if allowed is None else {**allowed, **recipe}
     try:
-        return DataModule(data, config.method.supervision, config.seed, episodes=protocol.training(data), **settings)
+        return DataModule(data, config.method.supervision, config.seed, episodes=episodes, **settings)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
 

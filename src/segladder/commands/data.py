@@ -20,7 +20,7 @@ from segladder.errors import ConfigError
 
 def run(config: DictConfig) -> int:
     """Carry out `action` on the data set and return the exit code: 1 if something is wrong with it."""
-    actions = {"check": check, "prepare": prepare, "preview": preview}
+    actions = {"check": check, "prepare": prepare, "preview": preview, "audit": audit}
     if config.action not in actions:
         raise ConfigError(f"action={config.action}: choose from {', '.join(actions)}")
     return actions[config.action](config, made(config.data, "data"))
@@ -123,6 +123,33 @@ def preview(config: DictConfig, source: Source) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(items, source.classes, config.columns).save(out)
     print(f"{out}: {len(items)} of {len(ids)} images of {source.train_split}")
+    return 0
+
+
+def audit(config: DictConfig, source: Source) -> int:
+    """Print what a few-shot protocol's training images hold of the novel classes, a row for each fold."""
+    from segladder.data.audit import audit as audited
+    from segladder.protocols.episodic import EpisodicProtocol
+
+    protocol = made(config.protocol, "protocol")
+    if not isinstance(protocol, EpisodicProtocol):
+        raise ConfigError(f"action=audit: protocol={protocol.name} has no folds; choose a few-shot protocol")
+    train_ids, test_ids = source.split(source.train_split), source.split(protocol.split)
+    rows = audited(source, train_ids, test_ids, protocol.folds, protocol.min_object, protocol.min_area, progress=True)
+    title = (
+        f"{source.name}, protocol {protocol.name} {protocol.hash}: novel pixels in training: {protocol.novel_pixels}"
+    )
+    table = Table("fold", "novel classes (test items)", title=title)
+    headings = ("training images", "of them with novel objects", "novel items there", "in both lists")
+    for heading in (*headings, "test images", "test items"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        classes = ", ".join(f"{name} ({pairs})" for name, pairs in row.pairs_per_class.items())
+        numbers = (row.train_images, row.train_images_with_novel, row.train_pairs_dropped, len(row.shared_ids))
+        table.add_row(str(row.fold), classes, *(f"{n:,}" for n in (*numbers, row.test_images, row.test_pairs)))
+    Console().print(table)
+    if rows and rows[0].shared_ids:
+        print(f"in both lists: {', '.join(rows[0].shared_ids[:5])}{' ...' if len(rows[0].shared_ids) > 5 else ''}")
     return 0
 
 

@@ -92,12 +92,13 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     record.data = {
         "name": source.name,
         "classes": list(source.classes),
-        "train_ids": len(data.train_ids),
-        "train_fingerprint": source.fingerprint(data.train_ids),
+        "train_ids": len(data.dataset.ids),
+        "train_fingerprint": source.fingerprint(data.dataset.ids),
         "val_fingerprint": source.fingerprint(source.split(source.val_split)),
     }
     record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
-    record.annotation_cost = annotation_cost(config.loss.labels, len(data.train_ids))
+    record.fold, record.shots = protocol.place().values()
+    record.annotation_cost = annotation_cost(config.loss.labels, len(data.dataset.ids))
     record.parameters = parameter_count(method)
     record.error = None
     return Run(config, folder, source, protocol, data, method, record, interruption)

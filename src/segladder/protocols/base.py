@@ -68,6 +68,10 @@ class Protocol(ABC):
         """All fields in plain JSON types."""
         return json.loads(json.dumps(asdict(self), default=list))
 
+    def place(self) -> dict[str, int | None]:
+        """`fold` and `shots` of a run under this protocol, None where it has none."""
+        return {"fold": getattr(self, "fold", None), "shots": getattr(self, "shots", None)}
+
     @property
     def hash(self) -> str:
         """First 8 hex digits of the sha256 of the canonical JSON of all fields."""

@@ -241,7 +241,11 @@ class EpisodicProtocol(Protocol):
         return np.where(kept, mask, np.uint8(0))
 
     def result(self, tally: EpisodeCounts, classes: Sequence[int], names: Sequence[str]) -> Result:
-        """All scores of the counted episodes, with intervals where a bootstrap over episodes gives one."""
+        """All scores of the counted episodes, with intervals where a bootstrap over episodes gives one.
+
+        FB-IoU is pooled over all episodes (`fb_iou`) or over each seed's, then averaged (`fb_iou_run`); rows per class
+        hold what it takes to pool it over folds, which leaderboards do (`fb_iou_pooled`).
+        """
         outcomes = tally.counts.outcomes()  # (N, K, 3)
         total = outcomes.sum(0)
         predicted, true = tally.shares()
@@ -253,6 +257,9 @@ class EpisodicProtocol(Protocol):
             "predicted_share": scored(float(predicted.mean())),
             "true_share": scored(float(true.mean())),
         }
+        lists = [outcomes[i : i + self.episodes].sum(0) for i in range(0, len(outcomes), self.episodes)]  # one a seed
+        metrics["fb_iou_run"] = scored(float(np.mean([foreground_background_iou(part) for part in lists])))
+        metrics["mIoU_std_over_lists"] = scored(float(np.std([novel_mean_iou(part) for part in lists])))
         for name, statistic in (("mIoU", novel_mean_iou), ("fb_iou", foreground_background_iou)):
             low, high = bootstrap_interval(outcomes, statistic, self.bootstrap)
             metrics[name].update(low=float(low), high=float(high))

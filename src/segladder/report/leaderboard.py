@@ -16,6 +16,10 @@ from typing import Any
 from segladder.report.record import Record
 
 LADDER = ("zero_shot", "image_level", "few_shot", "full")  # from the least annotation to the most
+BESIDE = (  # what ordinary episodes hide
+    *("average_precision", "fb_iou", "predicted_share"),
+    *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_wrong_iou"),
+)
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
     *("method.backbone", "method.criterion"),  # copies of `backbone` and `loss`
@@ -41,6 +45,7 @@ class Row:
         peak_memory_mb: the most of any run.
         runs: ids of the runs that count.
         note: what a reader must know: missing folds, repeats that do not count.
+        others: means over runs of the scores that stand beside the one that ranks (`BESIDE`), those that all have.
     """
 
     supervision: str
@@ -63,6 +68,7 @@ class Row:
     peak_memory_mb: float | None
     runs: list[str]
     note: str = ""
+    others: dict[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -237,7 +243,33 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row
         peak_memory_mb=max((r.peak_memory_mb for r in kept if r.peak_memory_mb is not None), default=None),
         runs=[record.id for record in kept if record.seed in scores],
         note="; ".join(notes),
+        others=_others(kept),
     )
+
+
+def _others(records: Sequence[Record]) -> dict[str, float]:
+    found = {name: _mean_score(records, name) for name in BESIDE}
+    if any(record.fold is not None for record in records):
+        found["fb_iou_pooled"] = _mean(map(_pooled_fb_iou, _grouped(records, lambda record: record.seed).values()))
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _pooled_fb_iou(records: Sequence[Record]) -> float | None:
+    """Mean IoU of background and foreground, the classes of all folds pooled as one foreground."""
+    rows = [row for record in records for row in record.per_class]
+    if not rows or any("tp" not in row for row in rows):
+        return None
+    shares = []
+    for is_background in (True, False):
+        side = [row for row in rows if (row["class"] == "background") == is_background]
+        hits, union = sum(row["tp"] for row in side), sum(row["tp"] + row["fp"] + row["fn"] for row in side)
+        shares.append(hits / max(1, union))
+    return statistics.fmean(shares)
+
+
+def _mean_score(records: Sequence[Record], name: str) -> float | None:
+    values = [record.metrics.get(name, {}).get("value") for record in records]
+    return None if None in values else statistics.fmean(value for value in values if value is not None)
 
 
 def _scores(records: Sequence[Record], metric: str) -> tuple[dict[int | None, float], int, str]:
@@ -255,11 +287,11 @@ def _scores(records: Sequence[Record], metric: str) -> tuple[dict[int | None, fl
 
 
 def _expected_folds(records: Sequence[Record]) -> list[int]:
-    """Folds that a mean needs: the protocol's `folds` (a list or how many), none for runs without a fold."""
+    """Folds that a mean needs: the protocol's `folds` (their classes or how many), none for runs without a fold."""
     if all(record.fold is None for record in records):
         return []
     folds = records[0].protocol.get("fields", {}).get("folds", 4)  # PASCAL-5i and COCO-20i have four
-    return list(range(folds)) if isinstance(folds, int) else sorted(folds)
+    return list(range(folds if isinstance(folds, int) else len(folds)))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

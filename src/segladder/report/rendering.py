@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import rich.table
@@ -35,6 +36,8 @@ def columns(table: Table) -> list[Column]:
         ("images/s", lambda row: number(row.images_per_second, 1)),
         ("peak MB", lambda row: number(row.peak_memory_mb, 0)),
     ]
+    for name in dict.fromkeys(name for row in table.rows for name in row.others):
+        found.insert(-5, (name.replace("_", " "), partial(beside, name=name)))
     if any(row.shots is not None for row in table.rows):
         found.insert(4, ("shots", lambda row: "-" if row.shots is None else str(row.shots)))
     if any(row.folds for row in table.rows):
@@ -52,6 +55,11 @@ def score(row: Row) -> str:
         return f"{100 * row.value:.2f} ± {100 * row.std:.2f}"
     interval = "" if row.low is None or row.high is None else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
     return f"{100 * row.value:.2f}{interval}"
+
+
+def beside(row: Row, name: str) -> str:
+    """Another score in percent, a dash where the row has none."""
+    return "-" if name not in row.others else f"{100 * row.others[name]:.1f}"
 
 
 def number(value: float | None, digits: int) -> str:

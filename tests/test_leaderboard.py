@@ -237,16 +237,50 @@ def test_comparisons_read_the_counts_of_runs(tmp_path):
         for i in range(8):
             counts.add(str(i), [[9, 0], [9 - right, right]])
         counts.save(tmp_path / record.id / "counts.npz")
-    folders = {record.id: tmp_path / record.id for record in records}
+    found = [(record, tmp_path / record.id) for record in records]
     table = rank(records)[0]
     difference = 100 - 50 * (9 / 13 + 5 / 9)
     expected = f"| better | worse | +{difference:.2f} | [+{difference:.2f}, +{difference:.2f}] | 0.002 |"
-    assert comparisons(table, ["better:worse"], folders).splitlines()[-1] == expected
+    assert comparisons(table, ["better:worse"], found).splitlines()[-1] == expected
     for pair in ("better:other", "better"):
         with pytest.raises(
             ConfigError, match=f"compare={pair}: expected FIRST:SECOND.*better@resnet18, worse@resnet18"
         ):
-            comparisons(table, [pair], folders)
+            comparisons(table, [pair], found)
+
+
+def test_folds_of_episodes_are_compared_as_one_list_without_the_background(tmp_path):
+    fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"]]}}
+    found = []
+    for method, shares in (("better", (6, 8)), ("worse", (5, 3))):
+        for fold, hits in enumerate(shares):
+            record = a_record(method, value=hits / 10, fold=fold, protocol=fields)
+            counts = ImageCounts(3)
+            matrix = np.zeros((3, 3), int)
+            matrix[0, 0], matrix[fold + 1, fold + 1], matrix[fold + 1, 0] = 90, hits, 10 - hits
+            for i in range(8):
+                counts.add(f"{i}|query|{fold + 1}|support", matrix)
+            counts.save(tmp_path / record.id / "counts.npz")
+            found.append((record, tmp_path / record.id))
+    table = rank([record for record, _ in found])[0]
+    assert (
+        comparisons(table, ["better:worse"], found).splitlines()[-1].startswith("| better | worse | +30.00 | [+30.00")
+    )
+
+
+def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_folds():
+    fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"]]}}
+    runs = []
+    for fold, (tp, fp, fn) in enumerate([(10, 0, 10), (30, 20, 0)]):
+        record = a_record("sg_one", value=0.5, fold=fold, protocol=fields)
+        record.metrics["hard_mIoU"] = {"value": 0.2 + 0.1 * fold, "low": None, "high": None}
+        background = {"class": "background", "tp": 100, "fp": fn, "fn": fp}
+        record.per_class = [background, {"class": "ab"[fold], "tp": tp, "fp": fp, "fn": fn}]
+        runs.append(record)
+    row = rank(runs)[0].rows[0]
+    assert row.others["hard_mIoU"] == pytest.approx(0.25)
+    assert row.others["fb_iou_pooled"] == pytest.approx((40 / 70 + 200 / 230) / 2)
+    assert "| hard mIoU | fb iou pooled |" in markdown(rank(runs))
 
 
 def test_slim_records_hold_no_folder_of_the_machine(tmp_path):

@@ -61,6 +61,5 @@ def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) 
         if config.per_class:
             parts.append(f"IoU per class, {table.title}\n\n{per_class(table, [record for record, _ in found])}")
         if config.compare:
-            folders = {r.id: folder for r, folder in found}
-            parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, list(config.compare), folders)}")
+            parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, list(config.compare), found)}")
     return "\n".join(parts)

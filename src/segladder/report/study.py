@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segladder.errors import ConfigError
 from segladder.report import record as records
 from segladder.report.leaderboard import Row, Table
 from segladder.report.record import Record
 from segladder.report.rendering import markdown_table
+
+if TYPE_CHECKING:
+    from segladder.metrics.counts import ImageCounts
 
 COUNTS = "counts.npz"  # per-image counts in a run's folder
 PATH = re.compile(r"(?<![^\s='\"\[(,:])(?:~|\.{1,2})?/(?:[^\s/'\",\]):]+/)*(?=[^\s/'\",\]):])")
@@ -64,31 +67,45 @@ def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: str) ->
     return f"{100 * fmean(values):.1f}" if values else "-"
 
 
-def comparisons(table: Table, pairs: Sequence[str], folders: Mapping[str, Path]) -> str:
-    """A Markdown table of paired bootstrap comparisons over images, each side the mean of its row's runs.
+def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record, Path]]) -> str:
+    """A Markdown table of paired bootstrap comparisons over images or episodes, each side the mean of its row's seeds.
 
     Args:
         table: the leaderboard the pairs stand in.
         pairs: `FIRST:SECOND`, each a row's method (with its settings, where several rows share the method; followed by
             `@BACKBONE`, where several backbones do).
-        folders: of each run, by id; hold the runs' per-image counts.
+        found: records with their folders, which hold the runs' counts.
 
     Raises:
         ConfigError: a name fits no row or several.
         DataError: a run's counts are missing, or runs were scored on different images.
     """
-    from segladder.metrics.bootstrap import paired_bootstrap  # brings torch: not for every leaderboard
-    from segladder.metrics.counts import ImageCounts
+    from segladder.metrics.bootstrap import mean_iou, paired_bootstrap  # brings torch: not for every leaderboard
+    from segladder.metrics.episodes import novel_mean_iou
 
+    runs = {record.id: (record, folder) for record, folder in found}
     lines = []
     for pair in pairs:
-        first, second = (
-            [ImageCounts.load(folders[run] / COUNTS) for run in row.runs] for row in _rows_named(table, pair)
-        )
-        result = paired_bootstrap(first, second)
+        first, second = ([runs[run] for run in row.runs] for row in _rows_named(table, pair))
+        episodic = first[0][0].fold is not None
+        statistic = novel_mean_iou if episodic else mean_iou
+        result = paired_bootstrap(_counts(first), _counts(second), statistic)
         interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
         lines.append([*pair.split(":"), f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
-    return markdown_table(["first", "second", "difference in mIoU", "95 % interval over images", "p"], lines)
+    return markdown_table(["first", "second", "difference in mIoU", "95 % interval", "p"], lines)
+
+
+def _counts(runs: Sequence[tuple[Record, Path]]) -> list[ImageCounts]:
+    """The counts of each seed, those of its folds in one."""
+    from segladder.metrics.counts import ImageCounts
+
+    seeds: dict[int | None, list[ImageCounts]] = {}
+    for record, folder in runs:
+        counts = ImageCounts.load(folder / COUNTS)
+        if record.fold is not None:
+            counts.ids = [f"{record.fold}|{name}" for name in counts.ids]
+        seeds.setdefault(record.seed, []).append(counts)
+    return [ImageCounts.merged(parts) for parts in seeds.values()]
 
 
 def _rows_named(table: Table, pair: str) -> tuple[Row, Row]:

@@ -60,7 +60,7 @@ def ours(source: VOC) -> Step:
     """SegLadder's data set and collation: uint8 batches."""
     augment = TrainAugmentation(scale=(0.5, 2.0), crop=CROP, flip=0.5)
     dataset = SegmentationDataset(source, source.split("train"), "full", augment)
-    return lambda indices, seed: collate([dataset[index, seed + index] for index in indices])
+    return lambda indices, seed: collate(dataset.__getitems__([(index, seed + index) for index in indices]))
 
 
 def reference(root: Path) -> Step:

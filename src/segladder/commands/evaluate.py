@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segladder.commands import build, runs
 from segladder.commands.complaints import check_choices
 from segladder.commands.scoring import fill_scores, print_scores, write_panels
+from segladder.data.source import Source
+from segladder.errors import ConfigError
+from segladder.methods.base import Method
 from segladder.report import record as records
 
 
@@ -22,6 +29,7 @@ def run(config: DictConfig) -> int:
     check_choices(scored)
     source, protocol = build.source(scored), build.protocol(scored)
     protocol.check_method(method.name, method.supervision)
+    check_classes(method, source, record.data["classes"])
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     place = folder / "evaluations" / f"{protocol.name}-{protocol.hash}"
@@ -29,9 +37,14 @@ def run(config: DictConfig) -> int:
     now = datetime.now(UTC)
     record.parents, record.id = [record.id], f"{record.id}-{protocol.hash}"
     record.time = now.isoformat(timespec="seconds")
-    record.command = f"segladder evaluate run={folder} protocol={protocol.name}"
+    record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
     record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
-    record.data["val_fingerprint"] = source.fingerprint(source.split(protocol.split))
+    record.fold, record.shots = protocol.place().values()
+    record.data |= {
+        "name": source.name,
+        "classes": list(source.classes),
+        "val_fingerprint": source.fingerprint(source.split(protocol.split)),
+    }
     fill_scores(record, result, place)
     write_panels(method, source, protocol, result, place, config.panels)
     records.write(record, place)
@@ -40,11 +53,18 @@ def run(config: DictConfig) -> int:
 
 
 def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:
-    """The run's configuration with the protocol and data root asked for."""
-    data = OmegaConf.to_container(run_config.data)
-    assert isinstance(data, dict)
+    """The run's configuration with the protocol asked for, on `data=NAME` or the run's own data at their new root."""
+    data: Any = OmegaConf.to_container(config.data if "_target_" in config.data else run_config.data, resolve=True)
     if config.data.root is not None:
         data["root"] = config.data.root
     scored = OmegaConf.create({**runs.plain(run_config), "data": data})
     scored.protocol = OmegaConf.create(OmegaConf.to_container(config.protocol, resolve=False))
     return scored
+
+
+def check_classes(method: Method, source: Source, learnt: Sequence[str]) -> None:
+    """Raise ConfigError if a method that answers with the classes it learnt meets data with others."""
+    if method.supervision != "few_shot" and tuple(learnt) != source.classes:
+        raise ConfigError(
+            f"data={source.name}: holds {', '.join(source.classes[1:])}, but the run knows {', '.join(learnt[1:])}"
+        )

@@ -133,6 +133,19 @@ def test_result_has_the_size_asked_for_and_255_only_as_padding(
     assert abs(inside.any(axis=0).sum() - expected[1]) <= 0.5 + 1e-9
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.9])
+def test_results_are_written_where_they_are_asked_to_be(scale: float) -> None:
+    image, mask = picture(0)
+    augment = TrainAugmentation(scale=(scale, scale), crop=70, flip=0.5)
+    images, masks = np.zeros((4, 70, 70, 3), np.uint8), np.zeros((4, 70, 70), np.uint8)
+    for seed in range(4):
+        augment(image, mask, seed, (images[seed], masks[seed]))
+    for seed in range(4):
+        moved, moved_mask = augment(image, mask, seed)
+        assert np.array_equal(images[seed], moved)
+        assert np.array_equal(masks[seed], moved_mask)
+
+
 def test_padding_lies_at_random_places() -> None:
     image, mask = picture(0, (20, 20), values=())
     augment = TrainAugmentation(crop=40)

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from dummy_data import picture, save_mask, write_folder, write_voc
+from torch.utils.data import DataLoader
 
 from segladder.data.augmentation import TrainAugmentation
 from segladder.data.cache import Packed, images_of, masks_of, pack, packed
-from segladder.data.dataset import SegmentationDataset
+from segladder.data.dataset import SegmentationDataset, collate
 from segladder.data.folder import Folder
 from segladder.data.voc import VOC
 from segladder.errors import ConfigError
@@ -55,6 +57,26 @@ def test_augmented_items_are_the_same_with_the_cache(cached: VOC) -> None:
         for dataset in (with_cache, moved):
             for name, value in without[key].items():
                 assert (np.array(dataset[key][name]) == np.array(value)).all()
+
+
+@pytest.mark.parametrize("supervision", ["full", "image_level"])
+@pytest.mark.parametrize("crop", [48, 100])
+def test_batches_equal_their_items_one_by_one(cached: VOC, supervision: str, crop: int) -> None:
+    ids = cached.split("train")
+    augment = TrainAugmentation(scale=(0.5, 2), crop=crop, flip=0.5)
+    dataset = SegmentationDataset(cached, ids, supervision, augment)
+    keys: list[Any] = [(2, 7), (0, 1), (2, 8), (3, 5)]
+    items = [dataset[key] for key in keys]
+    whole = [DataLoader(dataset, 4, sampler=keys, collate_fn=collate, num_workers=workers) for workers in (0, 1)]
+    for batch in (collate(items), *(next(iter(loader)) for loader in whole)):
+        assert set(batch) == set(items[0])
+        assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+        for name in set(batch) - {"id"}:
+            assert all(torch.equal(row, item[name]) for row, item in zip(batch[name], items, strict=True))
+        assert batch["id"] == [ids[index] for index, _ in keys]
+    later = dataset.__getitems__(keys[:2])
+    dataset.__getitems__(keys[2:])
+    assert torch.equal(later[0]["image"], items[0]["image"])  # another batch has memory of its own
 
 
 def test_image_level_runs_cache_no_masks(cached: VOC, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from segladder.data.source import IGNORE
 from segladder.errors import ConfigError
 
 Range = Sequence[float]
+Places = tuple[np.ndarray | None, np.ndarray | None]  # where an image and its mask are to be written
 
 
 class Axis(NamedTuple):
@@ -68,8 +69,13 @@ class TrainAugmentation:
         jitter = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
         self.jitter = colour_jitter(jitter) if any(jitter.values()) else None
 
-    def __call__(self, image: np.ndarray, mask: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Augment a uint8 image (H, W, 3) and its mask (H, W), or None, with the randomness of `seed`."""
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray | None, seed: int, out: Places = (None, None)
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Augment a uint8 image (H, W, 3) and its mask (H, W), or None, with the randomness of `seed`.
+
+        With a `crop`, the results are written into the arrays of `out` that are given: (H, W, 3) and (H, W).
+        """
         random = Random(seed)
         height, width = image.shape[:2]
         factor = max(
@@ -81,11 +87,11 @@ class TrainAugmentation:
         if self.jitter is not None:
             self.jitter.set_random_seed(random.getrandbits(32))
             picture = self.jitter(image=picture)["image"]
-        picture = self._padded(_bilinear(picture, factor, rows, columns, flipped), rows, columns, self.fill)
+        picture = self._padded(_bilinear(picture, factor, rows, columns, flipped), rows, columns, self.fill, out[0])
         if mask is None:
             return picture, None
         window = mask[rows.start : rows.stop, columns.start : columns.stop]
-        return picture, self._padded(_nearest(window, factor, rows, columns, flipped), rows, columns, (IGNORE,))
+        return picture, self._padded(_nearest(window, factor, rows, columns, flipped), rows, columns, (IGNORE,), out[1])
 
     def _draw_factor(self, random: Random, longer: int) -> float:
         if self.long_side is not None:
@@ -102,13 +108,15 @@ class TrainAugmentation:
         start = random.randint(0, length - window)
         return Axis(start, min(length, start + window + 1), self.crop, 0)  # one pixel more: the last one's neighbour
 
-    def _padded(self, window: np.ndarray, rows: Axis, columns: Axis, value: Sequence[int]) -> np.ndarray:
+    def _padded(
+        self, window: np.ndarray, rows: Axis, columns: Axis, value: Sequence[int], out: np.ndarray | None
+    ) -> np.ndarray:
         """A window (h, w) or (h, w, 3) at its place in the crop."""
-        if self.crop is None or window.shape[:2] == (self.crop, self.crop):
+        if self.crop is None or (out is None and window.shape[:2] == (self.crop, self.crop)):
             return window
         below, right = self.crop - rows.place - rows.length, self.crop - columns.place - columns.length
         place = rows.place, below, columns.place, right
-        return cv2.copyMakeBorder(window, *place, cv2.BORDER_CONSTANT, value=tuple(value))
+        return cv2.copyMakeBorder(window, *place, cv2.BORDER_CONSTANT, out, tuple(value))
 
 
 def _bilinear(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flipped: bool) -> np.ndarray:
@@ -121,13 +129,18 @@ def _bilinear(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flip
 def _nearest(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flipped: bool) -> np.ndarray:
     """The value under each result pixel's centre; cv2's exact mode rounds the factor to whole sizes, this does not."""
     at_row, at_column = (
-        np.minimum(((np.arange(axis.length) + 0.5) / factor).astype(np.intp), size - 1)
+        np.minimum((np.arange(0.5, axis.length) / factor).astype(np.intp), size - 1)
         for axis, size in zip((rows, columns), window.shape, strict=True)
     )
     at_column = at_column[::-1] if flipped else at_column
     if factor > 1:  # first the axis that leaves less to do
-        return window.take(at_column, axis=1).take(at_row, axis=0)
-    return window.take(at_row, axis=0).take(at_column, axis=1)
+        return _columns(window, at_column).take(at_row, axis=0)
+    return _columns(window.take(at_row, axis=0), at_column)
+
+
+def _columns(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """mask[:, at] three times as fast: as rows, which are copied whole."""
+    return cv2.transpose(cv2.transpose(mask).take(at, axis=0))
 
 
 def colour_jitter(strengths: Mapping[str, float]) -> Any:

@@ -19,15 +19,15 @@ cv2.setNumThreads(0)  # one file at a time; processes are the parallelism
 def read_image(path: Path) -> np.ndarray:
     """Decode an RGB image, uint8 (H, W, 3). Raises DataError for a missing, truncated or foreign file."""
     try:
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}, expected an image") from error
     # cv2 fills what a truncated JPEG lacks with gray and says nothing
-    truncated = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:].tobytes()
-    image = None if truncated or not data.size else cv2.imdecode(data, cv2.IMREAD_COLOR)
+    truncated = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]
+    image = None if truncated or not data else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise DataError(f"{path}: damaged or truncated ({data.size} bytes), expected a whole JPEG or PNG")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise DataError(f"{path}: damaged or truncated ({len(data)} bytes), expected a whole JPEG or PNG")
+    return image
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -50,18 +50,21 @@ def read_mask(path: Path) -> np.ndarray:
 def plain_png(data: bytes) -> np.ndarray | None:
     """Values of the PNG that masks commonly are: 8 bit, palette or gray, rows not filtered; None for any other.
 
-    Twice as fast as the general decoder, which converts row by row; the zlib stream's checksum is checked.
+    Four times as fast as the general decoder, which converts row by row. Damage shows in the checksums of the packed
+    pixels; that of the unpacked ones, which takes longer than unpacking, is left out. Raises zlib.error.
     """
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:29] not in (b"\x08\x03\0\0\0", b"\x08\0\0\0\0"):
         return None
     width, height = struct.unpack(">II", data[16:24])
     packed, at = b"", 8
     while data[at + 4 : at + 8] not in (b"IEND", b""):
-        length = int.from_bytes(data[at : at + 4], "big")
+        end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         if data[at + 4 : at + 8] == b"IDAT":
-            packed += data[at + 8 : at + 8 + length]
-        at += 12 + length
-    rows = np.frombuffer(zlib.decompress(packed), np.uint8)
+            if zlib.crc32(data[at + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+                raise zlib.error("wrong checksum")
+            packed += data[at + 8 : end]
+        at = end + 4
+    rows = np.frombuffer(zlib.decompress(packed[2:], -zlib.MAX_WBITS), np.uint8)
     if rows.size != height * (width + 1) or rows[:: width + 1].any():  # each row begins with its filter
         return None
     return np.ascontiguousarray(rows.reshape(height, width + 1)[:, 1:])

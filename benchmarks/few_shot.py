@@ -1,4 +1,4 @@
-"""Few-shot evaluation with each image encoded once, against encoding supports and query anew; pooling without upsampling.
+"""Few-shot evaluation that encodes each image once, against encoding each episode anew; pooling without upsampling.
 
 The evaluator answers all episodes of a list; the reference, which takes the same time for each episode, answers a few
 of them, and its seconds are scaled to the list. Both give the same predictions on those. Images are noise in memory, as

@@ -140,4 +140,4 @@ def test_compiling_in_place_keeps_the_names_of_weights(name):
 def test_same_seed_draws_the_same_weights(name):
     first, second, other = (list(built(name, seed).state_dict().values()) for seed in (0, 0, 1))
     assert all(map(torch.equal, first, second))
-    assert not all(map(torch.equal, first, other))
+    assert not first or not all(map(torch.equal, first, other))

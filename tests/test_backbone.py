@@ -205,3 +205,33 @@ def test_folded_weights_learn_behind_the_frozen_levels():
 def test_a_network_that_normalises_before_convolving_cannot_be_folded():
     with pytest.raises(ConfigError, match=r"batch_norm=folded: densenet121 has BatchNorm that no convolution"):
         Backbone("densenet121", batch_norm="folded")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weights: TinyBackbone(width=4, weights=weights),
+        lambda weights: Backbone("resnet18", weights=weights),
+        lambda weights: Backbone("mobilenetv2_100", weights=weights, batch_norm="folded"),
+    ],
+)
+def test_weights_of_a_run_are_its_backbone_s(tmp_path, make):
+    torch.manual_seed(0)
+    trained = make("none")
+    whole = {f"network.backbone.{key}": value for key, value in trained.state_dict().items()}
+    torch.save({**whole, "network.scores.0.weight": torch.zeros(1)}, tmp_path / "weights.pt")
+    torch.manual_seed(1)
+    loaded = make(str(tmp_path))
+    assert all(map(torch.equal, loaded.state_dict().values(), trained.state_dict().values()))
+
+
+def test_a_run_with_another_backbone_or_without_weights_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"no weights\.pt there"):
+        TinyBackbone(weights=str(tmp_path))
+    torch.save(
+        {"backbone." + key: value for key, value in TinyBackbone(4).state_dict().items()}, tmp_path / "weights.pt"
+    )
+    with pytest.raises(ConfigError, match="that run has another backbone"):
+        TinyBackbone(width=8, weights=str(tmp_path))
+    with pytest.raises(ConfigError, match="tiny takes none or the folder of a run"):
+        TinyBackbone(weights="timm")

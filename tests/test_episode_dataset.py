@@ -263,3 +263,13 @@ def test_module_needs_settings_of_episodes_for_few_shot_alone(root):
     with pytest.raises(ConfigError, match="few_shot training needs episodes"):
         module(root, supervision="few_shot")
     assert isinstance(module(root, supervision="full").dataset, SegmentationDataset)
+
+
+def test_images_of_classes_can_be_left_out_of_any_training(tmp_path: Path):
+    images = {"first": [(8, LARGE), (12, SMALL)], "second": [(12, LARGE)], "third": [(15, LARGE)], "empty": []}
+    source = VOC(write_striped(tmp_path, {"train": images}), classes=["cat"], train_split="train")
+    settings = {"supervision": "full", "seed": 0, "batch_size": 1, "workers": 0, "augment": {}, "held_out": 0.0}
+    assert DataModule(source, **settings, without=["dog"]).train_ids == ["empty", "third"]
+    assert DataModule(source, **settings, without=["dog", "cat", "person"]).train_ids == ["empty"]
+    with pytest.raises(ConfigError, match="no such class dogs"):
+        DataModule(source, **settings, without=["dogs"])

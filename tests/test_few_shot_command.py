@@ -63,6 +63,18 @@ def test_choices_that_do_not_fit_end_in_one_line(shapes_root, tmp_path, words, l
     assert (process.returncode, error.strip()) == (2, f"segladder: {line}")
 
 
+def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(shapes_root, run, tmp_path):
+    words = ["method=sg_one", "protocol=strict", *SMALL, f"backbone.weights={run}", "trainer.panels=0"]
+    child = tmp_path / "child"
+    segladder(shapes_root, "train", *words, "fold=1", f"hydra.run.dir={child}")
+    record = json.loads((child / "record.json").read_text())
+    assert record["parents"] == [json.loads((run / "record.json").read_text())["id"]]
+    assert record["backbone"]["pretraining"] == "sg_one on shapes"
+    process = start(shapes_root, "train", *words, "fold=0", f"hydra.run.dir={tmp_path / 'leak'}")
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 2 and "that run has learnt cross_solid, a novel class of fold=0" in error
+
+
 def test_novel_labels_do_not_touch_the_weights(shapes_root, tmp_path):
     """Scramble the novel classes' labels in the training masks: the trained weights are the same bits."""
     from PIL import Image

@@ -131,6 +131,28 @@ def backbone_of(config: DictConfig) -> dict[str, Any]:
     return {"name": node.get("name") or HydraConfig.get().runtime.choices["backbone"], "weights": node.get("weights")}
 
 
+def parent(config: DictConfig) -> records.Record | None:
+    """The record of the run whose folder `backbone.weights` names, if it does."""
+    weights = config.backbone.get("weights")
+    if config.method.get("backbone") is None or weights is None or not (Path(weights) / records.FILE_NAME).exists():
+        return None
+    return records.read(Path(weights))
+
+
+def learnt_classes(record: records.Record) -> set[str]:
+    """Names of the classes whose labels a run has learnt from: those of its data but the novel ones of its fold."""
+    folds = record.protocol.get("fields", {}).get("folds", [])
+    novel = set() if record.fold is None else set(folds[record.fold])
+    return set(record.data["classes"]) - novel
+
+
+def absent_classes(record: records.Record) -> set[str]:
+    """Names of the classes that no training image of a run held."""
+    fields = record.protocol.get("fields", {})
+    dropped = fields["folds"][record.fold] if record.fold is not None and fields["novel_pixels"] == "drop" else ()
+    return {*record.config["loader"].get("without", ()), *dropped}
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as stream:

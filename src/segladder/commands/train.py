@@ -100,8 +100,28 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     record.fold, record.shots = protocol.place().values()
     record.annotation_cost = annotation_cost(config.loss.labels, len(data.dataset.ids))
     record.parameters = parameter_count(method)
+    inherit(record, config, protocol)
     record.error = None
     return Run(config, folder, source, protocol, data, method, record, interruption)
+
+
+def inherit(record: records.Record, config: DictConfig, protocol: Protocol) -> None:
+    """Name the run that the backbone's weights come from; raises ConfigError if novel classes were in its training."""
+    if (parent := runs.parent(config)) is None:
+        return
+    novel = set(getattr(protocol, "novel", ()))
+    if leaked := sorted(novel & runs.learnt_classes(parent)):
+        raise ConfigError(
+            f"backbone.weights={config.backbone.weights}: that run has learnt {leaked[0]}, a novel class of"
+            f" fold={config.fold}; train it with other data.classes"
+        )
+    if getattr(protocol, "novel_pixels", None) == "drop" and (seen := sorted(novel - runs.absent_classes(parent))):
+        raise ConfigError(
+            f"backbone.weights={config.backbone.weights}: that run has seen images that hold {seen[0]}, which"
+            f" protocol={protocol.name} drops; train it with loader.without=[{','.join(sorted(novel))}]"
+        )
+    record.parents = [parent.id]
+    record.backbone["pretraining"] = f"{parent.method} on {parent.data['name']}"
 
 
 def carry_out(run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -74,6 +74,7 @@ class DataModule(pl.LightningDataModule):
         workers: loading processes.
         augment: arguments of `TrainAugmentation`.
         held_out: share of the training ids kept from training, chosen by a hash of the id.
+        without: classes of the data set (in use or not) whose images are left out of training, be it for one pixel.
         episodes: arguments of `EpisodeDataset`, which `few_shot` supervision needs: `novel`, `shots`, ...
     """
 
@@ -86,16 +87,19 @@ class DataModule(pl.LightningDataModule):
         workers: int,
         augment: Mapping[str, Any],
         held_out: float,
+        without: Sequence[str] = (),
         episodes: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.source = source
         self.seed, self.batch_size, self.workers = seed, batch_size, workers
-        ids = source.split(source.train_split)
+        ids = source.ids_without(source.split(source.train_split), without)
         self.held_out_ids = [i for i in ids if held_out > 0 and hashed_share(i) < held_out]
         self.train_ids = sorted(set(ids) - set(self.held_out_ids))
         if not self.train_ids:
-            raise ConfigError(f"loader.held_out={held_out} leaves no training image of {len(ids)}")
+            raise ConfigError(
+                f"loader.held_out={held_out} and loader.without leave no training image of {source.train_split}"
+            )
         transform = TrainAugmentation(**augment)
         self.dataset: SegmentationDataset | EpisodeDataset
         if supervision == "few_shot":

@@ -113,6 +113,15 @@ class Source(ABC):
             raise size_error(self.mask_path(image_id), mask.shape, image.shape)
         return image, mask
 
+    def ids_without(self, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
+        """The images that hold no pixel of some classes, in use or not. Raises ConfigError for an unknown class."""
+        if unknown := [name for name in classes if name not in self.all_classes[1:]]:
+            raise ConfigError(f"{self.name}: no such class {unknown[0]}; it has {', '.join(self.all_classes[1:])}")
+        if not classes:
+            return list(ids)
+        values = [self.all_classes.index(name) for name in classes]
+        return [image_id for image_id in ids if not np.isin(self.raw_mask(image_id), values).any()]
+
     def tag_path(self, image_id: str) -> Path:
         """The file that `tags` reads."""
         return self.mask_path(image_id)

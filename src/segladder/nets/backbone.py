@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import FeatureListNet
@@ -51,7 +52,8 @@ class Backbone(FeatureExtractor):
 
     Args:
         name: timm's model name.
-        weights: `none`, `timm` (pretrained, from the hub or its cache) or a `.safetensors` file of the model.
+        weights: `none`, `timm` (pretrained, from the hub or its cache), a `.safetensors` file of the model, or the
+            folder of a run with the same backbone.
         output_stride: 8, 16 or 32 input pixels per step of the last map, by dilation; None: the architecture's own.
         batch_norm: `train`; `frozen`: running statistics and affine weights stay as loaded, in training too; or
             `folded`: frozen and merged into the convolutions, which is faster and keeps no BatchNorm in the weights.
@@ -84,10 +86,13 @@ class Backbone(FeatureExtractor):
         self.strides = list(self.model.feature_info.reduction())
         self.mean = _rgb(mean or self.model.pretrained_cfg["mean"])
         self.std = _rgb(std or self.model.pretrained_cfg["std"])
-        if weights != "none":
+        from_run = is_run(weights)
+        if weights != "none" and not from_run:
             self.leftover = _load(self.model, name, dict(options or {}), weights)
         if batch_norm == "folded":
             fold_batch_norm(self.model, name)
+        if from_run:
+            load_from_run(self, Path(weights))
         self._frozen_modules = list(self._leading_modules(freeze))
         if batch_norm == "frozen":
             self._frozen_modules += [m for m in self.model.modules() if isinstance(m, _BatchNorm)]
@@ -206,9 +211,33 @@ def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
         ) from error
 
 
+def is_run(weights: str) -> bool:
+    """Whether `weights` names the folder of a run."""
+    return weights not in ("none", "timm") and Path(weights).is_dir()
+
+
+def load_from_run(backbone: nn.Module, folder: Path) -> None:
+    """Load the weights of a run's backbone, strictly.
+
+    Raises:
+        ConfigError: the run has no weights yet, or its network has no such backbone.
+    """
+    file = folder / "weights.pt"
+    if not file.is_file():
+        raise ConfigError(f"backbone.weights={folder}: no weights.pt there, expected the folder of a finished run")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    own = backbone.state_dict()
+    first = next(iter(own))
+    for prefix in (key.removesuffix(first) for key in state if key.endswith(first)):
+        if all(prefix + key in state and state[prefix + key].shape == value.shape for key, value in own.items()):
+            backbone.load_state_dict({key: state[prefix + key] for key in own})
+            return
+    raise ConfigError(f"backbone.weights={folder}: that run has another backbone; train it with the same backbone=...")
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
-        raise ConfigError(f"backbone.weights={path}: expected none, timm or a .safetensors file")
+        raise ConfigError(f"backbone.weights={path}: expected none, timm, a .safetensors file or the folder of a run")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

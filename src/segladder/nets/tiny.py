@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
-from segladder.nets.backbone import FeatureExtractor
+from segladder.errors import ConfigError
+from segladder.nets.backbone import FeatureExtractor, is_run, load_from_run
 
 
 class TinyBackbone(FeatureExtractor):
@@ -12,18 +15,26 @@ class TinyBackbone(FeatureExtractor):
 
     Args:
         width: channels of the first stage; the others have 2, 4 and 6 times as many (0.7 M parameters at 24).
+        weights: `none`, or the folder of a run with this backbone.
+
+    Raises:
+        ConfigError: other weights, or a run that has another backbone.
     """
 
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 24, weights: str = "none") -> None:
         super().__init__()
         self.channels = [width, 2 * width, 4 * width, 6 * width]
         self.strides = [2, 4, 8, 16]
         self.stages = nn.ModuleList([_halving(3, width)])
         for before, after in zip(self.channels, self.channels[1:], strict=False):
             self.stages.append(nn.Sequential(_halving(before, after), ResidualBlock(after)))
+        if is_run(weights):
+            load_from_run(self, Path(weights))
+        elif weights != "none":
+            raise ConfigError(f"backbone.weights={weights}: tiny takes none or the folder of a run")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps (B, channels[i], H / strides[i], W / strides[i]), sizes rounded up."""

@@ -66,12 +66,11 @@ class Source(ABC):
         self.folds = _checked_folds(folds, all_classes[1:])
         self.cache = cache
         self.cache_dir = cache_dir
-        self.unknown = (np.arange(256) >= len(all_classes)).astype(np.uint8)  # mask value -> 1 if no class has it
-        self.unknown[IGNORE] = 0
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
         self.lookup[[0, IGNORE]] = 0, IGNORE
         for index, chosen_class in enumerate(chosen, start=1):
             self.lookup[self.all_classes.index(chosen_class)] = index
+        self.keeps_values = np.array_equal(self.lookup[: len(all_classes)], range(len(all_classes)))
 
     @abstractmethod
     def split(self, name: str) -> list[str]:
@@ -93,8 +92,8 @@ class Source(ABC):
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""
         path = self.mask_path(image_id)
         mask = self.decode_mask(path)
-        if cv2.countNonZero(cv2.LUT(mask, self.unknown)):
-            value = int(mask[self.unknown[mask] > 0].min())
+        if (mask + np.uint8(1)).max() > len(self.all_classes):  # 255 becomes 0; five times as fast as a table
+            value = int(mask[mask >= len(self.all_classes)].min())
             raise DataError(f"{path}: value {value}, expected 0..{len(self.all_classes) - 1} or {IGNORE}")
         return mask
 
@@ -104,7 +103,8 @@ class Source(ABC):
 
     def mask(self, image_id: str) -> np.ndarray:
         """Class indices into `classes`, uint8 (H, W), 255 = ignored. Raises DataError like `raw_mask`."""
-        return cv2.LUT(self.raw_mask(image_id), self.lookup)
+        mask = self.raw_mask(image_id)
+        return mask if self.keeps_values else cv2.LUT(mask, self.lookup)
 
     def pair(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
         """Image and mask of one id. Raises DataError if their sizes differ."""

@@ -80,7 +80,9 @@ class VOC(Source):
         if self.training_masks is not None and image_id in self._training_ids:
             return self.training_masks / f"{image_id}.png"
         own = self.root / "SegmentationClass" / f"{image_id}.png"
-        candidates = [own, self.root / "SegmentationClassAug" / f"{image_id}.png"]
+        if own.is_file():
+            return own
+        candidates = [self.root / "SegmentationClassAug" / f"{image_id}.png"]
         if self.sbd is not None:
             candidates.append(self._sbd_masks / f"{image_id}.mat")
         return next((path for path in candidates if path.is_file()), own)

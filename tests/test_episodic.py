@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 from segladder.commands import build
-from segladder.data.episodes import Items, digest, draw
+from segladder.data.episodes import Items, digest, draw, episodes_named, name_of
 from segladder.data.palette import voc_palette
 from segladder.data.voc import VOC, VOC_CLASSES
 from segladder.errors import ConfigError
@@ -23,7 +23,7 @@ from segladder.methods.episodic import FewShotMethod
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
 from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou, novel_mean_iou
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, aggregated
-from segladder.protocols.episodic import EpisodicProtocol, episode_named, name_of
+from segladder.protocols.episodic import EpisodicProtocol
 from segladder.protocols.feature_store import FeatureStore
 
 CLASSES = VOC_CLASSES[1:8]
@@ -234,7 +234,7 @@ def test_the_lists_of_every_protocol_are_frozen(name):
     frozen = protocol(name)
     episodes = [e for seed in frozen.seeds for e in frozen.frozen_list(items, [1, 2, 3], frozen.kind, 50, seed)]
     assert digest(episodes) == PINNED[name]
-    first = episode_named(name_of(7, episodes[0]))
+    (first,) = episodes_named(name_of(7, episodes[:1]))
     assert (first.query, first.class_index, first.supports) == (
         episodes[0].query,
         episodes[0].class_index,
@@ -285,7 +285,7 @@ def test_pooled_scores_equal_those_of_pixels():
         c = (1, 3)[number % 2]
         truth = random.choice(np.array([0, c, 255], np.uint8), (10, 12))
         prediction = random.random((10, 12)) > 0.5
-        tally.add(f"{number}|q|{c}|s", c, prediction, prediction.astype(float), truth)
+        tally.add(f"{number}|q|{c}|s", prediction * np.uint8(c), {c: prediction.astype(float)}, truth)
         pixels[c].append((prediction[truth < 255], truth[truth < 255] == c))
     ious = []
     for pairs in pixels.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from random import Random
@@ -122,14 +122,18 @@ def draw(
     rule: str = "balanced",
     kind: str = "standard",
     repeats: bool = False,
+    ways: int = 1,
 ) -> list[Episode]:
     """The frozen list of episodes of a fold.
+
+    With several ways a query is asked for several classes: consecutive episodes, the first of them the one-way list's.
 
     Args:
         items: what the test images hold.
         classes: indices of the fold's classes.
         shots: supports an episode, other images than the query.
-        episodes: how many; a `swap` list ends with the query whose episodes fill it.
+        episodes: how many; a `swap` list ends with the query whose episodes fill it, and one of several ways holds as
+            many times more.
         seed: another seed, another list.
         rule: how queries are drawn: `item` (a kept (image, class) pair, uniformly: frequent classes dominate), `class`
             (a class, then an image), `image` (an image, then one of its classes), `balanced` (the classes in turn, then
@@ -140,25 +144,45 @@ def draw(
             the fold counts, since some folds have hardly an image with two of theirs; supports that hold none of the
             other classes come first).
         repeats: whether a support may be drawn twice.
+        ways: classes of the fold that a query is asked for, whether or not it holds them: the drawn one, then others,
+            those of fewer ways first.
 
     Raises:
-        ConfigError: no such rule or kind, or no shot, episode or class.
+        ConfigError: no such rule or kind, no shot, episode or class, or several ways of too few classes or of a kind
+            other than `standard`.
         DataError: a class with too few images, named.
     """
     _check(items, classes, shots, episodes, rule, kind)
+    _check_ways(ways, classes, kind)
     deck = _Deck(items, classes, shots, kind, repeats)
     drawn: list[Episode] = []
     number = 0
-    while len(drawn) < episodes:
+    while len(drawn) < episodes * ways:
         key = (seed, kind, rule, ",".join(map(str, classes)), number)
         query, class_index = deck.query(rule, number, Random(hashed_seed(*key)))
-        others = deck.others(query, class_index) if kind == "swap" else []
-        for k in (class_index, *others):
-            rivals = {class_index, *others} - {k}
+        swapped = deck.others(query, class_index) if kind == "swap" else []
+        rest = [k for k in classes if k != class_index]
+        asked = [class_index, *swapped, *sample(Random(hashed_seed(*key, "ways")), rest, ways - 1)]
+        for k in asked:
+            rivals = {class_index, *swapped} - {k} if swapped else ()
             own_seed = hashed_seed(*key, k)
             drawn.append(Episode(query, k, deck.supports(query, k, rivals, Random(own_seed)), own_seed))
         number += 1
     return drawn
+
+
+def name_of(number: int, ways: Sequence[Episode]) -> str:
+    """NUMBER|QUERY|CLASS,...|SUPPORT,...: unique in a list, and all there is to ask a query for its classes again."""
+    classes = ",".join(str(way.class_index) for way in ways)
+    return f"{number:06d}|{ways[0].query}|{classes}|{','.join(i for way in ways for i in way.supports)}"
+
+
+def episodes_named(name: str) -> list[Episode]:
+    """The episodes of a name, one for each way."""
+    _, query, classes, supports = name.split("|")
+    asked, images = classes.split(","), supports.split(",")
+    shots = len(images) // len(asked)
+    return [Episode(query, int(k), tuple(images[shots * n : shots * (n + 1)]), 0) for n, k in enumerate(asked)]
 
 
 def digest(episodes: Iterable[Episode]) -> str:
@@ -245,14 +269,14 @@ class _Deck:
             )
         return options
 
-    def supports(self, query: str, k: int, rivals: set[int], random: Random) -> tuple[str, ...]:
+    def supports(self, query: str, k: int, rivals: Collection[int], random: Random) -> tuple[str, ...]:
         """Images of class k other than the query, those without a pixel of the rivals first."""
         images = [i for i in self.holders[k] if i != query]
-        clean = [i for i in images if rivals.isdisjoint(self.present[i])]
+        clean = [i for i in images if self.present[i].isdisjoint(rivals)]
         if self.repeats:
             return tuple(pick(random, clean or images) for _ in range(self.shots))
         first = sample(random, clean, min(self.shots, len(clean)))
-        unclean = [i for i in images if not rivals.isdisjoint(self.present[i])]
+        unclean = [i for i in images if not self.present[i].isdisjoint(rivals)]
         return tuple(first + sample(random, unclean, self.shots - len(first)))
 
 
@@ -270,3 +294,10 @@ def _check(items: Items, classes: Sequence[int], shots: int, episodes: int, rule
     foreground = range(1, len(items.classes))
     if not classes or len(set(classes)) != len(classes) or not set(classes) <= set(foreground):
         raise ConfigError(f"classes {list(classes)} of episodes: expected some of 1..{foreground.stop - 1}, once each")
+
+
+def _check_ways(ways: int, classes: Sequence[int], kind: str) -> None:
+    if not 1 <= ways <= len(classes):
+        raise ConfigError(f"ways={ways}: the fold has {len(classes)} classes, expected 1..{len(classes)}")
+    if ways > 1 and kind != "standard":
+        raise ConfigError(f"ways={ways}: kind={kind} asks for one class at a time, expected ways=1 or kind=standard")

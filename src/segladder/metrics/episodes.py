@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ IGNORE = 255
 
 
 class EpisodeCounts:
-    """Confusions of episodes, one sparse matrix each (what is predicted is background or the class asked for).
+    """Confusions of episodes, one sparse matrix each (what is predicted is background or a class asked for).
 
     Args:
         num_classes: K of the data set, background included.
@@ -29,23 +29,23 @@ class EpisodeCounts:
         self.histograms = np.zeros((num_classes, 2, BINS), np.int64)
 
     def add(
-        self, name: str, class_index: int, prediction: np.ndarray, probability: np.ndarray, truth: np.ndarray
+        self, name: str, prediction: np.ndarray, probabilities: Mapping[int, np.ndarray], truth: np.ndarray
     ) -> None:
         """Count an episode.
 
         Args:
             name: unique.
-            class_index: the episode's class, 1 or more.
-            prediction: bool (H, W).
-            probability: of the class, float (H, W).
-            truth: the class's index, 255 = not scored, anything else is not the class, uint8 (H, W).
+            prediction: the index of a class asked for, 0 = background, uint8 (H, W).
+            probabilities: of each class asked for, float (H, W).
+            truth: class indices, 255 = not scored, uint8 (H, W).
         """
         size = self.counts.num_classes
         known = truth < size
-        joint = truth[known].astype(np.intp) * size + prediction[known] * class_index
+        joint = truth[known].astype(np.intp) * size + prediction[known]
         self.counts.add(name, np.bincount(joint, minlength=size**2))
-        binary = np.where(known, truth == class_index, np.uint8(IGNORE))
-        self.histograms[class_index] += probability_histogram(probability, binary)
+        for class_index, probability in probabilities.items():
+            binary = np.where(known, truth == class_index, np.uint8(IGNORE))
+            self.histograms[class_index] += probability_histogram(probability, binary)
 
     @classmethod
     def merged(cls, parts: Sequence[EpisodeCounts]) -> EpisodeCounts:
@@ -100,9 +100,15 @@ def novel_mean_iou(outcomes: np.ndarray) -> np.ndarray:
 
 
 def foreground_background_iou(outcomes: np.ndarray) -> np.ndarray:
-    """Mean (...) of the background's IoU and that of all classes pooled as one foreground, of outcomes (..., K, 3)."""
-    pooled = np.stack([outcomes[..., 0, :], outcomes[..., 1:, :].sum(-2)], -2)  # (..., 2, 3)
-    return class_iou(pooled).mean(-1)
+    """Mean (...) of the background's IoU and that of all classes as one foreground, of outcomes (..., K, 3).
+
+    A pixel given to another foreground class than its own is a hit of the foreground.
+    """
+    background = outcomes[..., 0, :]
+    invented, missed = background[..., 2], background[..., 1]  # the background's misses and inventions
+    there = outcomes[..., 1:, 0].sum(-1) + outcomes[..., 1:, 2].sum(-1)
+    foreground = np.stack([there - missed, invented, missed], -1)
+    return class_iou(np.stack([background, foreground], -2)).mean(-1)
 
 
 def nan_mean(values: Sequence[float]) -> float:

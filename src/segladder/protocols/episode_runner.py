@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segladder.data.episodes import Episode
 from segladder.data.source import Source
+from segladder.data.support_annotation import annotated
 from segladder.errors import ConfigError
 from segladder.methods.episodic import Features, FewShotMethod, State
 from segladder.protocols.feature_store import FeatureStore
@@ -85,6 +86,7 @@ class EpisodeRunner:
         aggregate: how K supports become one answer, of `STATE_AGGREGATES` or `PREDICTION_AGGREGATES`.
         batch_size: images encoded and episodes decoded at once.
         at_input: answer at the size of the network's input instead of the query's own.
+        annotation: what the method is given of a support's mask, see `annotated`.
         memory_mb: limit of features kept in memory.
     """
 
@@ -96,16 +98,18 @@ class EpisodeRunner:
         aggregate: str,
         batch_size: int,
         at_input: bool = False,
+        annotation: str = "mask",
         memory_mb: float = 4096,
     ) -> None:
         if aggregate not in (*STATE_AGGREGATES, *PREDICTION_AGGREGATES):
             known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
             raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
         self.method, self.source, self.size, self.at_input = method, source, size, at_input
-        self.aggregate, self.batch_size = aggregate, batch_size
+        self.aggregate, self.batch_size, self.annotation = aggregate, batch_size, annotation
         self.features = FeatureStore(memory_mb)
         self.states = FeatureStore(memory_mb / 4)
         self.masks: dict[str, np.ndarray] = {}
+        self.areas: dict[tuple[str, int], int] = {}  # annotated pixels of each support met
         self.seconds = 0.0  # spent on encoding and decoding
         self.encoded = 0  # images that went through `encode`
 
@@ -175,6 +179,10 @@ class EpisodeRunner:
             self.masks[image_id] = self.source.mask(image_id)
         return self.masks[image_id]
 
+    def support_mask(self, image_id: str, class_index: int) -> np.ndarray:
+        """What the method is given of a support: 1 = annotated as the class, uint8 (H, W) at native size."""
+        return annotated((self.mask(image_id) == class_index).astype(np.uint8), self.annotation)
+
     def _images_of(self, episode: Episode) -> list[str]:
         return [episode.query, *(episode.supports if self.method.reads_support_features else ())]
 
@@ -188,7 +196,7 @@ class EpisodeRunner:
         alone = torch.ones(1, 1, device=self.method.device)
         if self.aggregate in PREDICTION_AGGREGATES:
             return [self.method.combine([state], alone) for state in states]
-        areas = [float((self.mask(i) == episode.class_index).sum()) for i in episode.supports]
+        areas = [float(self.areas[i, episode.class_index]) for i in episode.supports]
         shares = areas if self.aggregate == "area_mean" else [1.0] * len(states)
         weights = torch.tensor([shares], device=self.method.device) / sum(shares)
         return [self.method.combine(states, weights)]
@@ -196,8 +204,9 @@ class EpisodeRunner:
     def _support_state(self, image_id: str, class_index: int) -> State:
         key = (image_id, class_index)
         if key not in self.states:
-            mask = self.size.mask((self.mask(image_id) == class_index).astype(np.uint8))
-            masks = torch.from_numpy(mask).to(self.method.device).float()[None]  # (1, h, w)
+            mask = self.support_mask(image_id, class_index)
+            self.areas[key] = int(mask.sum())
+            masks = torch.from_numpy(self.size.mask(mask)).to(self.method.device).float()[None]  # (1, h, w)
             images = None
             if self.method.reads_support_images:
                 images = self._normalized([self.size.image(self.source.image(image_id))])
@@ -219,6 +228,17 @@ def aggregated(maps: np.ndarray, aggregate: str) -> tuple[np.ndarray, np.ndarray
         probability = 1 / (1 + np.exp(-np.log(clipped / (1 - clipped)).mean(0)))
         return probability > 0.5, probability
     return maps[0] > 0.5, maps[0]
+
+
+def merged(answers: Sequence[Answer]) -> np.ndarray:
+    """Class indices uint8 (H, W) of a query's answers, one for each class it was asked for (Zhang et al. 2020, SG-One).
+
+    A pixel is the class of the highest probability among the answers that hold it for theirs, background if none does;
+    the first of equals.
+    """
+    probabilities = np.stack([np.where(a.prediction, a.probability, -1) for a in answers])  # (N, H, W)
+    classes = np.array([a.episode.class_index for a in answers], np.uint8)
+    return np.where(probabilities.max(0) >= 0, classes[probabilities.argmax(0)], np.uint8(0))
 
 
 def stacked(items: Sequence[Features], device: torch.device) -> Features:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.episodes import Episode, Items, digest, draw
+from segladder.data.episodes import Episode, Items, digest, draw, episodes_named, name_of
 from segladder.data.source import IGNORE, Source
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
@@ -28,7 +28,7 @@ from segladder.metrics.bootstrap import bootstrap_interval, class_iou
 from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou, novel_mean_iou, swapped
 from segladder.metrics.iou import per_class
 from segladder.protocols.base import Picture, Protocol, Result
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
 from segladder.protocols.inference import gathered, shard
 
 Metrics = dict[str, dict[str, float | None]]
@@ -38,7 +38,7 @@ SELECTION_EPISODES = 20  # a class
 
 @dataclass(frozen=True)
 class EpisodicProtocol(Protocol):
-    """Episodes of a fold's classes: a query and K annotated supports of one class each.
+    """Episodes of a fold's classes: a query and K annotated supports of one class each, or of several at once.
 
     Args:
         folds: class names of each fold; those of the run's fold are novel, all others base.
@@ -46,6 +46,9 @@ class EpisodicProtocol(Protocol):
         train_images: images that training may use, `all` or `single_class`.
         novel_pixels: novel classes in training images: `background`, `ignore`, or `drop` the image.
         kind: `standard`, `hard`, `negative` or `swap`.
+        ways: classes of the fold that a query is asked for at once; with several, a pixel is one of them or background.
+        shots: K supports of each.
+        support_annotation: what is given of a test support's mask: `mask`, `box`, `scribble` or `point`.
         min_object: which objects count, `grid` (Shaban's 1/32 rule), `area` (at least `min_area` pixels) or `none`.
         draw: how a class and its query are drawn: `item`, `class`, `image`, `balanced`, `sequential`.
         episodes: for each of `seeds`.
@@ -55,7 +58,7 @@ class EpisodicProtocol(Protocol):
         void: 255 in a query's mask: `ignored` or `background`.
         aggregate: how K supports become one answer: `mean` or `area_mean` of what they say; `vote`, `or`, `max` or
             `logit_mean` of K predictions.
-        beside: episodes of each distractor test reported beside the score; 0 for none.
+        beside: episodes of each distractor test reported beside the score of one way; 0 for none.
         bootstrap: resamples over episodes behind each 95 % interval.
     """
 
@@ -66,7 +69,9 @@ class EpisodicProtocol(Protocol):
     train_images: str
     novel_pixels: str
     kind: str
+    ways: int
     shots: int
+    support_annotation: str
     min_object: str
     min_area: int
     draw: str
@@ -116,8 +121,9 @@ class EpisodicProtocol(Protocol):
         base = [c for c in range(1, len(source.classes)) if c not in novel and len(items.holders(c)) > self.shots]
         if not base:
             raise ConfigError(f"selection=held_out: no base class has {self.shots + 1} of {len(ids)} held-out images")
-        episodes = draw(items, base, self.shots, SELECTION_EPISODES * len(base), seed=0, rule="balanced")
-        tally = self.tally(self.runner(method, source, batch_size), episodes)
+        ways = min(self.ways, len(base))
+        episodes = draw(items, base, self.shots, SELECTION_EPISODES * len(base), seed=0, rule="balanced", ways=ways)
+        tally = self.tally(self.runner(method, source, batch_size), episodes, ways)
         return float(novel_mean_iou(tally.counts.outcomes().sum(0)))
 
     def score(
@@ -149,15 +155,15 @@ class EpisodicProtocol(Protocol):
                 e for seed in self.seeds for e in self.frozen_list(items, classes, self.kind, self.episodes, seed)
             ]
         }
-        if self.kind == "standard" and self.beside:
+        if self.kind == "standard" and self.ways == 1 and self.beside:
             lists |= self.distractors(items, classes)
         runner = self.runner(method, source, batch_size)
         tallies: dict[str, EpisodeCounts] = {}
         with Progress(disable=not progress or shard()[0] > 0) as bar:
             for kind, episodes in lists.items():
-                task = bar.add_task(f"{self.name} {kind} episodes", total=len(episodes))
+                task = bar.add_task(f"{self.name} {kind} episodes", total=len(episodes) // self.ways)
                 advance = partial(bar.advance, task, shard()[1])
-                tallies[kind] = self.tally(runner, episodes, kind == "swap", advance)
+                tallies[kind] = self.tally(runner, episodes, self.ways, kind == "swap", advance)
         result = self.result(tallies[self.kind], classes, source.classes)
         for kind in lists:
             result.metrics |= distraction(kind, tallies[kind])
@@ -167,7 +173,7 @@ class EpisodicProtocol(Protocol):
 
     def frozen_list(self, items: Items, classes: Sequence[int], kind: str, episodes: int, seed: int) -> list[Episode]:
         """The frozen list of one seed."""
-        return draw(items, classes, self.shots, episodes, seed, rule=self.draw, kind=kind, repeats=self.repeats)
+        return draw(items, classes, self.shots, episodes, seed, self.draw, kind, self.repeats, self.ways)
 
     def distractors(self, items: Items, classes: Sequence[int]) -> dict[str, list[Episode]]:
         """The lists of the distractor tests for which there are images; queries drawn alike, whatever their class."""
@@ -193,52 +199,64 @@ class EpisodicProtocol(Protocol):
                 f"protocol={self.name} draws episodes, but method={method.name} is {method.supervision}, not few_shot"
             )
         size = InputSize(self.fit, self.input_side)
-        return EpisodeRunner(method, source, size, self.aggregate, batch_size, at_input=self.score_at == "input")
+        at_input = self.score_at == "input"
+        return EpisodeRunner(method, source, size, self.aggregate, batch_size, at_input, self.support_annotation)
 
     def shown(self, method: Method, source: Source, item: str) -> Picture:
-        """The query of an episode with its first support and the probability behind the answer."""
-        episode = episode_named(item)
+        """The query of an episode with each way's first support and the probability behind the answer."""
+        ways = episodes_named(item)
+        runner = self.runner(method.eval(), source, batch_size=1)
         with torch.inference_mode():
-            answer = next(self.runner(method.eval(), source, batch_size=1).answers([episode]))
-        truth = self.truth(answer.truth, episode.class_index)
-        image = source.image(episode.query)
+            answers = list(runner.answers(ways))
+        truth = self.truth(answers[0].truth, [way.class_index for way in ways])
+        image = source.image(ways[0].query)
         if truth.shape != image.shape[:2]:
             image = cv2.resize(image, truth.shape[::-1])
-        support = outlined(source.image(episode.supports[0]), source.mask(episode.supports[0]) == episode.class_index)
-        heat = cv2.applyColorMap((255 * answer.probability).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
-        prediction = answer.prediction * np.uint8(episode.class_index)
-        return Picture(image, truth, prediction, {"support": support, "probability": np.ascontiguousarray(heat)})
+        beside = {
+            "support" if len(ways) == 1 else f"support {source.classes[way.class_index]}": outlined(
+                source.image(way.supports[0]), runner.support_mask(way.supports[0], way.class_index)
+            )
+            for way in ways
+        }
+        probability = np.max([answer.probability for answer in answers], axis=0)
+        heat = cv2.applyColorMap((255 * probability).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+        return Picture(image, truth, merged(answers), {**beside, "probability": np.ascontiguousarray(heat)})
 
     def tally(
         self,
         runner: EpisodeRunner,
         episodes: Sequence[Episode],
+        ways: int = 1,
         all_classes: bool = False,
         advance: Callable[[], object] = lambda: None,
     ) -> EpisodeCounts:
-        """Counts over all episodes, shared among the processes of a distributed run.
+        """Counts over all episodes, each time `ways` of them in one, shared among the processes of a distributed run.
 
         With `all_classes` the truth keeps the query's other classes apart from the background.
         """
         rank, world = shard()
-        numbers = {id(episode): number for number, episode in enumerate(episodes)}
+        groups = [episodes[start : start + ways] for start in range(0, len(episodes), ways)]
+        numbers = {id(group[0]): number for number, group in enumerate(groups)}
         tally = EpisodeCounts(len(runner.source.classes))
         training = runner.method.training
         runner.method.eval()
         with torch.inference_mode():
-            for answer in runner.answers(episodes[rank::world]):
-                episode = answer.episode
-                name = name_of(numbers[id(episode)], episode)
-                truth = answer.truth if all_classes else self.truth(answer.truth, episode.class_index)
-                tally.add(name, episode.class_index, answer.prediction, answer.probability, truth)
+            one_by_one = runner.answers([episode for group in groups[rank::world] for episode in group])
+            for answers in zip(*[one_by_one] * ways, strict=True):  # those of a query follow each other
+                group = [answer.episode for answer in answers]
+                asked = {answer.episode.class_index: answer.probability for answer in answers}
+                truth = answers[0].truth if all_classes else self.truth(answers[0].truth, list(asked))
+                tally.add(name_of(numbers[id(group[0])], group), merged(answers), asked, truth)
                 advance()
         runner.method.train(training)
         return EpisodeCounts.merged(gathered(tally))
 
-    def truth(self, mask: np.ndarray, class_index: int) -> np.ndarray:
-        """The class's index, 0 for all else, 255 = not scored, uint8 (H, W)."""
-        kept = (mask == class_index) | ((mask == IGNORE) & (self.void == "ignored"))
-        return np.where(kept, mask, np.uint8(0))
+    def truth(self, mask: np.ndarray, asked: Sequence[int]) -> np.ndarray:
+        """The index of a class asked for, 0 for all else, 255 = not scored, uint8 (H, W)."""
+        indices = np.zeros(256, np.uint8)
+        kept = [*asked, IGNORE] if self.void == "ignored" else list(asked)
+        indices[kept] = kept
+        return indices[mask]
 
     def result(self, tally: EpisodeCounts, classes: Sequence[int], names: Sequence[str]) -> Result:
         """All scores of the counted episodes, with intervals where a bootstrap over episodes gives one.
@@ -265,22 +283,12 @@ class EpisodicProtocol(Protocol):
             metrics[name].update(low=float(low), high=float(high))
         rows = per_class(torch.from_numpy(tally.counts.total()), names)
         lows, highs = bootstrap_interval(outcomes, class_iou, self.bootstrap)
-        episodes = np.bincount([episode_named(name).class_index for name in tally.counts.ids], minlength=len(names))
+        asked = [way.class_index for name in tally.counts.ids for way in episodes_named(name)]
+        episodes = np.bincount(asked, minlength=len(names))
         for k, row in enumerate(rows):
             row.update(low=float(lows[k]), high=float(highs[k]), episodes=int(episodes[k]))
             row.update(zip(("tp", "fp", "fn"), (int(n) for n in total[k]), strict=True))
         return Result(metrics, [rows[k] for k in (0, *classes)], tally.counts)
-
-
-def name_of(number: int, episode: Episode) -> str:
-    """NUMBER|QUERY|CLASS|SUPPORT,...: unique in a list, and all there is to repeat the episode."""
-    return f"{number:06d}|{episode.query}|{episode.class_index}|{','.join(episode.supports)}"
-
-
-def episode_named(name: str) -> Episode:
-    """The episode of a name."""
-    _, query, class_index, supports = name.split("|")
-    return Episode(query, int(class_index), tuple(supports.split(",")), 0)
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -184,7 +184,7 @@ def frames_of(videos: Davis, sequence: str) -> list[str]:
 
 def sequence_scores(frames: np.ndarray) -> dict[str, float]:
     """Mean, recall and decay of J and F (T, 2) over all frames, and without the last, T at least 2."""
-    scores = {}
+    scores: dict[str, float] = {}
     for suffix, kept in (("", frames), ("_without_last", frames[:-1])):
         for measure, values in zip("JF", kept.T, strict=True):
             mean, recall, decay = statistics(values)

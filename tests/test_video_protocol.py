@@ -158,6 +158,14 @@ def test_chosen_frames_stand_for_their_sequences(videos):
     assert protocol().selection_score(Static(), videos, ["dog/00002"], 8) == value(result, "J")
 
 
+def test_every_frame_with_an_object_can_be_trained_on(tmp_path):
+    source = Davis(write_videos(tmp_path))
+    write_list(tmp_path / "ImageSets" / "2016" / "train.txt", ["dog"])
+    save_mask(source.mask_path("dog/00003"), np.zeros((64, 80), np.uint8))
+    module = build.data_module(configured("loader.workers=0"), source, protocol())
+    assert sorted(module.dataset.ids) == [frame for frame in source.frames("dog") if frame != "dog/00003"]
+
+
 def test_faults_are_named(tmp_path, videos):
     short = Davis(write_videos(tmp_path / "short", {"cow": 2}))
     with pytest.raises(DataError, match="cow: 2 frames, expected 3 or more"):

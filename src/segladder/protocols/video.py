@@ -55,8 +55,8 @@ class VideoProtocol(Protocol):
     bootstrap: int
 
     def training(self, source: Source) -> dict[str, Any]:
-        """What training episodes may be made of: every object, its supports from any video."""
-        return {"novel": (), "shots": self.shots}
+        """What training episodes may be made of: every frame that shows an object, its supports from any video."""
+        return {"novel": (), "shots": self.shots, "min_object": "none"}
 
     def score(
         self,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from segladder.errors import ConfigError
 from segladder.methods.few_shot.sg_one import GUIDANCE, SGOne, SGOneNetwork, load_official_state_dict
 from segladder.nets.backbone import Backbone
-from segladder.nets.guidance import VGGBranches
+from segladder.nets.guidance import PyramidBranches, VGGBranches
 from segladder.nets.losses import CrossEntropy
 from segladder.nets.tiny import TinyBackbone
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
@@ -280,3 +280,16 @@ def test_bfloat16_training_stays_close_to_float32():
         with torch.autocast("cpu", torch.bfloat16):
             rounded = method.loss(batch)["loss"]
     torch.testing.assert_close(rounded, exact, atol=0.02, rtol=0)
+
+
+def test_guidance_compares_levels_from_its_stride_on():
+    backbone = TinyBackbone(width=4).eval()
+    branches = PyramidBranches(backbone, 8, 8, finest_stride=4, guidance_stride=8).eval()
+    images = torch.randn(2, 3, 64, 96)
+    guidance, side = branches(images)
+    *_, eighth, sixteenth = backbone(images)
+    enlarged = torch.nn.functional.interpolate(sixteenth, (8, 12), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(guidance, branches.cls(torch.cat([eighth, enlarged], 1)), atol=1e-5, rtol=1e-5)
+    assert side.shape[-2:] == (16, 24)
+    with pytest.raises(ConfigError, match="method.guidance_stride=32: the backbone's last level has 16"):
+        PyramidBranches(backbone, 8, 8, finest_stride=4, guidance_stride=32)

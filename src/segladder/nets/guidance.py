@@ -65,36 +65,48 @@ class VGGBranches(nn.Module):
 
 
 class PyramidBranches(nn.Module):
-    """The same two branches on any backbone: guidance from its last level, segmentation from all levels.
+    """The same two branches on any backbone: guidance from its deep levels, segmentation from all levels.
 
     Args:
         backbone: the feature extractor.
         guidance_channels: of the guidance features; 0 leaves that branch out.
         side_channels: of the segmentation features.
         finest_stride: levels of smaller stride are not used; the segmentation features have this stride.
+        guidance_stride: of the guidance features, made of the levels of this stride or more; None: of the last level.
     """
 
     def __init__(
-        self, backbone: FeatureExtractor, guidance_channels: int, side_channels: int, finest_stride: int
+        self,
+        backbone: FeatureExtractor,
+        guidance_channels: int,
+        side_channels: int,
+        finest_stride: int,
+        guidance_stride: int | None = None,
     ) -> None:
         super().__init__()
         self.guidance_channels, self.side_channels = guidance_channels, side_channels
         self.backbone = backbone
         self.levels = _pyramid_levels(backbone.strides, finest_stride)
         channels = [backbone.channels[level] for level in self.levels]
+        self.compared = _pyramid_levels(backbone.strides, guidance_stride or backbone.strides[-1], "guidance_stride")
+        self.compared = self.compared if guidance_stride else self.compared[-1:]
         if guidance_channels:
-            self.cls = _convolution(channels[-1], guidance_channels)
+            self.cls = _convolution(sum(backbone.channels[level] for level in self.compared), guidance_channels)
         self.laterals = nn.ModuleList(_convolution(c, side_channels) for c in channels)
         self.carries = nn.ModuleList(_convolution(side_channels, side_channels, bias=False) for _ in channels[1:])
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Guidance features (B, G, h, w), unless left out, and segmentation features (B, S, h', w')."""
-        maps = self.backbone(images)
+        maps = list(self.backbone(images))
         finest, *deeper = [maps[level] for level in self.levels]
         side = self.laterals[0](finest)  # (B, S, h', w')
         for carry, lateral, feature in zip(self.carries, self.laterals[1:], deeper, strict=True):
             side = carry(side.relu()) + bilinear(lateral(feature), side.shape[-2:])
-        return (self.cls(maps[-1]), side) if self.guidance_channels else (side,)
+        if not self.guidance_channels:
+            return (side,)
+        size = maps[self.compared[0]].shape[-2:]
+        deep = [bilinear(maps[level], size) for level in self.compared]
+        return self.cls(torch.cat(deep, 1)), side
 
     def pretrained(self) -> Iterator[nn.Module]:
         """The backbone."""
@@ -116,11 +128,11 @@ def _block(channels: tuple[int, ...], stride: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.MaxPool2d(3, stride, padding=1))
 
 
-def _pyramid_levels(strides: list[int], finest_stride: int) -> list[int]:
+def _pyramid_levels(strides: list[int], finest_stride: int, knob: str = "finest_stride") -> list[int]:
     """The deepest level of each stride from `finest_stride` on; of a backbone with one stride all levels."""
     used = [level for level, stride in enumerate(strides) if stride >= finest_stride]
     if not used:
-        raise ConfigError(f"method.finest_stride={finest_stride}: the backbone's last level has {strides[-1]}")
+        raise ConfigError(f"method.{knob}={finest_stride}: the backbone's last level has {strides[-1]}")
     if len(set(strides)) == 1:
         return used
     return [level for level in used if level + 1 == len(strides) or strides[level + 1] != strides[level]]

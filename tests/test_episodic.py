@@ -15,15 +15,16 @@ from sklearn.metrics import average_precision_score
 from torch import nn
 
 from segladder.commands import build
-from segladder.data.episodes import Items, digest, draw, episodes_named, name_of
+from segladder.data.episodes import Episode, Items, digest, draw, episodes_named, name_of
 from segladder.data.palette import voc_palette
+from segladder.data.support_annotation import annotated
 from segladder.data.voc import VOC, VOC_CLASSES
 from segladder.errors import ConfigError
 from segladder.methods.episodic import FewShotMethod
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
 from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou, novel_mean_iou
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, aggregated
-from segladder.protocols.episodic import EpisodicProtocol
+from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, aggregated, merged
+from segladder.protocols.episodic import EpisodicProtocol, outlined
 from segladder.protocols.feature_store import FeatureStore
 
 CLASSES = VOC_CLASSES[1:8]
@@ -184,6 +185,123 @@ def test_aggregates_of_states_weigh_supports_alike_or_by_area(coloured):
         EpisodeRunner(Painter(), coloured, InputSize("native", None), "average", 1)
 
 
+class Echo(Painter):
+    """Says what it was given of a support: the mask."""
+
+    def condition(self, support_images, support_features, support_masks):
+        return (support_masks.flatten(1),)
+
+
+@pytest.mark.parametrize("kind", ["mask", "box", "scribble", "point"])
+def test_supports_show_what_their_annotation_leaves_of_the_mask(coloured, kind):
+    episode = draw(Items.read(coloured, coloured.split("val"), "none"), [1], 2, 1, 0)[0]
+    masks = [annotated((coloured.mask(i) == 1).astype(np.uint8), kind) for i in episode.supports]
+    for size in (InputSize("native", None), InputSize("square", 60)):
+        runner = EpisodeRunner(Echo(), coloured, size, "area_mean", 1, annotation=kind)
+        runner.encode(episode.supports)
+        areas = np.array([mask.sum() for mask in masks])
+        given = np.stack([size.mask(mask).reshape(-1) for mask in masks])
+        expected = (areas[:, None] * given).sum(0) / areas.sum()
+        np.testing.assert_allclose(runner._state(episode)[0][0][0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["box", "scribble", "point"])
+def test_panels_outline_what_the_method_was_given(coloured, kind):
+    chosen = protocol("strict", *SHORT, f"protocol.support_annotation={kind}", "protocol.beside=0")
+    result = chosen.score(Painter(), coloured)
+    assert value(result, "mIoU") > 0.95  # every part of an object has its colour
+    (episode,) = episodes_named(result.counts.ids[0])
+    picture = chosen.shown(Painter(), coloured, result.counts.ids[0])
+    support = episode.supports[0]
+    given = annotated((coloured.mask(support) == episode.class_index).astype(np.uint8), kind)
+    np.testing.assert_array_equal(picture.beside["support"], outlined(coloured.image(support), given))
+
+
+def test_an_unknown_annotation_is_named(coloured):
+    with pytest.raises(ConfigError, match="support_annotation=polygon: choose from mask, box, scribble, point"):
+        protocol("strict", *SHORT, "protocol.support_annotation=polygon").score(Painter(), coloured)
+
+
+class Hazy(Painter):
+    """Sees colours through noise, so that it takes classes for each other."""
+
+    def decode(self, query_features, state, size):
+        noise = 1.5 * torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+        distance = (noise * query_features[0] - state[0][..., None, None]).abs().sum(1, keepdim=True)
+        return torch.cat([distance - 0.7, 0.7 - distance], 1)
+
+
+def best_of(method: FewShotMethod, source: VOC, ways: list[Episode]) -> np.ndarray:
+    """SG-One's rule pixel by pixel, each class asked for on its own."""
+    query = pixels(source, ways[0].query)[None]
+    maps = {}
+    for way in ways:
+        supports = torch.stack([pixels(source, i) for i in way.supports])[None]
+        masks = torch.stack([torch.from_numpy(source.mask(i)) == way.class_index for i in way.supports])[None]
+        maps[way.class_index] = method.predict(query, supports, masks.to(torch.uint8)).softmax(1)[0, 1].numpy()
+    prediction = np.zeros(query.shape[-2:], np.uint8)
+    for place in np.ndindex(prediction.shape):
+        probability, k = max((maps[k][place], k) for k in maps)
+        prediction[place] = k if probability > 0.5 else 0
+    return prediction
+
+
+@pytest.mark.parametrize(("ways", "shots"), [(2, 2), (3, 1)])
+def test_several_classes_at_once_score_as_pixel_by_pixel(coloured, ways, shots):
+    settings = (f"protocol.ways={ways}", f"protocol.shots={shots}", "protocol.episodes=6")
+    chosen = protocol("strict", *SHORT, *settings)
+    result = chosen.score(Hazy(), coloured, batch_size=4)
+    items = Items.read(coloured, coloured.split("val"), "none")
+    episodes = [e for seed in (0, 1) for e in chosen.frozen_list(items, [1, 2, 3], "standard", 6, seed)]
+    confusion = np.zeros((4, 4), np.int64)
+    for start in range(0, len(episodes), ways):
+        group = episodes[start : start + ways]
+        prediction, mask = best_of(Hazy(), coloured, group), coloured.mask(group[0].query)
+        for place in np.ndindex(mask.shape):
+            if mask[place] != 255:
+                true = mask[place] if mask[place] in {e.class_index for e in group} else 0
+                confusion[true, prediction[place]] += 1
+    assert (confusion[1:, 1:].sum() - np.trace(confusion[1:, 1:])) > 0  # classes are confused with each other
+    np.testing.assert_array_equal(result.counts.total()[:4, :4], confusion)
+    hits = np.diag(confusion)
+    shares = hits / (confusion.sum(0) + confusion.sum(1) - hits)
+    assert value(result, "mIoU") == pytest.approx(shares[1:].mean())
+    object_found = confusion[1:, 1:].sum() / (confusion.sum() - confusion[0, 0])
+    assert value(result, "fb_iou") == pytest.approx((shares[0] + object_found) / 2)
+    assert len(result.counts) == 12 and [row["episodes"] for row in result.per_class][1:] == (
+        np.bincount([e.class_index for e in episodes])[1:].tolist()
+    )
+    for name in ("mIoU", "fb_iou"):
+        assert result.metrics[name]["low"] <= value(result, name) <= result.metrics[name]["high"]
+    assert not any(name.startswith(("hard", "negative", "swap")) for name in result.metrics)
+
+
+def test_several_classes_at_once_are_told_apart_shown_and_selected_by(coloured):
+    chosen = protocol("strict", *SHORT, "protocol.ways=2")
+    result = chosen.score(Painter(), coloured)
+    assert value(result, "mIoU") > 0.95
+    assert chosen.selection_score(Painter(), coloured, coloured.split("val"), 8) > 0.95
+    name = result.counts.ids[3]
+    first, second = episodes_named(name)
+    picture = chosen.shown(Painter(), coloured, name)
+    headings = [f"support: {coloured.classes[e.class_index]}" for e in (first, second)]
+    assert list(picture.beside) == [*headings, "probability"]
+    mask = coloured.mask(first.query)
+    asked = np.isin(mask, [first.class_index, second.class_index, 255])
+    np.testing.assert_array_equal(picture.truth, np.where(asked, mask, 0))
+    known = picture.truth != 255
+    assert (picture.prediction[known] == picture.truth[known]).mean() > 0.95
+
+
+def test_a_class_needs_a_pass_that_finds_it():
+    """By vote, a class found with a lower probability wins over one that is not found."""
+    episodes = [Episode("q", k, ("s",), 0) for k in (5, 2, 7)]
+    found = np.array([[1, 0, 0], [0, 0, 1], [1, 0, 1]], bool)[:, None]
+    probabilities = np.array([[0.6, 0.4, 0.48], [0.3, 0.5, 0.45], [0.6, 0.1, 0.46]], np.float32)[:, None]
+    answers = [Answer(e, found[n], probabilities[n], found[n]) for n, e in enumerate(episodes)]
+    np.testing.assert_array_equal(merged(answers), [[5, 0, 7]])
+
+
 def test_features_beyond_the_limit_go_to_a_file():
     features = {key: (torch.randn(4, 5, 6), torch.randn(3)) for key in range(10)}
     store = FeatureStore(limit_mb=4 * (120 + 3) * 4 / 2**20)
@@ -240,6 +358,40 @@ def test_the_lists_of_every_protocol_are_frozen(name):
         episodes[0].class_index,
         episodes[0].supports,
     )
+
+
+def test_lists_of_several_ways_are_frozen_and_extend_those_of_fewer():
+    classes = ("background", *CLASSES)
+    kept = {f"im{i:03d}": tuple(sorted({1 + i % 7, 1 + i // 3 % 7})) for i in range(60)}
+    items = Items("made", classes, tuple(kept), tuple(kept.values()), tuple(kept.values()))
+    lists = {ways: draw(items, [1, 2, 3, 4], 2, 40, 0, ways=ways) for ways in (1, 2, 4)}
+    for ways in (1, 2):
+        firsts = [e for start in range(0, 160, 4) for e in lists[4][start : start + ways]]
+        assert lists[ways] == firsts
+    for start in range(0, 160, 4):
+        group = lists[4][start : start + 4]
+        assert {e.class_index for e in group} == {1, 2, 3, 4} and len({e.query for e in group}) == 1
+        assert all(e.class_index in kept[i] and i != e.query for e in group for i in e.supports)
+        again = episodes_named(name_of(start, group))
+        assert [(e.query, e.class_index, e.supports) for e in again] == [
+            (e.query, e.class_index, e.supports) for e in group
+        ]
+    seconds = [e.class_index for e in lists[2][1::2]]
+    assert set(seconds) == {1, 2, 3, 4}  # drawn, not in turn
+    assert digest(lists[2]) == "884150e70b2ce56a"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["protocol.ways=4"], r"ways=4: the fold has 3 classes, expected 1\.\.3"),
+        (["protocol.ways=0"], "ways=0"),
+        (["protocol.ways=2", "protocol.kind=hard"], "ways=2: kind=hard asks for one class at a time"),
+    ],
+)
+def test_impossible_ways_are_named(coloured, overrides, named):
+    with pytest.raises(ConfigError, match=named):
+        protocol("strict", *SHORT, *overrides).score(Painter(), coloured)
 
 
 def test_selection_looks_at_base_classes_of_held_out_images_only(coloured):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from random import Random
@@ -132,8 +132,7 @@ def draw(
         items: what the test images hold.
         classes: indices of the fold's classes.
         shots: supports an episode, other images than the query.
-        episodes: how many; a `swap` list ends with the query whose episodes fill it, and one of several ways holds as
-            many times more.
+        episodes: how many, for each way; a `swap` list ends with the query whose episodes fill it.
         seed: another seed, another list.
         rule: how queries are drawn: `item` (a kept (image, class) pair, uniformly: frequent classes dominate), `class`
             (a class, then an image), `image` (an image, then one of its classes), `balanced` (the classes in turn, then
@@ -164,7 +163,7 @@ def draw(
         rest = [k for k in classes if k != class_index]
         asked = [class_index, *swapped, *sample(Random(hashed_seed(*key, "ways")), rest, ways - 1)]
         for k in asked:
-            rivals = {class_index, *swapped} - {k} if swapped else ()
+            rivals = set(asked) - {k} if kind == "swap" else set()
             own_seed = hashed_seed(*key, k)
             drawn.append(Episode(query, k, deck.supports(query, k, rivals, Random(own_seed)), own_seed))
         number += 1
@@ -269,14 +268,14 @@ class _Deck:
             )
         return options
 
-    def supports(self, query: str, k: int, rivals: Collection[int], random: Random) -> tuple[str, ...]:
+    def supports(self, query: str, k: int, rivals: set[int], random: Random) -> tuple[str, ...]:
         """Images of class k other than the query, those without a pixel of the rivals first."""
         images = [i for i in self.holders[k] if i != query]
-        clean = [i for i in images if self.present[i].isdisjoint(rivals)]
+        clean = [i for i in images if rivals.isdisjoint(self.present[i])]
         if self.repeats:
             return tuple(pick(random, clean or images) for _ in range(self.shots))
         first = sample(random, clean, min(self.shots, len(clean)))
-        unclean = [i for i in images if not self.present[i].isdisjoint(rivals)]
+        unclean = [i for i in images if not rivals.isdisjoint(self.present[i])]
         return tuple(first + sample(random, unclean, self.shots - len(first)))
 
 

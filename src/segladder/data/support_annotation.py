@@ -53,8 +53,6 @@ def scribbles(mask: np.ndarray) -> np.ndarray:
     drawn = np.zeros_like(mask)
     for place, component in _components(mask):
         line = skeletonize(np.pad(component, 1)).astype(np.uint8)[1:-1, 1:-1]
-        if not line.any():  # thinning can take away the whole of a few pixels
-            line = component
         brush = _disk(SCRIBBLE_WIDTH * max(component.shape) / 2)
         drawn[place] |= cv2.dilate(line, brush) & component
     return drawn

@@ -212,12 +212,11 @@ class EpisodicProtocol(Protocol):
         image = source.image(ways[0].query)
         if truth.shape != image.shape[:2]:
             image = cv2.resize(image, truth.shape[::-1])
-        beside = {
-            "support" if len(ways) == 1 else f"support {source.classes[way.class_index]}": outlined(
-                source.image(way.supports[0]), runner.support_mask(way.supports[0], way.class_index)
-            )
-            for way in ways
-        }
+        beside = {}
+        for way in ways:
+            support = way.supports[0]
+            heading = "support" if len(ways) == 1 else f"support: {source.classes[way.class_index]}"
+            beside[heading] = outlined(source.image(support), runner.support_mask(support, way.class_index))
         probability = np.max([answer.probability for answer in answers], axis=0)
         heat = cv2.applyColorMap((255 * probability).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
         return Picture(image, truth, merged(answers), {**beside, "probability": np.ascontiguousarray(heat)})
@@ -292,8 +291,8 @@ class EpisodicProtocol(Protocol):
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An RGB image with the border of a boolean mask drawn on it, the rest of the image darkened."""
-    shown = np.where(mask[..., None], image, image // 2)
+    """An RGB image with the border of a mask of 0 and 1 drawn on it, the rest of the image darkened."""
+    shown = np.where(mask[..., None] > 0, image, image // 2)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(np.ascontiguousarray(shown), contours, -1, (255, 220, 0), max(1, image.shape[1] // 150))
 

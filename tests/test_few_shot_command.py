@@ -75,6 +75,18 @@ def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(shape
     assert process.returncode == 2 and "that run has learnt cross_solid, a novel class of fold=0" in error
 
 
+def test_a_training_free_run_is_loaded_with_its_pretrained_backbone(shapes_root, run, tmp_path):
+    from segladder.commands import runs
+
+    words = ["method=prototype", "protocol=strict", "fold=1", *(w for w in SMALL if "channels" not in w)]
+    folder = tmp_path / "prototype"
+    segladder(shapes_root, "train", *words, f"backbone.weights={run}", f"hydra.run.dir={folder}", "trainer.panels=0")
+    pretrained = torch.load(run / "weights.pt", weights_only=True)
+    loaded = runs.load(folder)[2].backbone.state_dict()
+    prefix = "network.netB.backbone."
+    assert all(torch.equal(loaded[key], pretrained[prefix + key]) for key in loaded)
+
+
 def test_novel_labels_do_not_touch_the_weights(shapes_root, tmp_path):
     """Scramble the novel classes' labels in the training masks: the trained weights are the same bits."""
     from PIL import Image

@@ -14,7 +14,7 @@ from segladder import __version__
 COMMANDS = {
     "train": "train a method, score it, write its record (-m sweeps)",
     "evaluate": "score a run's weights under a protocol: run=DIR protocol=NAME",
-    "predict": "segment a folder of images: run=DIR images=DIR out=DIR",
+    "predict": "segment images or a video: run=DIR images=DIR out=DIR [support=DIR] or video=DIR mask=FILE",
     "leaderboard": "rank the records of a folder: runs=DIR",
     "data": "check, prepare or preview a data set: action=check data=NAME",
     "bench": "measure speed against stated references: name=NAME",

@@ -174,7 +174,7 @@ def load(folder: Path) -> tuple[DictConfig, records.Record, Method]:
         hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
     for node in (config.backbone, config.method.get("backbone")):
-        if node is not None and "weights" in node:
+        if config.method.trains and node is not None and "weights" in node:
             node.weights = "none"  # the run's own weights follow
     method = build.method(config, len(record.data["classes"]))
     if method.trains:

@@ -21,9 +21,10 @@ from segladder.report.study import COUNTS
 SHOWN = (
     *("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large"),
     *("fb_iou", "average_precision", "predicted_share", "true_share"),
+    *("J", "F", "J_recall", "J_decay", "J_without_last", "F_without_last"),
     *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_right_iou", "swap_wrong_iou"),
 )
-COLUMNS = ("iou", "precision", "recall", "over_activation", "under_activation", "boundary_iou")
+COLUMNS = ("iou", "precision", "recall", "over_activation", "under_activation", "boundary_iou", "F")
 
 
 def fill_scores(record: Record, result: Result, folder: Path) -> None:

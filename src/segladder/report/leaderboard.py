@@ -18,6 +18,7 @@ from segladder.report.record import Record
 LADDER = ("zero_shot", "image_level", "few_shot", "full")  # from the least annotation to the most
 BESIDE = (  # what ordinary episodes hide
     *("average_precision", "fb_iou", "predicted_share"),
+    *("F", "J_without_last", "F_without_last"),
     *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_wrong_iou"),
 )
 NOT_THE_METHOD = (  # settings in which runs of one row may differ

@@ -291,5 +291,5 @@ def test_guidance_compares_levels_from_its_stride_on():
     enlarged = torch.nn.functional.interpolate(sixteenth, (8, 12), mode="bilinear", align_corners=False)
     torch.testing.assert_close(guidance, branches.cls(torch.cat([eighth, enlarged], 1)), atol=1e-5, rtol=1e-5)
     assert side.shape[-2:] == (16, 24)
-    with pytest.raises(ConfigError, match="method.guidance_stride=32: the backbone's last level has 16"):
+    with pytest.raises(ConfigError, match=r"method\.guidance_stride=32: the backbone's last level has 16"):
         PyramidBranches(backbone, 8, 8, finest_stride=4, guidance_stride=32)

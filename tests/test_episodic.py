@@ -120,6 +120,12 @@ def test_resized_input_is_scored_where_it_should_be(coloured, fit, score_at):
     assert pixels > 0.9 * (128**2 if score_at == "input" else 96**2) * 0.9
 
 
+def test_swapped_queries_are_scored_for_the_class_asked_for_alone(coloured):
+    result = protocol("swap", *SHORT).score(Painter(), coloured)
+    assert value(result, "mIoU") > 0.95
+    assert value(result, "swap_right_iou") > 0.95
+
+
 def test_void_pixels_are_left_out_or_background(coloured):
     ignored = protocol("strict", *SHORT).score(Painter(), coloured)
     counted = protocol("strict", *SHORT, "protocol.void=background").score(Painter(), coloured)

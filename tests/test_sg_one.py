@@ -251,7 +251,7 @@ def test_layer_rates_are_the_official_ones():
     groups = {id(p): (round(g["lr"], 6), g["weight_decay"]) for g in method.parameter_groups() for p in g["params"]}
     assert len(groups) == len(list(method.parameters()))
     network = method.network
-    assert groups[id(network.netB.cls.weight)] == (1.0, 0.01) and groups[id(network.netB.cls.bias)] == (2.0, 0.01)
+    assert groups[id(network.netB.cls[0].weight)] == (1.0, 0.01) and groups[id(network.netB.cls[0].bias)] == (2.0, 0.01)
     assert groups[id(network.exit_layer.weight)] == (0.1, 0.01) and groups[id(network.exit_layer.bias)] == (0.2, 0.01)
 
 
@@ -293,3 +293,16 @@ def test_guidance_compares_levels_from_its_stride_on():
     assert side.shape[-2:] == (16, 24)
     with pytest.raises(ConfigError, match=r"method\.guidance_stride=32: the backbone's last level has 16"):
         PyramidBranches(backbone, 8, 8, finest_stride=4, guidance_stride=32)
+
+
+def test_centred_guidance_tells_supports_apart_where_features_share_a_mean():
+    backbone = TinyBackbone(width=4).train()
+    images = torch.rand(8, 3, 64, 64)
+    spread = {}
+    for centred in (False, True):
+        torch.manual_seed(0)
+        branches = PyramidBranches(backbone, 16, 8, finest_stride=4, guidance_stride=8, centre_guidance=centred).train()
+        features = branches(images)[0]
+        cosines = cosine_similarity_map(features, masked_average_pooling(features, torch.ones(8, 64, 64)).flip(0))
+        spread[centred] = float(cosines.detach().std())
+    assert spread[True] > 1.5 * spread[False]

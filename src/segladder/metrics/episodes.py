@@ -56,6 +56,17 @@ class EpisodeCounts:
         whole.histograms = np.sum([part.histograms for part in parts], axis=0)
         return whole
 
+    def of_classes_asked_for(self) -> EpisodeCounts:
+        """The same with every class that an episode does not ask for as background."""
+        whole = EpisodeCounts(self.counts.num_classes)
+        whole.histograms = self.histograms
+        for name, matrix in zip(self.counts.ids, self.counts.dense(), strict=True):
+            others = [k for k in range(1, len(matrix)) if k not in asked_for(name)]
+            matrix[0] += matrix[others].sum(0)
+            matrix[others] = 0
+            whole.counts.add(name, matrix)
+        return whole
+
     def shares(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of scored pixels that are predicted and that are the class, float64 (N,) each."""
         matrices = self.counts.dense()
@@ -69,6 +80,11 @@ class EpisodeCounts:
     def best_iou(self, classes: Sequence[int]) -> float:
         """IoU at each class's best threshold, chosen on these very episodes; mean over classes."""
         return nan_mean([best_threshold(self.histograms[c])[0] for c in classes])
+
+
+def asked_for(name: str) -> set[int]:
+    """The class indices of an episode named NUMBER|QUERY|CLASS,...|SUPPORT,..."""
+    return {int(class_index) for class_index in name.split("|")[2].split(",")}
 
 
 def swapped(counts: ImageCounts) -> tuple[np.ndarray, np.ndarray]:

@@ -73,6 +73,8 @@ class PyramidBranches(nn.Module):
         side_channels: of the segmentation features.
         finest_stride: levels of smaller stride are not used; the segmentation features have this stride.
         guidance_stride: of the guidance features, made of the levels of this stride or more; None: of the last level.
+        centre_guidance: whether guidance features are normalised over the batch. Otherwise they share a large mean,
+            all cosines are near 1, and a network from few steps segments whatever is salient.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class PyramidBranches(nn.Module):
         side_channels: int,
         finest_stride: int,
         guidance_stride: int | None = None,
+        centre_guidance: bool = False,
     ) -> None:
         super().__init__()
         self.guidance_channels, self.side_channels = guidance_channels, side_channels
@@ -91,7 +94,10 @@ class PyramidBranches(nn.Module):
         self.compared = _pyramid_levels(backbone.strides, guidance_stride or backbone.strides[-1], "guidance_stride")
         self.compared = self.compared if guidance_stride else self.compared[-1:]
         if guidance_channels:
-            self.cls = _convolution(sum(backbone.channels[level] for level in self.compared), guidance_channels)
+            deep_channels = sum(backbone.channels[level] for level in self.compared)
+            self.cls = nn.Sequential(_convolution(deep_channels, guidance_channels))
+            if centre_guidance:
+                self.cls.append(nn.BatchNorm2d(guidance_channels, affine=False))
         self.laterals = nn.ModuleList(_convolution(c, side_channels) for c in channels)
         self.carries = nn.ModuleList(_convolution(side_channels, side_channels, bias=False) for _ in channels[1:])
 

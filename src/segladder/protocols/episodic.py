@@ -164,7 +164,7 @@ class EpisodicProtocol(Protocol):
                 task = bar.add_task(f"{self.name} {kind} episodes", total=len(episodes) // self.ways)
                 advance = partial(bar.advance, task, shard()[1])
                 tallies[kind] = self.tally(runner, episodes, self.ways, kind == "swap", advance)
-        result = self.result(tallies[self.kind], classes, source.classes)
+        result = self.result(tallies[self.kind].of_classes_asked_for(), classes, source.classes)
         for kind in lists:
             result.metrics |= distraction(kind, tallies[kind])
         result.seconds, result.predict_seconds = time.perf_counter() - started, runner.seconds

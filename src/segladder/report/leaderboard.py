@@ -260,12 +260,10 @@ def _pooled_fb_iou(records: Sequence[Record]) -> float | None:
     rows = [row for record in records for row in record.per_class]
     if not rows or any("tp" not in row for row in rows):
         return None
-    shares = []
-    for is_background in (True, False):
-        side = [row for row in rows if (row["class"] == "background") == is_background]
-        hits, union = sum(row["tp"] for row in side), sum(row["tp"] + row["fp"] + row["fn"] for row in side)
-        shares.append(hits / max(1, union))
-    return statistics.fmean(shares)
+    background = [row for row in rows if row["class"] == "background"]
+    kept, invented, missed = (sum(row[key] for row in background) for key in ("tp", "fn", "fp"))
+    found = sum(row["tp"] + row["fn"] for row in rows if row["class"] != "background") - missed  # as whichever class
+    return (kept / max(1, kept + invented + missed) + found / max(1, found + invented + missed)) / 2
 
 
 def _mean_score(records: Sequence[Record], name: str) -> float | None:

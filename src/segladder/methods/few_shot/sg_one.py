@@ -99,6 +99,7 @@ class SGOne(FewShotMethod):
         side_channels: of the segmentation features.
         finest_stride: of the segmentation features in the `pyramid` form.
         guidance_stride: of the guidance features in the `pyramid` form; None: the backbone's last.
+        centre_guidance: whether the `pyramid` form normalises guidance features over the batch before comparing them.
         output_stride: what the backbone's last level must have in the `pyramid` form; None takes any.
         preset: `default`, or `official`: all quirks.
         quirks: switches of `Quirks`.
@@ -119,6 +120,7 @@ class SGOne(FewShotMethod):
         side_channels: int = 128,
         finest_stride: int = 8,
         guidance_stride: int | None = None,
+        centre_guidance: bool = True,
         output_stride: int | None = None,
         preset: str = "default",
         quirks: Mapping[str, bool] | None = None,
@@ -140,7 +142,9 @@ class SGOne(FewShotMethod):
                 branches.take_weights(backbone)
         else:
             _check_stride(backbone, output_stride)
-            branches = PyramidBranches(backbone, compared, side_channels, finest_stride, guidance_stride)
+            branches = PyramidBranches(
+                backbone, compared, side_channels, finest_stride, guidance_stride, centre_guidance
+            )
         extra = guidance_channels if guidance == "concatenate" else 0
         self.network = SGOneNetwork(branches, extra, int(self.quirks.exit_padding))
 

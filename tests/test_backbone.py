@@ -81,7 +81,7 @@ def test_unknown_model_is_answered_with_close_names():
         ({"batch_norm": "half"}, r"backbone\.batch_norm=half: expected train, frozen or folded"),
         ({"freeze": 6}, r"backbone\.freeze=6: resnet18 has levels 0\.\.5"),
         ({"weights": "missing.safetensors"}, r"backbone\.weights=missing\.safetensors: cannot be read"),
-        ({"weights": "weights.pth"}, r"expected none, timm or a \.safetensors file"),
+        ({"weights": "weights.pth"}, r"expected none, timm, a \.safetensors file or the folder"),
     ],
 )
 def test_impossible_arguments_are_named(arguments, told):

@@ -190,13 +190,10 @@ def _rows(records: Sequence[Record], metric: str) -> list[Row]:
 
 
 def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys whose values differ between the settings that have them (records of older versions lack new keys).
-
-    Where `loss.name` differs, keys that follow from it are left out.
-    """
+    """Keys whose values differ between settings; where `loss.name` differs, not also those that follow from it."""
     keys = sorted({key for setting in settings for key in setting})
     values = {key: [repr(setting.get(key)) for setting in settings] for key in keys}
-    told = [key for key in keys if len({repr(setting[key]) for setting in settings if key in setting}) > 1]
+    told = [key for key in keys if len(set(values[key])) > 1]
 
     def follows(key: str) -> bool:
         name = f"{key.split('.')[0]}.name"

@@ -16,8 +16,11 @@ $(VENV)/.done: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## train on the embedded shapes, rank the runs, write panels (about two minutes after setup)
+demo: setup ## train on the embedded shapes with all masks and with one, rank the runs, write panels (minutes)
 	$(BIN)/segladder train -m experiment=demo method=fcn8s,unet
+	$(BIN)/segladder train experiment=demo_base hydra.run.dir=runs/demo/base
+	$(BIN)/segladder train -m experiment=demo_few_shot backbone.weights=runs/demo/base method=all_foreground,prototype,sg_one
+	$(BIN)/segladder train experiment=demo_few_shot backbone.weights=runs/demo/base method=sg_one method.guidance=none
 	$(BIN)/segladder leaderboard runs=runs/demo
 
 test: setup ## the default test suite

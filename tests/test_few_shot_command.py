@@ -2,12 +2,18 @@
 
 import json
 import re
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
-from test_train_command import segladder, start
+from PIL import Image
+from test_train_command import segladder
 
+from segladder import cli
+from segladder.commands import runs
+from segladder.data.decoding import read_mask
 from segladder.data.palette import voc_palette
 from segladder.data.shapes import Shapes
 
@@ -17,6 +23,18 @@ SMALL = [
     *("loader.workers=0", "trainer.steps=3", "trainer.progress=false", "trainer.panels=1", "logger=none"),
     *("method.guidance_channels=8", "method.side_channels=8", *EPISODES),
 ]
+
+
+@pytest.fixture
+def here(monkeypatch, shapes_root):
+    """Run `segladder WORDS` in this process and return its exit code; a new process costs seconds."""
+
+    def run(*words):
+        monkeypatch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
+        monkeypatch.setattr(sys, "argv", ["segladder", *map(str, words)])
+        return cli.main()
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +56,15 @@ def test_record_says_which_fold_and_what_distractors_show(run):
     assert len(list((run / "panels").glob("*.png"))) == 3
 
 
-def test_one_checkpoint_is_scored_under_several_protocols(shapes_root, run):
+def test_one_checkpoint_is_scored_under_several_protocols(here, run, capsys):
     protocols = "protocol=[hard,negative]"
-    out = segladder(shapes_root, "evaluate", f"run={run}", protocols, *EPISODES[:3], "progress=false", "panels=0")
+    assert here("evaluate", f"run={run}", protocols, *EPISODES[:3], "progress=false", "panels=0") == 0
+    out = capsys.readouterr().out
     assert "protocol hard" in out and "protocol negative" in out and "negative area" in out
     names = {path.name.split("-")[0] for path in (run / "evaluations").iterdir()}
     assert {"hard", "negative"} <= names
-    out = segladder(shapes_root, "leaderboard", f"runs={run}", "format=markdown")
+    assert here("leaderboard", f"runs={run}", "format=markdown") == 0
+    out = capsys.readouterr().out
     assert len(re.findall("^### ", out, re.MULTILINE)) == 3
     assert "| swap follows |" in out and "folds missing: seed 0: 0, 2, 3" in out
 
@@ -57,42 +77,35 @@ def test_one_checkpoint_is_scored_under_several_protocols(shapes_root, run):
         (["method=sg_one", "protocol=strict", "fold=4"], "fold=4: shapes has folds 0..3"),
     ],
 )
-def test_choices_that_do_not_fit_end_in_one_line(shapes_root, tmp_path, words, line):
-    process = start(shapes_root, "train", *SMALL[:9], *words, f"hydra.run.dir={tmp_path / 'run'}")
-    _, error = process.communicate(timeout=240)
-    assert (process.returncode, error.strip()) == (2, f"segladder: {line}")
+def test_choices_that_do_not_fit_end_in_one_line(here, tmp_path, capsys, words, line):
+    assert here("train", *SMALL[:9], *words, f"hydra.run.dir={tmp_path / 'run'}") == 2
+    assert capsys.readouterr().err.strip() == f"segladder: {line}"
 
 
-def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(shapes_root, run, tmp_path):
+def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(here, run, tmp_path, capsys):
     words = ["method=sg_one", "protocol=strict", *SMALL, f"backbone.weights={run}", "trainer.panels=0"]
     child = tmp_path / "child"
-    segladder(shapes_root, "train", *words, "fold=1", f"hydra.run.dir={child}")
+    assert here("train", *words, "fold=1", f"hydra.run.dir={child}") == 0
     record = json.loads((child / "record.json").read_text())
     assert record["parents"] == [json.loads((run / "record.json").read_text())["id"]]
     assert record["backbone"]["pretraining"] == "sg_one on shapes"
-    process = start(shapes_root, "train", *words, "fold=0", f"hydra.run.dir={tmp_path / 'leak'}")
-    _, error = process.communicate(timeout=240)
-    assert process.returncode == 2 and "that run has learnt cross_solid, a novel class of fold=0" in error
+    assert here("train", *words, "fold=0", f"hydra.run.dir={tmp_path / 'leak'}") == 2
+    error = capsys.readouterr().err
+    assert "that run has learnt cross_solid, a novel class of fold=0" in error
 
 
-def test_a_training_free_run_is_loaded_with_its_pretrained_backbone(shapes_root, run, tmp_path):
-    from segladder.commands import runs
-
+def test_a_training_free_run_is_loaded_with_its_pretrained_backbone(here, run, tmp_path):
     words = ["method=prototype", "protocol=strict", "fold=1", *(w for w in SMALL if "channels" not in w)]
     folder = tmp_path / "prototype"
-    segladder(shapes_root, "train", *words, f"backbone.weights={run}", f"hydra.run.dir={folder}", "trainer.panels=0")
+    assert here("train", *words, f"backbone.weights={run}", f"hydra.run.dir={folder}", "trainer.panels=0") == 0
     pretrained = torch.load(run / "weights.pt", weights_only=True)
     loaded = runs.load(folder)[2].backbone.state_dict()
     prefix = "network.netB.backbone."
     assert all(torch.equal(loaded[key], pretrained[prefix + key]) for key in loaded)
 
 
-def test_novel_labels_do_not_touch_the_weights(shapes_root, tmp_path):
+def test_novel_labels_do_not_touch_the_weights(here, shapes_root, tmp_path):
     """Scramble the novel classes' labels in the training masks: the trained weights are the same bits."""
-    from PIL import Image
-
-    from segladder.data.decoding import read_mask
-
     options = dict(train_size=160, val_size=60, size=64)
     source = Shapes(shapes_root, **options)
     source.prepare()
@@ -100,7 +113,7 @@ def test_novel_labels_do_not_touch_the_weights(shapes_root, tmp_path):
     weights = []
     for copy in ("true", "scrambled"):
         root = tmp_path / copy
-        _copy(shapes_root, root)
+        shutil.copytree(shapes_root, root)
         if copy == "scrambled":
             other = Shapes(root, **options)
             for image_id in other.split("train"):
@@ -114,12 +127,6 @@ def test_novel_labels_do_not_touch_the_weights(shapes_root, tmp_path):
         folder = tmp_path / f"run-{copy}"
         words = ["method=sg_one", "protocol=strict", "protocol.novel_pixels=ignore", *SMALL, f"data.root={root}"]
         folds = "data.folds=[[disc_solid,square_striped,star_checkered]]"
-        segladder(shapes_root, "train", *words, folds, f"hydra.run.dir={folder}")
+        assert here("train", *words, folds, f"hydra.run.dir={folder}") == 0
         weights.append(torch.load(folder / "weights.pt", weights_only=True))
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def _copy(source, target):
-    import shutil
-
-    shutil.copytree(source, target)

@@ -244,13 +244,13 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row
         peak_memory_mb=max((r.peak_memory_mb for r in kept if r.peak_memory_mb is not None), default=None),
         runs=[record.id for record in kept if record.seed in scores],
         note="; ".join(notes),
-        others=_others(kept),
+        others=_others(kept, complete=bool(scores)),
     )
 
 
-def _others(records: Sequence[Record]) -> dict[str, float]:
+def _others(records: Sequence[Record], complete: bool) -> dict[str, float]:
     found = {name: _mean_score(records, name) for name in BESIDE}
-    if any(record.fold is not None for record in records):
+    if complete and any(record.fold is not None for record in records):
         found["fb_iou_pooled"] = _mean(map(_pooled_fb_iou, _grouped(records, lambda record: record.seed).values()))
     return {name: value for name, value in found.items() if value is not None}
 

@@ -53,13 +53,13 @@ def _file_name(record: Record) -> str:
 
 
 def per_class(table: Table, found: Iterable[Record], score: str = "iou") -> str:
-    """A Markdown table of one score per class (columns) and row of the leaderboard, in percent, mean over runs."""
+    """A Markdown table of one score per class or video (columns) and leaderboard row, in percent, mean over runs."""
     by_id = {(record.id, record.protocol.get("hash")): record for record in found}
-    rows = []
-    for row in table.rows:
-        runs = [by_id[run, table.hash].per_class for run in row.runs]
-        rows.append([row.label, row.backbone, *(_mean_of(runs, name, score) for name in table.classes)])
-    return markdown_table(["method", "backbone", *table.classes], rows)
+    runs = {id(row): [by_id[run, table.hash].per_class for run in row.runs] for row in table.rows}
+    scored = dict.fromkeys(line["class"] for lines in runs.values() for run in lines for line in run)
+    names = sorted(scored, key=lambda name: table.classes.index(name) if name in table.classes else len(table.classes))
+    rows = [[row.label, row.backbone, *(_mean_of(runs[id(row)], name, score) for name in names)] for row in table.rows]
+    return markdown_table(["method", "backbone", *names], rows)
 
 
 def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: str) -> str:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from segladder.ops.projection import calibrate, class_scores
+from segladder.ops.projection import calibrate, class_scores, contest
 
 SEEN = torch.tensor([True, True, False, True, False])
 
@@ -40,6 +40,7 @@ def test_half_precision_is_summed_in_float32(dtype):
     assert scores.dtype == torch.float32 and (scores == 600 * features[0, 0, 0, 0].float()).all()
 
 
+@settings(max_examples=30)
 @given(st.floats(0, 2), st.sampled_from(["probabilities", "logits"]), st.integers(0, 99))
 def test_calibration_lowers_seen_classes_alone(gamma, on, seed):
     scores = draw(2, 5, 3, 3, seed=seed)
@@ -60,3 +61,25 @@ def test_gamma_moves_pixels_from_seen_to_unseen_classes():
 def test_unknown_place_of_calibration_is_named():
     with pytest.raises(ValueError, match="on=odds: expected probabilities or logits"):
         calibrate(draw(1, 5, 1, 1), SEEN, 0.5, "odds")
+
+
+@settings(max_examples=30)
+@given(st.floats(0, 1.2), st.sampled_from(["probabilities", "logits"]), st.integers(0, 99))
+def test_one_contest_answers_for_every_gamma(gamma, on, seed):
+    scores = 2 * draw(2, 5, 4, 4, seed=seed)
+    seen, unseen = SEEN.nonzero()[:, 0], (~SEEN).nonzero()[:, 0]
+    best_seen, best_unseen, lead = contest(scores, seen, unseen, on)
+    assert torch.equal(best_seen.where(lead >= gamma, best_unseen), calibrate(scores, SEEN, gamma, on).argmax(1))
+
+
+def test_classes_outside_the_contest_change_nothing():
+    scores = draw(1, 4, 3, 3)
+    kept = contest(scores, torch.tensor([1, 2]), torch.tensor([3]))
+    loud = scores.clone()
+    loud[:, 0] = 100
+    assert all(map(torch.equal, kept, contest(loud, torch.tensor([1, 2]), torch.tensor([3]))))
+
+
+def test_unknown_lead_is_named():
+    with pytest.raises(ValueError, match="on=odds: expected probabilities or logits"):
+        contest(draw(1, 2, 1, 1), torch.tensor([0]), torch.tensor([1]), "odds")

@@ -44,3 +44,30 @@ def calibrate(scores: Tensor, seen: Tensor, gamma: float, on: str = "probabiliti
         raise ValueError(f"on={on}: expected probabilities or logits")
     values = scores.softmax(1) if on == "probabilities" else scores
     return values - gamma * seen.to(values)[:, None, None]
+
+
+def contest(scores: Tensor, seen: Tensor, unseen: Tensor, on: str = "probabilities") -> tuple[Tensor, Tensor, Tensor]:
+    """The best seen and the best unseen class of each pixel, and by how much the seen one leads.
+
+    The argmax of `calibrate` is the unseen one where its lead is below gamma, so that one pass serves every gamma.
+
+    Args:
+        scores: logits (B, K, H, W).
+        seen: indices of the seen classes, int64 (S,).
+        unseen: of the unseen ones (U,); classes in neither do not compete, nor count in probabilities.
+        on: what leads: `probabilities` or `logits`.
+
+    Returns:
+        Two maps of class indices int64 (B, H, W), and the lead (B, H, W).
+
+    Raises:
+        ValueError: another `on`.
+    """
+    if on not in ("probabilities", "logits"):
+        raise ValueError(f"on={on}: expected probabilities or logits")
+    rivals = [scores[:, seen], scores[:, unseen]]
+    (first, best_seen), (second, best_unseen) = (part.max(1) for part in rivals)  # (B, H, W)
+    if on == "probabilities":
+        total = torch.logaddexp(*(part.logsumexp(1) for part in rivals))
+        first, second = (first - total).exp(), (second - total).exp()
+    return seen[best_seen], unseen[best_unseen], first - second

@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from segladder.data.augmentation import Places, TrainAugmentation
 from segladder.data.cache import images_of, masks_of
+from segladder.data.seen_labels import SeenLabels
 from segladder.data.source import Source, size_error, tags_of
-from segladder.errors import DataError
+from segladder.errors import ConfigError, DataError
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
 Key = int | tuple[int, int]
@@ -23,21 +25,29 @@ Key = int | tuple[int, int]
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Items of some ids of a source, as one kind of supervision may see them.
 
-    With `full` supervision an item holds a mask, and its tags are those of the whole mask; otherwise it has no mask:
-    then tags are read once at the start, and neither the item nor this object can reach a mask.
+    With `full` supervision an item holds a mask, and its tags are those of the whole mask; with `zero_shot` likewise,
+    but every mask is read through the table of `labels`; otherwise it has no mask: then tags are read once at the
+    start, and neither the item nor this object can reach a mask.
 
     Args:
         source: the data set on disk.
         ids: which images, in the order of the indices.
-        supervision: `full` hands out masks, any other kind does not.
+        supervision: `full` and `zero_shot` hand out masks, any other kind does not.
         augment: applied to the items of keys (index, seed).
+        labels: what `zero_shot` may see of them.
 
     Raises:
+        ConfigError: `zero_shot` without `labels`.
         DataError: no ids, or at the item: a file that is missing, damaged or does not fit.
     """
 
     def __init__(
-        self, source: Source, ids: Sequence[str], supervision: str, augment: TrainAugmentation | None = None
+        self,
+        source: Source,
+        ids: Sequence[str],
+        supervision: str,
+        augment: TrainAugmentation | None = None,
+        labels: SeenLabels | None = None,
     ) -> None:
         if not ids:
             raise DataError(f"data {source.name}: no image ids, expected at least one")
@@ -45,8 +55,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         self.classes = source.classes
         self._images = images_of(source, ids)
-        self._masks = masks_of(source, ids) if supervision == "full" else None
-        self._mask_path = source.mask_path if supervision == "full" else None
+        if supervision == "zero_shot" and labels is None:
+            raise ConfigError("zero_shot training must know its unseen classes: choose protocol=zero_shot")
+        has_masks = supervision in ("full", "zero_shot")
+        self._masks = masks_of(source, ids) if has_masks else None
+        self._mask_path = source.mask_path if has_masks else None
+        self._table = labels.table(source.classes) if labels and supervision == "zero_shot" else None  # (256,)
         self._tags = None if self._masks else np.stack([source.tags(image_id) for image_id in ids])  # (N, K - 1)
 
     def __len__(self) -> int:
@@ -88,6 +102,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if mask.shape != image.shape[:2]:
             assert self._mask_path is not None
             raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
+        if self._table is not None:
+            mask = cv2.LUT(mask, self._table)
         return image, mask, tags_of(mask, len(self.classes))
 
 

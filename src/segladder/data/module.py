@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from segladder.data.augmentation import TrainAugmentation
 from segladder.data.dataset import SegmentationDataset, collate
 from segladder.data.episode_dataset import EpisodeDataset, collate_episodes
+from segladder.data.seen_labels import SeenLabels
 from segladder.data.source import Source
 from segladder.errors import ConfigError
 
@@ -76,6 +77,7 @@ class DataModule(pl.LightningDataModule):
         held_out: share of the training ids kept from training, chosen by a hash of the id.
         without: classes of the data set (in use or not) whose images are left out of training, be it for one pixel.
         episodes: arguments of `EpisodeDataset`, which `few_shot` supervision needs: `novel`, `shots`, ...
+        labels: arguments of `SeenLabels`, which `zero_shot` supervision needs: `hidden`, ...
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class DataModule(pl.LightningDataModule):
         held_out: float,
         without: Sequence[str] = (),
         episodes: Mapping[str, Any] | None = None,
+        labels: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -107,7 +110,10 @@ class DataModule(pl.LightningDataModule):
                 raise ConfigError("few_shot training needs episodes: choose a protocol that has folds and shots")
             self.dataset = EpisodeDataset(source, self.train_ids, augment=transform, **episodes)
         else:
-            self.dataset = SegmentationDataset(source, self.train_ids, supervision, transform)
+            visible = None if labels is None or supervision != "zero_shot" else SeenLabels(**labels)
+            if visible is not None:
+                self.train_ids = visible.ids(source, self.train_ids)
+            self.dataset = SegmentationDataset(source, self.train_ids, supervision, transform, visible)
         self.resumed = (0, 0)
 
     def train_dataloader(self) -> DataLoader:

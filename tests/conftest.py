@@ -1,9 +1,12 @@
 """Data every test may use: a small rendering of the shapes, made once a session."""
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
+
+from segladder import cli
 
 settings.register_profile("any_machine", deadline=None)  # a slow machine is no failure
 settings.load_profile("any_machine")
@@ -14,3 +17,16 @@ os.environ.setdefault("WANDB_MODE", "offline")
 def shapes_root(tmp_path_factory):
     """A folder that holds small renderings of the shapes; SEGLADDER_DATA is its parent."""
     return tmp_path_factory.mktemp("data") / "shapes"
+
+
+@pytest.fixture(scope="session")
+def segladder(shapes_root):
+    """Runs `segladder WORDS` in this process and returns its exit code; a new process costs seconds."""
+
+    def run(*words):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
+            patch.setattr(sys, "argv", ["segladder", *map(str, words)])
+            return cli.main()
+
+    return run

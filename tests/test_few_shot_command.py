@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 from test_train_command import segladder
 
-from segladder import cli
 from segladder.commands import runs
 from segladder.data.decoding import read_mask
 from segladder.data.palette import voc_palette
@@ -23,18 +21,6 @@ SMALL = [
     *("loader.workers=0", "trainer.steps=3", "trainer.progress=false", "trainer.panels=1", "logger=none"),
     *("method.guidance_channels=8", "method.side_channels=8", *EPISODES),
 ]
-
-
-@pytest.fixture
-def here(monkeypatch, shapes_root):
-    """Run `segladder WORDS` in this process and return its exit code; a new process costs seconds."""
-
-    def run(*words):
-        monkeypatch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
-        monkeypatch.setattr(sys, "argv", ["segladder", *map(str, words)])
-        return cli.main()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +42,14 @@ def test_record_says_which_fold_and_what_distractors_show(run):
     assert len(list((run / "panels").glob("*.png"))) == 3
 
 
-def test_one_checkpoint_is_scored_under_several_protocols(here, run, capsys):
+def test_one_checkpoint_is_scored_under_several_protocols(segladder, run, capsys):
     protocols = "protocol=[hard,negative]"
-    assert here("evaluate", f"run={run}", protocols, *EPISODES[:3], "progress=false", "panels=0") == 0
+    assert segladder("evaluate", f"run={run}", protocols, *EPISODES[:3], "progress=false", "panels=0") == 0
     out = capsys.readouterr().out
     assert "protocol hard" in out and "protocol negative" in out and "negative area" in out
     names = {path.name.split("-")[0] for path in (run / "evaluations").iterdir()}
     assert {"hard", "negative"} <= names
-    assert here("leaderboard", f"runs={run}", "format=markdown") == 0
+    assert segladder("leaderboard", f"runs={run}", "format=markdown") == 0
     out = capsys.readouterr().out
     assert len(re.findall("^### ", out, re.MULTILINE)) == 3
     assert "| swap follows |" in out and "folds missing: seed 0: 0, 2, 3" in out
@@ -77,34 +63,34 @@ def test_one_checkpoint_is_scored_under_several_protocols(here, run, capsys):
         (["method=sg_one", "protocol=strict", "fold=4"], "fold=4: shapes has folds 0..3"),
     ],
 )
-def test_choices_that_do_not_fit_end_in_one_line(here, tmp_path, capsys, words, line):
-    assert here("train", *SMALL[:9], *words, f"hydra.run.dir={tmp_path / 'run'}") == 2
+def test_choices_that_do_not_fit_end_in_one_line(segladder, tmp_path, capsys, words, line):
+    assert segladder("train", *SMALL[:9], *words, f"hydra.run.dir={tmp_path / 'run'}") == 2
     assert capsys.readouterr().err.strip() == f"segladder: {line}"
 
 
-def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(here, run, tmp_path, capsys):
+def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(segladder, run, tmp_path, capsys):
     words = ["method=sg_one", "protocol=strict", *SMALL, f"backbone.weights={run}", "trainer.panels=0"]
     child = tmp_path / "child"
-    assert here("train", *words, "fold=1", f"hydra.run.dir={child}") == 0
+    assert segladder("train", *words, "fold=1", f"hydra.run.dir={child}") == 0
     record = json.loads((child / "record.json").read_text())
     assert record["parents"] == [json.loads((run / "record.json").read_text())["id"]]
     assert record["backbone"]["pretraining"] == "sg_one on shapes"
-    assert here("train", *words, "fold=0", f"hydra.run.dir={tmp_path / 'leak'}") == 2
+    assert segladder("train", *words, "fold=0", f"hydra.run.dir={tmp_path / 'leak'}") == 2
     error = capsys.readouterr().err
     assert "that run has learnt cross_solid, a novel class of fold=0" in error
 
 
-def test_a_training_free_run_is_loaded_with_its_pretrained_backbone(here, run, tmp_path):
+def test_a_training_free_run_is_loaded_with_its_pretrained_backbone(segladder, run, tmp_path):
     words = ["method=prototype", "protocol=strict", "fold=1", *(w for w in SMALL if "channels" not in w)]
     folder = tmp_path / "prototype"
-    assert here("train", *words, f"backbone.weights={run}", f"hydra.run.dir={folder}", "trainer.panels=0") == 0
+    assert segladder("train", *words, f"backbone.weights={run}", f"hydra.run.dir={folder}", "trainer.panels=0") == 0
     pretrained = torch.load(run / "weights.pt", weights_only=True)
     loaded = runs.load(folder)[2].backbone.state_dict()
     prefix = "network.netB.backbone."
     assert all(torch.equal(loaded[key], pretrained[prefix + key]) for key in loaded)
 
 
-def test_novel_labels_do_not_touch_the_weights(here, shapes_root, tmp_path):
+def test_novel_labels_do_not_touch_the_weights(segladder, shapes_root, tmp_path):
     """Scramble the novel classes' labels in the training masks: the trained weights are the same bits."""
     options = dict(train_size=160, val_size=60, size=64)
     source = Shapes(shapes_root, **options)
@@ -127,6 +113,6 @@ def test_novel_labels_do_not_touch_the_weights(here, shapes_root, tmp_path):
         folder = tmp_path / f"run-{copy}"
         words = ["method=sg_one", "protocol=strict", "protocol.novel_pixels=ignore", *SMALL, f"data.root={root}"]
         folds = "data.folds=[[disc_solid,square_striped,star_checkered]]"
-        assert here("train", *words, folds, f"hydra.run.dir={folder}") == 0
+        assert segladder("train", *words, folds, f"hydra.run.dir={folder}") == 0
         weights.append(torch.load(folder / "weights.pt", weights_only=True))
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

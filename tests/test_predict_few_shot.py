@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,6 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from PIL import Image
 
-from segladder import cli
 from segladder.commands import build, runs
 from segladder.commands.predict_few_shot import Segmenter
 from segladder.commands.predictions import write_preview
@@ -26,19 +23,6 @@ from segladder.report.panels import GAP
 
 SIZES = {"wide": (64, 97), "small": (50, 40)}  # of images to segment
 NATIVE = OmegaConf.create({"input_size": None, "scales": [1.0], "flip": False})
-
-
-@pytest.fixture(scope="module")
-def segladder(shapes_root):
-    """Runs `segladder WORDS` in this process; returns the exit code."""
-
-    def run(*words: str) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
-            patch.setattr(sys, "argv", ["segladder", *words])
-            return cli.main()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from torch import nn
 
-from segladder import cli
 from segladder.commands import build
 from segladder.data.davis import Davis
 from segladder.data.voc import VOC
@@ -162,7 +160,7 @@ def test_every_frame_with_an_object_can_be_trained_on(tmp_path):
     source = Davis(write_videos(tmp_path))
     write_list(tmp_path / "ImageSets" / "2016" / "train.txt", ["dog"])
     save_mask(source.mask_path("dog/00003"), np.zeros((64, 80), np.uint8))
-    module = build.data_module(configured("loader.workers=0"), source, protocol())
+    module = build.data_module(configured("loader.workers=0"), source, protocol(), "few_shot")
     assert sorted(module.dataset.ids) == [frame for frame in source.frames("dog") if frame != "dog/00003"]
 
 
@@ -187,19 +185,6 @@ def test_resolutions_never_share_a_hash():
 
 
 EPISODES = ("protocol.min_object=none", "protocol.episodes=6", "protocol.seeds=[0]", "protocol.beside=0")
-
-
-@pytest.fixture(scope="module")
-def segladder(shapes_root):
-    """Runs `segladder WORDS` in this process; returns the exit code."""
-
-    def run(*words: str) -> int:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
-            patch.setattr(sys, "argv", ["segladder", *words])
-            return cli.main()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,16 @@ def source(config: DictConfig) -> Source:
     return made(config.data, "data")
 
 
-def method(config: DictConfig, num_classes: int) -> Method:
-    """The method of `config.method`, with random weights drawn from the seed, in the strategy's memory format."""
+def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
+    """The method of `config.method`, with random weights drawn from the seed, in the strategy's memory format.
+
+    `known` is what a method learns of its classes beforehand: `embeddings` and `seen` of zero-shot methods.
+    """
     pl.seed_everything(config.seed, workers=False, verbose=False)
     settings: Any = OmegaConf.create(OmegaConf.to_container(config.method, resolve=True))
     if "criterion" in settings:
         settings.criterion.pop("labels")  # only `check_choices` reads it
-    built: Method = made(settings, "method", num_classes=num_classes)
+    built: Method = made(settings, "method", num_classes=num_classes, **known)
     if config.strategy.channels_last:
         built.memory_format = torch.channels_last
         built.to(memory_format=torch.channels_last)
@@ -44,13 +47,13 @@ def protocol(config: DictConfig) -> Protocol:
     return made(config.protocol, "protocol")
 
 
-def data_module(config: DictConfig, data: Source, protocol: Protocol) -> DataModule:
-    """What feeds the method of `config.method`, with the training items that the protocol allows."""
+def data_module(config: DictConfig, data: Source, protocol: Protocol, visible: str) -> DataModule:
+    """What feeds a method that sees what the supervision `visible` shows, with the items that the protocol allows."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
     recipe, allowed = settings.pop("episodes"), protocol.training(data)
     episodes = None if allowed is None else {**allowed, **recipe}
     try:
-        return DataModule(data, config.method.supervision, config.seed, episodes=episodes, **settings)
+        return DataModule(data, visible, config.seed, episodes=episodes, **settings)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
 

@@ -22,7 +22,7 @@ SELECTIONS = ("fixed", "held_out", "oracle")
 def check_choices(config: DictConfig) -> None:
     """Raise ConfigError when method, loss, data, protocol and selection do not fit together."""
     supervision, needs = config.method.supervision, config.loss.labels
-    if needs not in VISIBLE[supervision]:
+    if "criterion" in config.method and needs not in VISIBLE[supervision]:
         allowed = " or ".join(sorted(VISIBLE[supervision]))
         raise ConfigError(
             f"the loss needs {needs}, but method={config.method.name} is {supervision} and learns from {allowed}: "

@@ -16,14 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.commands import build
 from segladder.commands.callbacks import RESUME_POINT, WEIGHTS
+from segladder.commands.class_scores import StoredScores
 from segladder.errors import ConfigError, SegLadderError
 from segladder.methods.base import Method
+from segladder.methods.class_maps import Refinement
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 
 CONFIG = "config.yaml"
 FOLDER_VARIABLE = "SEGLADDER_RUN_FOLDER"  # tells the other processes of a distributed run where it lies
-NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger")  # keys that do not make it another experiment
+NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger", "stages")  # keys that do not make it another experiment
 
 
 def is_first_process() -> bool:
@@ -179,4 +181,11 @@ def load(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     method = build.method(config, len(record.data["classes"]))
     if method.trains:
         method.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+    if isinstance(method, Refinement):
+        method.scores = StoredScores(Path(config.parent), trained_method)
     return config, record, method.eval()
+
+
+def trained_method(folder: Path) -> Method:
+    """The method of a run, with its weights, in eval mode; errors as of `load`."""
+    return load(folder)[2]

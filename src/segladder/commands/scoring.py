@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from segladder.data.source import Source
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol, Result
+from segladder.report.curves import CURVE, save_curve
 from segladder.report.loggers import log_image
 from segladder.report.panels import save_panels
 from segladder.report.record import Record
@@ -20,6 +21,7 @@ from segladder.report.study import COUNTS
 
 SHOWN = (
     *("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large"),
+    *("mIoU_oracle", "threshold_oracle", "over_activation", "under_activation"),
     *("fb_iou", "average_precision", "predicted_share", "true_share"),
     *("J", "F", "J_recall", "J_decay", "J_without_last", "F_without_last"),
     *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_right_iou", "swap_wrong_iou"),
@@ -29,12 +31,14 @@ COLUMNS = ("iou", "precision", "recall", "over_activation", "under_activation", 
 
 def fill_scores(record: Record, result: Result, folder: Path) -> None:
     """Copy a result into the record and its per-image counts beside it."""
-    record.metrics, record.per_class = result.metrics, result.per_class
+    record.metrics, record.per_class, record.curve = result.metrics, result.per_class, result.curve or []
     if result.items is not None:
         record.protocol["items"] = result.items
     record.eval_seconds = round(result.seconds, 3)
     record.images_per_second = round(len(result.counts) / result.predict_seconds, 2)
     result.counts.save(folder / COUNTS)
+    if record.curve:
+        save_curve(folder / CURVE, record.curve, record.protocol["name"])
 
 
 def write_panels(

@@ -16,10 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from segladder.commands import build, runs
+from segladder.commands import build, parents, runs
 from segladder.commands.callbacks import RESUME_POINT, WEIGHTS, Interruption, KeepWeights, Progress, ResumePoints
 from segladder.commands.complaints import check_choices
 from segladder.commands.scoring import fill_scores, log_scores, print_scores, write_panels
+from segladder.commands.stages import run_stages
 from segladder.data.annotation_cost import annotation_cost
 from segladder.data.checks import check_training_ready
 from segladder.data.module import DataModule
@@ -50,7 +51,13 @@ class Run:
 
 
 def run(config: DictConfig) -> int:
-    """Train and score one run; returns 0 when finished, 130 when interrupted. Faults raise once they are recorded."""
+    """Train and score one run, or a chain of them; returns 0 when finished, 130 when interrupted.
+
+    Faults raise once they are recorded.
+    """
+    if config.stages:
+        runs.discard_if_empty(runs.fresh_folder())
+        return run_stages(config)
     try:
         check_choices(config)
     except ConfigError:
@@ -85,22 +92,26 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     """Build everything and check the data before the first step."""
     source = build.source(config)
     protocol = build.protocol(config)
-    protocol.check_method(config.method.name, config.method.supervision)
-    check_training_ready(source, config.method.supervision)
-    data = build.data_module(config, source, protocol)
     method = build.method(config, len(source.classes))
+    learns = parents.learns(config, method, source)
+    record.supervision = learns.supervision
+    record.label_access["labels"] = learns.labels
+    protocol.check_method(method.name, learns.supervision)
+    check_training_ready(learns.source, learns.visible)
+    data = build.data_module(config, learns.source, protocol, learns.visible)
     record.data = {
         "name": source.name,
         "classes": list(source.classes),
         "train_ids": len(data.dataset.ids),
-        "train_fingerprint": source.fingerprint(data.dataset.ids),
-        "val_fingerprint": source.fingerprint(source.split(source.val_split)),
+        "train_fingerprint": learns.source.fingerprint(data.dataset.ids),
+        "val_fingerprint": source.fingerprint(source.split(protocol.split)),
     }
     record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
     record.fold, record.shots = protocol.place().values()
-    record.annotation_cost = annotation_cost(config.loss.labels, len(data.dataset.ids))
+    record.annotation_cost = annotation_cost(learns.paid, len(data.dataset.ids))
     record.parameters = parameter_count(method)
     inherit(record, config, protocol)
+    record.parents += learns.parents
     record.error = None
     return Run(config, folder, source, protocol, data, method, record, interruption)
 
@@ -178,7 +189,8 @@ def selection(run: Run) -> Callable[[Method], float] | None:
     if run.config.selection == "fixed":
         return None
     ids = run.data.held_out_ids if run.config.selection == "held_out" else None
-    return lambda method: run.protocol.selection_score(method, run.source, ids, run.config.trainer.score_batch)
+    source = run.source if ids is None else run.data.source  # held-out images have the labels of training
+    return lambda method: run.protocol.selection_score(method, source, ids, run.config.trainer.score_batch)
 
 
 @contextmanager

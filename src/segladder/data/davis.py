@@ -74,7 +74,7 @@ class Davis(Source):
         """JPEGImages/RESOLUTION/ID.jpg."""
         return self.root / "JPEGImages" / self.resolution / f"{image_id}.jpg"
 
-    def mask_path(self, image_id: str) -> Path:
+    def drawn_mask_path(self, image_id: str) -> Path:
         """Annotations/RESOLUTION/ID.png."""
         return self.root / "Annotations" / self.resolution / f"{image_id}.png"
 

@@ -68,7 +68,7 @@ class Folder(Source):
         """images/ID with the suffix it has, or .jpg where there is no such image."""
         return self._images.get(image_id, self.root / "images" / f"{image_id}.jpg")
 
-    def mask_path(self, image_id: str) -> Path:
+    def drawn_mask_path(self, image_id: str) -> Path:
         """masks/ID.png."""
         return self.root / "masks" / f"{image_id}.png"
 

@@ -70,10 +70,10 @@ class Shapes(VOC):
         self.prepare()
         return self.root / "JPEGImages" / f"{image_id}.png"
 
-    def mask_path(self, image_id: str) -> Path:
+    def drawn_mask_path(self, image_id: str) -> Path:
         """SegmentationClass/ID.png."""
         self.prepare()
-        return super().mask_path(image_id)
+        return super().drawn_mask_path(image_id)
 
     def prepare(self) -> None:
         """Render the data set if its folder does not exist; several processes may call this at once."""

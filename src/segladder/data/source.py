@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -19,8 +21,8 @@ IGNORE = 255
 class Source(ABC):
     """A data set on disk: splits of image ids, RGB images, masks of class indices.
 
-    A subclass names its files (`split`, `image_path`, `mask_path`) and the classes its masks hold; this class does the
-    rest: class subsets, checked decoding, tags, fingerprints.
+    A subclass names its files (`split`, `image_path`, `drawn_mask_path`) and the classes its masks hold; this class
+    does the rest: class subsets, checked decoding, tags, fingerprints.
 
     Args:
         name: the data set's public name, the `data.name` of the configuration.
@@ -30,6 +32,7 @@ class Source(ABC):
         train_split: the split that training reads.
         val_split: the split that is scored.
         folds: class names of each fold; those of one fold are novel or unseen in a run, all others are base or seen.
+        masks: a folder of PNGs (ID.png, values of `all_classes`) that replace the masks of the training split, or None.
         cache: `none`, or `memmap` to keep decoded pixels in one file on disk.
         cache_dir: where that file lies; None is the user's cache folder.
 
@@ -46,6 +49,7 @@ class Source(ABC):
         train_split: str = "train",
         val_split: str = "val",
         folds: Sequence[Sequence[str]] = (),
+        masks: str | Path | None = None,
         cache: str = "none",
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -64,6 +68,7 @@ class Source(ABC):
         self.train_split = train_split
         self.val_split = val_split
         self.folds = _checked_folds(folds, all_classes[1:])
+        self.training_masks = None if masks is None else Path(masks)
         self.cache = cache
         self.cache_dir = cache_dir
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
@@ -81,8 +86,24 @@ class Source(ABC):
         """Where the image lies."""
 
     @abstractmethod
+    def drawn_mask_path(self, image_id: str) -> Path:
+        """Where the data set's own mask lies."""
+
     def mask_path(self, image_id: str) -> Path:
-        """Where the mask lies."""
+        """Where the mask lies: in the folder `masks` for training images, if there is one."""
+        if self.training_masks is not None and image_id in self._training_ids:
+            return self.training_masks / f"{image_id}.png"
+        return self.drawn_mask_path(image_id)
+
+    def with_training_masks(self, folder: str | Path) -> Source:
+        """The same data set with the masks of its training split replaced by the PNGs of a folder."""
+        other = copy.copy(self)
+        other.training_masks = Path(folder)
+        return other
+
+    @cached_property
+    def _training_ids(self) -> frozenset[str]:
+        return frozenset(self.split(self.train_split))
 
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 (H, W, 3). Raises DataError naming the file if it cannot be decoded whole."""

@@ -36,7 +36,6 @@ class VOC(Source):
         sbd: folder benchmark_RELEASE of SBD, or None.
         tags: where image-level tags come from, `masks` or `xml` (Annotations/ID.xml).
         difficult: whether objects that the XML marks as difficult count as tags.
-        masks: a folder of PNGs (ID.png, values of `all_classes`) that replace the masks of the training split, or None.
         expected: number of ids per split when the data set is complete; `segladder data action=check` compares.
         common: the arguments of `Source`.
     """
@@ -49,7 +48,6 @@ class VOC(Source):
         sbd: str | Path | None = None,
         tags: str = "masks",
         difficult: bool = False,
-        masks: str | Path | None = None,
         expected: Mapping[str, int] | None = None,
         **common: Any,
     ) -> None:
@@ -60,7 +58,6 @@ class VOC(Source):
         self.sbd = None if sbd is None else Path(sbd)
         self.tag_source = tags
         self.difficult = difficult
-        self.training_masks = None if masks is None else Path(masks)
         self.expected = dict(expected or {})
 
     def split(self, name: str) -> list[str]:
@@ -75,10 +72,8 @@ class VOC(Source):
         """JPEGImages/ID.jpg."""
         return self.root / "JPEGImages" / f"{image_id}.jpg"
 
-    def mask_path(self, image_id: str) -> Path:
-        """Where the mask lies: the first that exists, or SegmentationClass/ID.png where none does."""
-        if self.training_masks is not None and image_id in self._training_ids:
-            return self.training_masks / f"{image_id}.png"
+    def drawn_mask_path(self, image_id: str) -> Path:
+        """The first mask that exists, or SegmentationClass/ID.png where none does."""
         own = self.root / "SegmentationClass" / f"{image_id}.png"
         if own.is_file():
             return own
@@ -118,10 +113,6 @@ class VOC(Source):
     def _sbd_masks(self) -> Path:
         assert self.sbd is not None
         return sbd_root(self.sbd) / "cls"
-
-    @cached_property
-    def _training_ids(self) -> frozenset[str]:
-        return frozenset(self.split(self.train_split))
 
     def _list_path(self, name: str) -> Path:
         folder = self.root / "ImageSets" / "Segmentation"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -30,6 +30,9 @@ class Method(pl.LightningModule):
         mean: input mean per channel, in 0..1.
         std: input standard deviation per channel, in 0..1.
     """
+
+    takes: ClassVar[tuple[str, ...]] = ()  # what it uses of `parent=RUN`: `class_scores`, `masks`, `features`
+    needs_parent: ClassVar[bool] = False
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -66,6 +69,10 @@ class Method(pl.LightningModule):
 
         Few-shot methods also take the supports' pixels (B, K, 3, h, w) and masks (B, K, h, w), and score two classes.
         """
+
+    def inherit(self, parent: Method) -> None:
+        """Take over what `takes` names `features` from the trained method of the parent run."""
+        raise NotImplementedError
 
     def normalize(self, images: Tensor) -> Tensor:
         """Raw pixels (B, 3, H, W) in 0..255 to the backbone's input, float32, in the strategy's memory format."""
@@ -135,6 +142,8 @@ class DenseMethod(Method):
         criterion: logits (B, K, H, W) and masks int64 (B, H, W), 255 ignored, to a scalar.
         common: the arguments of `Method`.
     """
+
+    takes = ("masks",)
 
     def __init__(self, backbone: nn.Module | None, network: nn.Module, criterion: nn.Module, **common: Any) -> None:
         super().__init__(**common)

@@ -99,6 +99,7 @@ class Result:
         seconds: wall time of prediction and scoring.
         predict_seconds: wall time of prediction alone.
         items: digest of the frozen list of items, where the protocol has one.
+        curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
     """
 
     metrics: dict[str, dict[str, float | None]]
@@ -107,3 +108,4 @@ class Result:
     seconds: float = 0.0
     predict_seconds: float = 0.0
     items: str | None = None
+    curve: list[dict[str, float]] | None = None

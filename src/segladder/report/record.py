@@ -35,6 +35,7 @@ class Record:
         data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`.
         metrics: name to `value`, `low`, `high`: the score and its 95 % interval over images (None where not computed).
         per_class: one row per class, see `segladder.metrics.iou.per_class`.
+        curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
         annotation_cost: what the labels cost, in seconds of human work.
         checkpoint: `path` (relative to the run's folder) and `sha256`.
         parents: ids of runs that this one started from.
@@ -61,6 +62,7 @@ class Record:
     shots: int | None = None
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     per_class: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
     annotation_cost: dict[str, Any] | None = None
     parameters: int | None = None
     steps: int | None = None

@@ -1,0 +1,71 @@
+"""Stages: what a run takes from its parent, and so what it learns from and whose labels it has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from segladder.commands import runs
+from segladder.commands.class_scores import StoredScores, content_of
+from segladder.commands.pseudo_masks import pseudo_masks
+from segladder.data.source import Source
+from segladder.errors import ConfigError
+from segladder.methods.base import Method
+from segladder.methods.class_maps import Refinement
+from segladder.report import record as records
+
+PAID = {"full": "masks", "image_level": "tags", "few_shot": "masks", "zero_shot": "masks"}
+
+
+class Learns(NamedTuple):
+    """What a run learns from.
+
+    Attributes:
+        source: the data set with the masks that training reads.
+        visible: the supervision by which the data layer hands out labels.
+        supervision: of the run as a whole, the parent's included.
+        labels: what its labels are, in words.
+        paid: what people had to draw or tick, `masks` or `tags`.
+        parents: ids of the runs it builds on.
+    """
+
+    source: Source
+    visible: str
+    supervision: str
+    labels: str
+    paid: str
+    parents: list[str]
+
+
+def learns(config: DictConfig, method: Method, source: Source) -> Learns:
+    """What a run learns from; gives the method what it takes from `config.parent`.
+
+    Raises:
+        ConfigError: a parent that is missing, unfinished, of other classes, or of no use to the method.
+    """
+    own = PAID[method.supervision]
+    if config.parent is None:
+        if method.needs_parent:
+            raise ConfigError(f"method={method.name} builds on another run: give parent=RUN")
+        return Learns(source, method.supervision, method.supervision, own, own, [])
+    folder = Path(config.parent)
+    content_of(folder)  # raises unless it is a finished run
+    record = records.read(folder)
+    if not method.takes:
+        raise ConfigError(f"parent={folder}: method={method.name} takes nothing from another run; leave it out")
+    if tuple(record.data["classes"]) != source.classes:
+        theirs, ours = ", ".join(record.data["classes"][1:]), ", ".join(source.classes[1:])
+        raise ConfigError(f"parent={folder}: it knows the classes {theirs}, but data.classes gives {ours}")
+    if "features" in method.takes:
+        method.inherit(runs.trained_method(folder))
+    if isinstance(method, Refinement):
+        method.scores = StoredScores(folder, runs.trained_method)
+    visible, labels = method.supervision, own
+    if "masks" in method.takes and method.trains:
+        source = source.with_training_masks(
+            pseudo_masks(folder, source, config.pseudo_masks, config.trainer.progress and runs.is_first_process())
+        )
+        visible, labels = "full", "pseudo-masks"
+    return Learns(source, visible, record.supervision, labels, PAID[record.supervision], [record.id])

@@ -1,0 +1,149 @@
+"""Pseudo-masks: what a parent run makes of the training images, as palette PNGs with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import Progress
+
+from segladder.commands import runs
+from segladder.commands.class_scores import StoredScores
+from segladder.data.palette import stored_png
+from segladder.data.source import IGNORE, Source
+from segladder.errors import ConfigError, DataError
+from segladder.ops.crf import dense_crf_labels
+from segladder.protocols.inference import resized, same_size_chunks, to_pixels
+from segladder.report import record as records
+
+FOLDER = "pseudo_masks"
+MANIFEST = "manifest.json"
+BATCH = 8
+
+
+def pseudo_masks(parent: Path, source: Source, settings: DictConfig, progress: bool) -> Path:
+    """The folder of the parent's pseudo-masks for the training split of a source; makes those not there yet.
+
+    Args:
+        parent: the run's folder.
+        source: the data set; its images and tags are read, no mask.
+        settings: `pseudo_masks` of the configuration.
+        progress: show a progress bar.
+
+    Returns:
+        PARENT/pseudo_masks/KEY with ID.png (values of the data set's own class list) and manifest.json.
+
+    Raises:
+        ConfigError: the parent gives no class scores, or settings that do not fit.
+    """
+    scores = StoredScores(parent, runs.trained_method)
+    wanted: Any = OmegaConf.to_container(settings, resolve=True)
+    check_settings(wanted)
+    ids = source.split(source.train_split)
+    views = views_of(parent)
+    key = {
+        "content": scores.content,
+        "settings": wanted,
+        "views": views,
+        "data": source.name,
+        "classes": source.classes,
+    }
+    folder = parent / FOLDER / records.hash_of(key)
+    if (folder / MANIFEST).exists():
+        require_images(folder, ids)
+        return folder
+    missing = [i for i in ids if not (folder / f"{i}.png").exists()]
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
+        for chunk in same_size_chunks(source, missing, BATCH):
+            for image_id, labels in zip(chunk, labelled(scores, source, chunk, wanted, views), strict=True):
+                write_mask(folder / f"{image_id}.png", labels, source)
+            bar.advance(task, len(chunk))
+    write_manifest(folder, ids, {**key, "parent": records.read(parent).id})
+    return folder
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raise ConfigError for settings that make no pseudo-masks."""
+    if settings["background"] not in ("constant", "power"):
+        raise ConfigError(f"pseudo_masks.background={settings['background']}: expected constant or power")
+
+
+def views_of(parent: Path) -> dict[str, Any]:
+    """The scales and flip that the parent was scored with, so that its pseudo-masks are what was scored."""
+    fields = records.read(parent).protocol["fields"]
+    return {"scales": list(fields.get("scales", [1.0])), "flip": bool(fields.get("flip", False))}
+
+
+def labelled(
+    scores: StoredScores, source: Source, ids: Sequence[str], settings: dict[str, Any], views: dict[str, Any]
+) -> list[np.ndarray]:
+    """Class indices uint8 (H, W), 255 where not confident, of some images of one size."""
+    images = [source.image(image_id) for image_id in ids]
+    tags = torch.from_numpy(np.stack([source.tags(image_id) for image_id in ids]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    given = scores(ids, to_pixels(images, None, device), tags.to(device), views["scales"], views["flip"])
+    whole = resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
+    return [labels_of(each, image, len(source.classes), settings) for each, image in zip(whole, images, strict=True)]
+
+
+def labels_of(scores: np.ndarray, image: np.ndarray, num_classes: int, settings: dict[str, Any]) -> np.ndarray:
+    """Class indices uint8 (H, W) of scores (C or K, H, W): those sure of their class, those sure of background, 255.
+
+    A pixel has a class where that class beats the background at `foreground_at`; it is background where no class
+    beats the background at `background_at`. Scores with a background of their own need no such rule.
+    """
+    if len(scores) == num_classes:
+        return scores.argmax(0).astype(np.uint8)
+    best, height = scores.argmax(0).astype(np.uint8) + 1, scores.max(0)
+    sure = []
+    for value in (settings["foreground_at"], settings["background_at"]):
+        background = value if settings["background"] == "constant" else (1 - np.clip(height, 0, 1)) ** value
+        labels = np.where(height > background, best, 0).astype(np.uint8)
+        sure.append(fitted(image, labels) if settings["crf"] else labels)
+    objects, background_free = sure
+    return np.where(objects > 0, objects, np.where(background_free == 0, 0, IGNORE)).astype(np.uint8)
+
+
+def fitted(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Class indices uint8 (H, W) after a dense CRF over the classes that are present."""
+    present, places = np.unique(labels, return_inverse=True)
+    if len(present) == 1:
+        return labels
+    probabilities = dense_crf_labels(
+        torch.from_numpy(image), torch.from_numpy(places.reshape(labels.shape)), len(present)
+    )
+    return present[probabilities.argmax(0).numpy()]
+
+
+def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:
+    """Write class indices as the data set's own values, atomically."""
+    values = np.full(256, IGNORE, np.uint8)
+    values[: len(source.classes)] = [source.all_classes.index(name) for name in source.classes]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(stored_png(values[labels]))
+    os.replace(partial, path)
+
+
+def write_manifest(folder: Path, ids: Sequence[str], made_by: dict[str, Any]) -> None:
+    """Write what made the masks and the sha256 of each, atomically; its presence says that the folder is complete."""
+    digests = {i: hashlib.sha256((folder / f"{i}.png").read_bytes()).hexdigest() for i in ids}
+    partial = folder / f".{MANIFEST}.{os.getpid()}"
+    partial.write_text(json.dumps({**made_by, "images": digests}, indent=1) + "\n")
+    os.replace(partial, folder / MANIFEST)
+
+
+def require_images(folder: Path, ids: Sequence[str]) -> None:
+    """Raise DataError naming the ids that a folder of pseudo-masks lacks."""
+    known = json.loads((folder / MANIFEST).read_text())["images"]
+    if missing := [i for i in ids if i not in known or not (folder / f"{i}.png").exists()]:
+        some = ", ".join(missing[:3]) + (f" ... ({len(missing)} in all)" if len(missing) > 3 else "")
+        raise DataError(f"{folder}: no pseudo-masks of {some}; remove the folder to make them again")

@@ -1,0 +1,87 @@
+"""A chain of runs, `stages` of an experiment: each a run of its own that builds on an earlier one.
+
+A stage's folder is named by a hash of all that goes into it: its configuration, the content of its parent and the data.
+So a chain that is started again skips what has not changed, goes on with what was interrupted, and never overwrites.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.initialize import initialize_config_module
+from omegaconf import DictConfig
+
+from segladder.commands import build, runs
+from segladder.commands.children import run_child
+from segladder.commands.class_scores import content_of
+from segladder.errors import ConfigError, SegLadderError
+from segladder.report import record as records
+
+NAMES_A_STAGE = ("parent", "backbone.weights")  # keys whose value may be the name of an earlier stage
+
+
+def run_stages(config: DictConfig) -> int:
+    """Run the stages of a configuration one after the other; returns the first exit code that is not 0.
+
+    Raises:
+        ConfigError: a stage that does not compose or names a stage that is not before it.
+    """
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("stages", "hydra."))]
+    folders: dict[str, Path] = {}
+    for number, (name, own) in enumerate(config.stages.items(), start=1):
+        overrides = [*given, *(with_folder(str(o), name, folders) for o in own), "stages=null"]
+        folders[name] = folder = stage_folder(str(name), overrides)
+        print(f"stage {number} of {len(config.stages)}, {name}: {folder}", end="", flush=True)
+        if is_finished(folder):
+            print(" is there already", flush=True)
+            continue
+        print(flush=True)
+        if code := run_child(["train", *overrides, f"hydra.run.dir={folder}"]):
+            return code
+    print(f"compare the stages: segladder leaderboard runs={config.runs}")
+    return 0
+
+
+def with_folder(override: str, stage: str, folders: dict[str, Path]) -> str:
+    """An override of a stage with the folder of the earlier stage that it names."""
+    key, _, value = override.partition("=")
+    if key not in NAMES_A_STAGE or Path(value).exists():
+        return override
+    if value not in folders:
+        before = ", ".join(folders) or "none"
+        raise ConfigError(f"stages.{stage}: {override} names no stage before it ({before}) and no folder")
+    return f"{key}={folders[value]}"
+
+
+def stage_folder(name: str, overrides: list[str]) -> Path:
+    """Where a stage's run lies: RUNS/NAME-seedSEED-HASH, the hash over all that goes into the stage."""
+    config = composed(overrides)
+    source = build.source(config)
+    learnt = {key: value for key, value in runs.plain(config).items() if key not in runs.NOT_WHAT_IS_LEARNT}
+    inputs = {
+        **learnt,
+        "parent": None if config.parent is None else content_of(Path(config.parent)),
+        "data": [
+            learnt["data"],
+            *(source.fingerprint(source.split(s)) for s in (source.train_split, source.val_split)),
+        ],
+    }
+    return Path(config.runs) / f"{name}-seed{config.seed}-{records.hash_of(inputs)}"
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration of `segladder train` with these overrides."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        return compose("train", overrides)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a finished run."""
+    with suppress(SegLadderError):
+        return records.read(folder).status == "finished"
+    return False

@@ -1,0 +1,149 @@
+"""What methods that learn from image-level tags share: class scores of an image, of which seeds are made.
+
+`ClassMapMethod` (CAM and its kin) computes them from the image; `Refinement` (random walks, CRFs) improves those of a
+parent run. Both are scored by `protocol=cam_seeds`, and both can be the parent of a further stage.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from segladder.errors import ConfigError
+from segladder.methods.base import Method
+from segladder.ops.cam import normalize_cam
+
+Scores = Callable[[Sequence[str], Tensor, Tensor | None, Sequence[float], bool], Tensor]
+SCORE_STRIDE = 4  # class scores are kept at a quarter of the image's size, as the official codes keep them
+
+
+class TagMethod(Method):
+    """A method that gives class scores to the pixels of an image whose tags may be known.
+
+    Args:
+        background_score: what `predict` takes for the background's score where the scores have none.
+        common: the arguments of `Method`.
+    """
+
+    scores_background: ClassVar[bool] = False  # whether `class_scores` begin with the background
+
+    def __init__(self, background_score: float, **common: Any) -> None:
+        super().__init__(**common)
+        self.background_score = background_score
+
+    @abstractmethod
+    def class_scores(
+        self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
+    ) -> Tensor:
+        """Scores in 0..1 of each class at each pixel, 0 for classes that the tags leave out.
+
+        Args:
+            ids: names of the images; empty for images of no data set.
+            images: raw pixels uint8 (B, 3, H, W) of one size.
+            tags: which foreground classes each image holds, (B, C) of 0 and 1; None takes the network's own answer.
+            scales: factors on the image's size whose maps are summed.
+            flip: add the maps of the mirrored image.
+
+        Returns:
+            float32 (B, C, h, w), or (B, K, h, w) with the background first where `scores_background`; h and w as the
+            method likes.
+        """
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Scores (B, K, H, W) without tags, at one scale."""
+        scores = self.class_scores((), images, None, (1.0,), False)
+        scores = interpolate(scores, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        if self.scores_background:
+            return scores
+        background = torch.full_like(scores[:, :1], self.background_score)
+        return torch.cat([background, scores], 1)
+
+
+class ClassMapMethod(TagMethod):
+    """A classification network whose class maps, averaged over the image, are the logits of the tags.
+
+    Args:
+        backbone: the feature extractor.
+        background_score: see `TagMethod`.
+        common: the arguments of `Method` but mean and std, which are the backbone's.
+    """
+
+    def __init__(self, backbone: nn.Module, background_score: float, **common: Any) -> None:
+        super().__init__(background_score, mean=backbone.mean, std=backbone.std, **common)
+        self.backbone = backbone
+
+    @abstractmethod
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Raw, signed class maps (B, C, h, w) of the foreground classes for normalised images (B, 3, H, W)."""
+
+    def score_maps(self, images: Tensor) -> Tensor:
+        """The maps (B, C, h, w) that `class_scores` sums: the class maps, where a method has no refined ones."""
+        return self.class_maps(images)
+
+    def tag_logits(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of the tags for normalised images."""
+        return self.class_maps(images).float().mean((2, 3))
+
+    def class_scores(
+        self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
+    ) -> Tensor:
+        """Positive parts of the maps, summed over views on a grid of stride 4, divided by each class' maximum."""
+        if tags is None:
+            tags = (self.tag_logits(self.normalize(images)) > 0).float()
+        height, width = images.shape[-2:]
+        grid = -(-height // SCORE_STRIDE), -(-width // SCORE_STRIDE)
+        total = images.new_zeros((), dtype=torch.float32)
+        for scale in scales:
+            size = max(1, round(height * scale)), max(1, round(width * scale))
+            total = total + self._view(images, size, grid, flip)
+        return normalize_cam(total * tags[:, :, None, None])
+
+    def _view(self, images: Tensor, size: tuple[int, int], grid: tuple[int, int], flip: bool) -> Tensor:
+        """Positive class maps (B, C, *grid) of the images at one size, the mirrored pair in the same pass."""
+        pixels = images.float()
+        if size != tuple(images.shape[-2:]):
+            pixels = interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+        if flip:
+            pixels = torch.cat([pixels, pixels.flip(-1)])
+        maps = self.score_maps(self.normalize(pixels)).float().relu()
+        if flip:
+            upright, mirrored = maps.chunk(2)
+            maps = upright + mirrored.flip(-1)
+        return interpolate(maps, size=grid, mode="bilinear", align_corners=False)
+
+
+class Refinement(TagMethod):
+    """Class scores of a parent run, improved image by image.
+
+    `scores` is set by whoever knows the parent (`segladder train parent=RUN`): it gives the parent's class scores.
+    A refinement that trains learns from the parent's pseudo-masks: its batches hold `mask` (B, H, W), with 255 where
+    the parent is not confident, and never a mask that a person drew.
+    """
+
+    takes = ("class_scores", "masks")
+    needs_parent = True
+
+    scores: Scores | None = None
+
+    @abstractmethod
+    def refine(self, images: Tensor, scores: Tensor, tags: Tensor) -> Tensor:
+        """Better scores for images (B, 3, H, W) uint8 and scores (B, C, h, w) of which those of absent classes are 0.
+
+        `tags` (B, C) say which classes are present. The result is as in `class_scores`.
+        """
+
+    def class_scores(
+        self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
+    ) -> Tensor:
+        """The parent's scores, refined."""
+        if self.scores is None:
+            raise ConfigError(f"method={self.name} refines the class scores of another run: give parent=RUN")
+        scores = self.scores(ids, images, tags, scales, flip)
+        if tags is None:
+            tags = (scores.amax((2, 3)) > 0).float()
+        return self.refine(images, scores, tags)

@@ -1,0 +1,141 @@
+"""CAM seeds: how well class scores made from tags cover the objects of the training images.
+
+Scores are enlarged to the mask's size; a pixel is its best class where that class' score exceeds a threshold. One pass
+gives every threshold: the `threshold` fixed beforehand ranks, the best of all (`_oracle`: chosen on the masks that
+score it) stands beside it. Scores that have a background of their own (random walks, CRFs) have no threshold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from segladder.data.source import Source
+from segladder.methods.base import Method
+from segladder.methods.class_maps import ClassMapMethod, TagMethod
+from segladder.metrics.counts import ImageCounts
+from segladder.metrics.iou import summary
+from segladder.metrics.threshold_sweep import ThresholdSweep
+from segladder.protocols.base import Picture, Result
+from segladder.protocols.classification import classification_score
+from segladder.protocols.inference import gathered, loaded, resized, same_size_chunks, shard, to_pixels
+from segladder.protocols.semantic import SemanticProtocol
+
+
+@dataclass(frozen=True)
+class CamSeedsProtocol(SemanticProtocol):
+    """Class scores of a split's images against their masks.
+
+    Args:
+        label_conditioned: whether the image's tags are known, so that only their classes are scored.
+        thresholds: ascending, tried in one pass.
+        threshold: the one that counts, fixed beforehand; one of `thresholds`.
+    """
+
+    supervisions: ClassVar[tuple[str, ...]] = ("image_level",)
+
+    label_conditioned: bool
+    thresholds: tuple[float, ...]
+    threshold: float
+
+    def score(
+        self,
+        method: Method,
+        source: Source,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> Result:
+        """Score a method's class scores; arguments and errors as of `SemanticProtocol.score`."""
+        assert isinstance(method, TagMethod)
+        self.check(source)
+        started = time.perf_counter()
+        rank, world = shard()
+        chunks = same_size_chunks(source, source.split(self.split) if ids is None else ids, batch_size)[rank::world]
+        counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
+        sweep = ThresholdSweep(len(source.classes), self.thresholds)
+        predict_seconds = 0.0
+        training = method.training
+        method.eval()
+        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
+            task = bar.add_task(f"{self.name} {self.split}", total=sum(map(len, chunks)))
+            for chunk, images, masks in loaded(source, chunks):
+                before = time.perf_counter()
+                scores = self.scores(method, source, chunk, images, masks[0].shape)
+                predict_seconds += time.perf_counter() - before
+                for image_id, each, mask in zip(chunk, scores, masks, strict=True):
+                    self.count(counts, boundary, image_id, self.labels(each, method), mask)
+                    if not method.scores_background:
+                        sweep.add(each, mask)
+                bar.advance(task, len(chunk))
+        method.train(training)
+        parts = gathered((counts, boundary, sweep.counts))
+        whole = ImageCounts.merged(part for part, _, _ in parts)
+        whole = whole.select(sorted(whole.ids))
+        result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source.classes)
+        sweep.counts = np.sum([part for _, _, part in parts], axis=0)
+        self.add_sweep(result, None if method.scores_background else sweep)
+        result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
+        return result
+
+    def scores(
+        self, method: TagMethod, source: Source, ids: Sequence[str], images: Sequence[np.ndarray], size: Any
+    ) -> np.ndarray:
+        """Class scores float32 (B, C or K, H, W) at label size, for images of one size."""
+        pixels = to_pixels(images, self.input_size, method.device)
+        tags = self.tags(source, ids)
+        scores = method.class_scores(
+            ids, pixels, None if tags is None else tags.to(pixels.device), self.scales, self.flip
+        )
+        return resized(scores, (size[0], size[1])).cpu().numpy()
+
+    def tags(self, source: Source, ids: Iterable[str]) -> torch.Tensor | None:
+        """The images' tags (B, C), or None where the protocol does not know them."""
+        return torch.from_numpy(np.stack([source.tags(i) for i in ids])) if self.label_conditioned else None
+
+    def labels(self, scores: np.ndarray, method: TagMethod) -> np.ndarray:
+        """Class indices uint8 (H, W) of one image's scores (C or K, H, W)."""
+        best = scores.argmax(0).astype(np.uint8)
+        return best if method.scores_background else np.where(scores.max(0) > self.threshold, best + 1, 0)
+
+    def add_sweep(self, result: Result, sweep: ThresholdSweep | None) -> None:
+        """Put the scores of every threshold into a result; without a sweep the best threshold is the only one."""
+        oracle = {name: result.metrics[name]["value"] for name in ("mIoU", "over_activation", "under_activation")}
+        if sweep is not None:
+            matrices = torch.from_numpy(sweep.confusions())
+            rows = [{"threshold": t, **summary(m, self.absent)} for t, m in zip(self.thresholds, matrices, strict=True)]
+            best = max(rows, key=lambda row: row["mIoU"])
+            oracle = {name: best[name] for name in (*oracle, "threshold")}
+            result.curve = rows
+        for name, value in oracle.items():
+            result.metrics[f"{name}_oracle"] = {"value": value, "low": None, "high": None}
+
+    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
+        """How well the tags of held-out images are told, which needs no mask; the seeds' mean IoU for an oracle."""
+        if ids is None or not isinstance(method, ClassMapMethod):
+            return super().selection_score(method, source, ids, batch_size)
+        return classification_score(method, source, ids, batch_size)
+
+    def shown(self, method: Method, source: Source, item: str) -> Picture:
+        """An image with its truth, its seeds and the score of its best class."""
+        assert isinstance(method, TagMethod)
+        image, truth = source.pair(item)
+        with torch.inference_mode():
+            scores = self.scores(method.eval(), source, [item], [image], truth.shape)[0]
+        heat = scores[1:].max(0) if method.scores_background else scores.max(0)
+        return Picture(image, truth, self.labels(scores, method), {"class scores": heat_map(image, heat)})
+
+
+def heat_map(image: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Scores in 0..1 (H, W) as colours over a faint image, RGB uint8 (H, W, 3)."""
+    import matplotlib as mpl  # half a second, only for pictures
+
+    colours = mpl.colormaps["inferno"](np.clip(scores, 0, 1))[..., :3]  # (H, W, 3)
+    gray = image.mean(-1, keepdims=True) / 255
+    return (255 * (0.75 * colours + 0.25 * gray)).astype(np.uint8)

@@ -1,0 +1,35 @@
+"""How well a network tells which classes an image holds: what image-level runs may be chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from segladder.data.source import Source
+from segladder.methods.class_maps import ClassMapMethod
+from segladder.protocols.inference import same_size_chunks, to_pixels
+
+
+def classification_score(method: ClassMapMethod, source: Source, ids: Sequence[str], batch_size: int) -> float:
+    """Mean over classes of the average precision of the tags of some images; reads images and tags only."""
+    logits, tags = [], []
+    training = method.training
+    method.eval()
+    with torch.inference_mode():
+        for chunk in same_size_chunks(source, ids, batch_size):
+            pixels = to_pixels([source.image(i) for i in chunk], None, method.device)
+            logits.append(method.tag_logits(method.normalize(pixels)).cpu().numpy())
+            tags += [source.tags(i) for i in chunk]
+    method.train(training)
+    return float(np.nanmean(ranked_precision(np.concatenate(logits), np.stack(tags))))
+
+
+def ranked_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Average precision per class (C,) of scores (N, C) for truth (N, C) of 0 and 1; nan for classes never true."""
+    order = np.argsort(-scores, axis=0, kind="stable")
+    hits = np.take_along_axis(truth, order, 0)
+    precision = hits.cumsum(0) / np.arange(1, len(hits) + 1)[:, None]
+    found = hits.sum(0)
+    return np.divide((precision * hits).sum(0), found, out=np.full(truth.shape[1], np.nan), where=found > 0)

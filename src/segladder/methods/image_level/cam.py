@@ -1,0 +1,135 @@
+"""CAM: the class maps of a network that classifies images, as evidence of where each class is.
+
+Zhou, Khosla, Lapedriza, Oliva, Torralba: Learning Deep Features for Discriminative Localization, CVPR 2016,
+https://arxiv.org/abs/1512.04150. The form is that of the weak segmentation codes jiwoon-ahn/irn (MIT) and
+shjo-april/PuzzleCAM (no licence), written anew: a 1x1 convolution without bias on the last features, whose maps
+averaged over the image are the tags' logits. Published as a baseline, ResNet-50 at output stride 16, mIoU of seeds on
+VOC 2012 train: 48.3 (as quoted beside IRNet), 47.8 (as quoted beside Puzzle-CAM; its users got 44.1).
+
+Any backbone serves; of a vision transformer the last map of tokens. What the official codes do besides the papers is
+behind switches, off by default and all on with `preset: official`. Not reproduced: checkpoints chosen by masks of the
+training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import multilabel_soft_margin_loss
+
+from segladder.errors import ConfigError
+from segladder.methods.base import Batch
+from segladder.methods.class_maps import ClassMapMethod
+from segladder.nets.backbone import FeatureExtractor
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """What the official codes of AffinityNet, IRNet, Puzzle-CAM and SEAM do besides the papers.
+
+    Args:
+        decay_is_momentum: weight decay is also passed in the place of SGD's momentum, which so becomes 1e-4.
+        layer_rates: new layers learn at 10 times the rate, biases at twice that of their weights and without decay;
+            norms' weights learn and decay as other weights do.
+    """
+
+    decay_is_momentum: bool = False
+    layer_rates: bool = False
+
+
+OFFICIAL = Quirks(*[True] * len(fields(Quirks)))
+
+
+class CAM(ClassMapMethod):
+    """Class activation maps of any backbone.
+
+    Args:
+        backbone: the feature extractor.
+        num_classes: K, background included; there are K - 1 maps.
+        background_score: the background's score in `predict`.
+        output_stride: what the backbone's last level must have; None takes any.
+        preset: `default`, or `official`: all quirks.
+        quirks: switches of `Quirks`.
+        common: the arguments of `Method`.
+
+    Raises:
+        ConfigError: a backbone of another stride, an unknown preset or quirk, a quirk that needs another optimiser.
+    """
+
+    backbone: FeatureExtractor
+
+    def __init__(
+        self,
+        backbone: FeatureExtractor,
+        num_classes: int,
+        background_score: float,
+        output_stride: int | None = None,
+        preset: str = "default",
+        quirks: Mapping[str, bool] | None = None,
+        **common: Any,
+    ) -> None:
+        chosen = _quirks(preset, quirks or {})
+        if chosen.decay_is_momentum:
+            common["optimizer"] = _decay_as_momentum(common["optimizer"])
+        super().__init__(backbone, background_score, **common)
+        _check_stride(backbone, output_stride)
+        self.quirks = chosen
+        self.classifier = nn.Conv2d(backbone.channels[-1], num_classes - 1, 1, bias=False)
+        nn.init.kaiming_normal_(self.classifier.weight)
+
+    def class_maps(self, images: Tensor) -> Tensor:
+        """Raw class maps (B, C, h, w) at the backbone's last stride."""
+        return self.classifier(self.backbone(images)[-1])
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Soft margin between the averaged maps and the tags."""
+        return {"loss": classification_loss(self.class_maps(batch["image"]), batch["tags"])}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups by learning rate and decay; with the quirk `layer_rates` those of the official codes."""
+        if not self.quirks.layer_rates:
+            return super().parameter_groups()
+        pretrained = {id(p) for p in self.backbone.parameters()}
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_bias = name.endswith("bias")
+                factor = (1.0 if id(parameter) in pretrained else 10.0) * (2.0 if is_bias else 1.0)
+                groups.setdefault((factor, is_bias), []).append(parameter)
+        rate, decay = self.optimizer_settings["lr"], self.optimizer_settings["weight_decay"]
+        return [
+            {"params": parameters, "lr": rate * factor, "weight_decay": 0.0 if is_bias else decay}
+            for (factor, is_bias), parameters in groups.items()
+        ]
+
+
+def classification_loss(maps: Tensor, tags: Tensor) -> Tensor:
+    """Multi-label soft margin, a mean over images and classes, between averaged maps (B, C, h, w) and tags (B, C)."""
+    return multilabel_soft_margin_loss(maps.float().mean((2, 3)), tags)
+
+
+def _check_stride(backbone: FeatureExtractor, output_stride: int | None) -> None:
+    if output_stride not in (None, backbone.strides[-1]):
+        raise ConfigError(
+            f"method.output_stride={output_stride}: expected the backbone's, which is {backbone.strides[-1]}, or null"
+        )
+
+
+def _decay_as_momentum(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    if optimizer["name"] != "sgd":
+        raise ConfigError(
+            f"method.optimizer.name={optimizer['name']}: the quirk decay_is_momentum (preset=official) expects sgd"
+        )
+    return {**optimizer, "momentum": optimizer["weight_decay"]}
+
+
+def _quirks(preset: str, switches: Mapping[str, bool]) -> Quirks:
+    known = [field.name for field in fields(Quirks)]
+    if preset not in ("default", "official"):
+        raise ConfigError(f"method.preset={preset}: expected default or official")
+    if unknown := [name for name in switches if name not in known]:
+        raise ConfigError(f"method.quirks: no such switch {', '.join(unknown)}; expected {', '.join(known)}")
+    return OFFICIAL if preset == "official" else Quirks(**switches)

@@ -1,4 +1,4 @@
-"""Random walks over a parent's class scores, against dense float64 forms and on known pictures."""
+"""Random walks and CRFs over a parent's class scores, against dense float64 forms and on known pictures."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from segladder.errors import ConfigError
 from segladder.methods.class_maps import Refinement
 from segladder.methods.image_level.affinity_net import AffinityNet
+from segladder.methods.image_level.dense_crf import DenseCRF
 from segladder.methods.image_level.irn import IRN
 from segladder.nets.tiny import TinyBackbone
 from segladder.ops.affinity import affinity_from_features
@@ -285,6 +286,51 @@ def test_irn_learns_to_fill_the_object_up_to_its_border():
     assert refined[:, :, 6:].min() > 0.9 and refined[:, :, :4].max() < 0.4
 
 
+def crf(**changes: Any) -> DenseCRF:
+    appearance = {"bilateral_sxy": 20, "bilateral_srgb": 13, "bilateral_compat": 10}
+    smoothness = {"gaussian_sxy": 1, "gaussian_compat": 3}
+    background = {"background_score": 0.35, "background_power": None}
+    settings = {"iterations": 10, "backend": "exact", **appearance, **smoothness, **background, **changes}
+    return DenseCRF(num_classes=CLASSES, name="dense_crf", **{**COMMON, "trains": False}, **settings)
+
+
+@pytest.mark.parametrize("backend", ["exact", "torch"])
+def test_crf_snaps_to_the_edge_of_a_colour(backend):
+    images, mask = halves()
+    rough = 0.6 * F.avg_pool2d(F.pad(mask[:, None].float(), (0, 8), value=1)[..., 8:], 4)  # starts 8 pixels too early
+    scores = F.pad(rough, (0, 0, 0, 0, 0, CLASSES - 2))
+    answer = crf(backend=backend).refine(images, scores, TAGS).argmax(1)
+    before = crf(backend=backend, iterations=0).refine(images, scores, TAGS).argmax(1)
+    assert (before == mask).float().mean() < 0.85
+    assert (answer == mask).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("power", [None, 4])
+def test_crf_starts_from_scores_over_their_sum(power):
+    """No iteration gives back the probabilities; the second class is absent."""
+    images, scores = pixels(12, 16), class_scores(12, 16)
+    background = torch.full((2, 1, 12, 16), 0.35) if power is None else (1 - scores.amax(1, keepdim=True)) ** power
+    evidence = torch.cat([background, scores], 1)
+    found = crf(iterations=0, background_power=power).refine(images, scores, TAGS)
+    torch.testing.assert_close(found, evidence / evidence.sum(1, keepdim=True), atol=1e-4, rtol=0)
+    assert not found[:, 2].any()
+
+
+def test_crf_takes_the_background_its_parent_scores_with_or_without_tags():
+    images, scores = pixels(12, 16), class_scores(12, 16)
+    known = torch.cat([torch.full_like(scores[:, :1], 0.35), scores], 1)
+    expected = crf().refine(images, scores, TAGS)
+    assert torch.equal(crf(background_score=0.9).refine(images, known, TAGS), expected)
+    method = crf()
+    method.scores = lambda *asked: known
+    torch.testing.assert_close(method.predict(images), expected)
+
+
+def test_crf_without_a_class_is_background():
+    refined = crf().refine(pixels(12, 16), torch.zeros(2, CLASSES - 1, 3, 4), torch.zeros(2, CLASSES - 1))
+    assert (refined[:, 0] == 1).all() and not refined[:, 1:].any()
+
+
 def test_settings_that_do_not_fit_are_named():
     with pytest.raises(ConfigError, match=r"method\.maximum=pixel: expected image or class"):
         irn(maximum="pixel")
@@ -292,3 +338,7 @@ def test_settings_that_do_not_fit_are_named():
         affinity_net(channels=[1, 2, 3, 4, 5])
     with pytest.raises(ConfigError, match=r"method\.output_stride=8: expected the backbone's, which is 16"):
         affinity_net(output_stride=8)
+    with pytest.raises(ConfigError, match="backend=fast: expected auto"):
+        crf(backend="fast")
+    with pytest.raises(ConfigError, match=r"method\.trains=true: method=dense_crf has nothing to learn"):
+        crf().loss({})

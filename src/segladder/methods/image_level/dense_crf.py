@@ -1,0 +1,107 @@
+"""Dense CRF: class scores fitted to the image's colours, the last step before pseudo-masks.
+
+Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011,
+https://arxiv.org/abs/1210.5644. The form is that of jiwoon-ahn/psa and irn (MIT) and of Puzzle-CAM: the scores of
+background and present classes, divided by their sum, are the pixel's probabilities. No published number of its own.
+
+Differences: scores, not labels of certainty .7 as in the last step of Puzzle-CAM. Standard deviations are in pixels:
+published ones suit images of about 500 pixels, smaller images need smaller ones.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segladder.errors import ConfigError
+from segladder.methods.base import Batch
+from segladder.methods.class_maps import Refinement
+from segladder.ops.cam import background_power
+from segladder.ops.crf import backend_name, dense_crf
+from segladder.ops.upsampling import bilinear
+
+
+class DenseCRF(Refinement):
+    """Mean field at the image's full size over the background and the classes that are present.
+
+    Args:
+        num_classes: K, background included.
+        background_score: the background's score at every pixel, where the parent gives none.
+        background_power: (1 - the best class' score)^power as the background's score instead; None: the constant.
+        iterations: of mean field.
+        gaussian_sxy: standard deviation of place in the smoothness kernel, in pixels.
+        gaussian_compat: its weight.
+        bilateral_sxy: standard deviation of place in the appearance kernel, in pixels.
+        bilateral_srgb: its standard deviation of colour, in 0..255.
+        bilateral_compat: its weight.
+        backend: of `ops.crf.dense_crf`.
+        common: the arguments of `Method`.
+
+    Attributes:
+        backend: the one that runs, where `auto` was asked for.
+
+    Raises:
+        ConfigError: an unknown backend, or one that is not installed.
+    """
+
+    takes = ("class_scores",)
+    scores_background = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        background_score: float,
+        background_power: float | None,
+        iterations: int,
+        gaussian_sxy: float,
+        gaussian_compat: float,
+        bilateral_sxy: float,
+        bilateral_srgb: float,
+        bilateral_compat: float,
+        backend: str,
+        **common: Any,
+    ) -> None:
+        super().__init__(background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)
+        self.num_classes = num_classes
+        self.background_power = background_power
+        self.backend = backend_name(backend)
+        self.crf = partial(
+            dense_crf,
+            iterations=iterations,
+            gaussian_sxy=gaussian_sxy,
+            gaussian_compat=gaussian_compat,
+            bilateral_sxy=bilateral_sxy,
+            bilateral_srgb=bilateral_srgb,
+            bilateral_compat=bilateral_compat,
+            backend=self.backend,
+        )
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Raise ConfigError: nothing learns."""
+        raise ConfigError(f"method.trains=true: method={self.name} has nothing to learn, expected false")
+
+    @torch.no_grad()
+    def refine(self, images: Tensor, scores: Tensor, tags: Tensor) -> Tensor:
+        """Probabilities (B, K, H, W) of background and classes; their greatest is the answer."""
+        scores = bilinear(scores, images.shape[-2:])
+        if scores.shape[1] < self.num_classes:
+            scores = torch.cat([self._background(scores), scores], 1)  # (B, K, H, W)
+        tags = tags[:, 1 - self.num_classes :]
+        present = torch.cat([torch.ones_like(tags[:, :1]), tags], 1) > 0  # (B, K)
+        return torch.stack([self._fitted(*each) for each in zip(images, scores, present, strict=True)])
+
+    def _background(self, scores: Tensor) -> Tensor:
+        if self.background_power is None:
+            return torch.full_like(scores[:, :1], self.background_score)
+        return background_power(scores, self.background_power)[:, None]
+
+    def _fitted(self, image: Tensor, scores: Tensor, present: Tensor) -> Tensor:
+        """Probabilities (K, H, W) for one image (3, H, W) and its scores (K, H, W), 0 for classes that are absent."""
+        chosen = scores[present]
+        total = chosen.sum(0).clamp_min(torch.finfo(scores.dtype).tiny)
+        fitted = torch.zeros_like(scores)
+        fitted[present] = self.crf(image.permute(1, 2, 0), chosen / total)
+        return fitted

@@ -1,0 +1,389 @@
+"""Zero-shot scoring: seen and unseen classes compete for every pixel, under every handicap gamma, in one pass.
+
+Networks prefer the classes they have seen labels of; subtracting gamma from those (calibrated stacking) trades seen
+accuracy for unseen. One pass counts what each gamma would give; which gamma is reported is a rule of the protocol that
+looks at no label of an unseen class, and the best gamma stands beside it as `oracle`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import cv2
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from segladder.data.module import hashed_share
+from segladder.data.seen_labels import SeenLabels
+from segladder.data.source import Source
+from segladder.errors import ConfigError
+from segladder.methods.base import Method
+from segladder.metrics.bootstrap import bootstrap_interval, class_iou
+from segladder.metrics.counts import outcomes
+from segladder.metrics.iou import iou, mean_accuracy, per_class, pixel_accuracy
+from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, group_iou, harmonic, split_scores
+from segladder.ops.projection import contest
+from segladder.protocols.base import Picture, Protocol, Result
+from segladder.protocols.episode_runner import InputSize
+from segladder.protocols.inference import gathered, loaded, resized, same_size_chunks, shard, to_pixels
+
+Metrics = dict[str, dict[str, float | None]]
+
+SPNET = ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
+ZS3 = ("cow", "motorbike", "aeroplane", "sofa", "cat", "tvmonitor", "train", "bottle", "chair", "pottedplant")
+UNSEEN = {"spnet": SPNET, **{f"zs3_{count}": ZS3[:count] for count in (2, 4, 6, 8, 10)}}  # of PASCAL VOC
+CHOICES = {
+    "split_name": ("folds", "custom", *UNSEEN),
+    "gamma_on": ("probabilities", "logits"),
+    "gamma_rule": ("seen_budget", "fixed", "oracle"),
+    "fit": ("native", "square"),
+    "score_at": ("native", "input"),
+    "absent": ("skip", "zero"),
+}
+GAMMAS: WeakKeyDictionary[Method, float] = WeakKeyDictionary()  # under which each method was last scored
+
+
+@dataclass(frozen=True)
+class ZeroShotProtocol(Protocol):
+    """Every pixel of a split, labelled with one of all classes, of which the unseen ones had no label in training.
+
+    Args:
+        classes: foreground classes in the order of their indices; None means all of the data set.
+        other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
+        split_name: which classes are unseen: those of a fold (`folds`), those of `unseen` (`custom`), or of PASCAL VOC
+            `spnet` (Xian et al. 2019) and `zs3_2` to `zs3_10` (Bucher et al. 2019).
+        unseen: names for `custom`.
+        folds: class names of each fold.
+        fold: the run's fold; no part of the hash, since a score is a mean over folds.
+        background: `seen`, a class of its own in training and test, or `ignore`, 255 in both.
+        unseen_pixels: training images that hold unseen classes stay with 255 there (`ignore`) or are left out (`drop`).
+        transductive: training may look at images of unseen classes, without their labels.
+        gamma_on: what gamma is taken from, `probabilities` or `logits`.
+        gammas: the grid; 0 joins it, and `gamma` where it is `fixed`.
+        gamma_rule: how the reported gamma is chosen: `seen_budget` (the largest at which training images keep
+            `seen_kept` of their seen mIoU), `fixed` (`gamma`) or `oracle` (best harmonic mean on the scored labels).
+        gamma: of `fixed`.
+        seen_kept: share of the seen mIoU at gamma 0 that `seen_budget` keeps.
+        gamma_images: how many training images `seen_budget` looks at, those first that `loader.held_out` keeps back.
+        fit: how images reach the network: `native`, or resized to a `square` of `input_side` pixels.
+        score_at: where predictions are compared with masks: `native` size, or that of the network's `input`.
+        absent: rule for a class in neither truth nor prediction, `skip` or `zero`.
+        bootstrap: resamples over images behind each 95 % interval.
+
+    Raises:
+        ConfigError: an unknown choice, no or unknown unseen classes.
+    """
+
+    supervisions: ClassVar[tuple[str, ...]] = ("zero_shot",)
+
+    classes: tuple[str, ...] | None
+    other_classes: str
+    split_name: str
+    unseen: tuple[str, ...] | None
+    folds: tuple[tuple[str, ...], ...]
+    fold: int
+    background: str
+    unseen_pixels: str
+    transductive: bool
+    gamma_on: str
+    gammas: tuple[float, ...]
+    gamma_rule: str
+    gamma: float
+    seen_kept: float
+    gamma_images: int
+    fit: str
+    input_side: int | None
+    score_at: str
+    absent: str
+    bootstrap: int
+
+    def __post_init__(self) -> None:
+        for key, allowed in CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise ConfigError(f"protocol.{key}={getattr(self, key)}: expected one of {', '.join(allowed)}")
+        if bool(self.unseen) != (self.split_name == "custom"):
+            raise ConfigError(f"protocol.unseen={self.unseen}: give names with split_name=custom, and with it alone")
+        if not 0 <= self.seen_kept <= 1 or self.gamma_images < 1:
+            raise ConfigError(
+                f"protocol: seen_kept={self.seen_kept}, gamma_images={self.gamma_images}; expected 0..1 and >= 1"
+            )
+        SeenLabels((), self.background, self.unseen_pixels, self.transductive)  # refuses what does not fit
+
+    def fields(self) -> dict[str, Any]:
+        """All fields in plain JSON types but the fold, and the folds where they do not decide what is unseen."""
+        fields = super().fields()
+        del fields["fold"]
+        if self.split_name != "folds":
+            del fields["folds"]
+        return fields
+
+    def place(self) -> dict[str, int | None]:
+        """The fold, where folds decide what is unseen."""
+        return {"fold": self.fold if self.split_name == "folds" else None, "shots": None}
+
+    @property
+    def novel(self) -> tuple[str, ...]:
+        """Names of the unseen classes. Raises ConfigError for a fold there is not."""
+        if self.split_name == "custom":
+            assert self.unseen is not None
+            return tuple(self.unseen)
+        if self.split_name != "folds":
+            return UNSEEN[self.split_name]
+        if not self.folds:
+            raise ConfigError(f"protocol {self.name}: data={self.dataset} has no folds of classes, set data.folds")
+        if not 0 <= self.fold < len(self.folds):
+            raise ConfigError(f"fold={self.fold}: {self.dataset} has folds 0..{len(self.folds) - 1}")
+        return tuple(self.folds[self.fold])
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """All gammas that are swept, ascending."""
+        chosen = [self.gamma] if self.gamma_rule == "fixed" else []
+        return tuple(sorted({0.0, *map(float, [*self.gammas, *chosen])}))
+
+    @property
+    def labels(self) -> SeenLabels:
+        """What training may see."""
+        return SeenLabels(self.novel, self.background, self.unseen_pixels, self.transductive)
+
+    def training(self, source: Source) -> dict[str, Any]:
+        """What training may see of the masks: arguments of `SeenLabels`."""
+        return {
+            "hidden": self.novel,
+            "background": self.background,
+            "unseen_pixels": self.unseen_pixels,
+            "transductive": self.transductive,
+        }
+
+    def seen(self, source: Source) -> np.ndarray:
+        """Which classes have labels in training, bool (K,), the background first."""
+        return self.labels.table(source.classes)[: len(source.classes)] != 255
+
+    def score(
+        self,
+        method: Method,
+        source: Source,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> Result:
+        """Score a method on seen and unseen classes; every process of a distributed run calls this.
+
+        Args:
+            method: its `predict` gives logits (B, K, H, W) of all classes, its `seen` (K,) those it has learnt.
+            source: the data set.
+            ids: images to score instead of the split.
+            batch_size: images of one size a forward pass.
+            progress: show a progress bar.
+
+        Raises:
+            ConfigError: other classes than the data's, or a method that has learnt unseen ones.
+            DataError: an image or mask is damaged.
+        """
+        self.check(method, source)
+        started = time.perf_counter()
+        scored = source.split(self.split) if ids is None else ids
+        truth = SeenLabels((), self.background).table(source.classes)
+        sweep, predict_seconds = self.sweep(method, source, scored, truth, batch_size, progress)
+        index = self.chosen(method, source, sweep, batch_size, progress)
+        GAMMAS[method] = self.grid[index]
+        result = self.result(sweep, index, source)
+        result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
+        return result
+
+    def check(self, method: Method, source: Source) -> None:
+        """Raise ConfigError if the classes of protocol, data and method do not fit together."""
+        wanted = source.all_classes[1:] if self.classes is None else self.classes
+        if tuple(wanted) != tuple(source.classes[1:]):
+            raise ConfigError(
+                f"protocol {self.name} scores the classes {', '.join(wanted)}, "
+                f"but data.classes gives {', '.join(source.classes[1:])}"
+            )
+        learnt = torch.as_tensor(method.seen).tolist()  # (K,)
+        if leaked := [source.classes[k] for k in self.competitors(source)[1] if learnt[k]]:
+            raise ConfigError(f"protocol {self.name}: {leaked[0]} is unseen, but method={method.name} has learnt it")
+
+    def competitors(self, source: Source) -> tuple[list[int], list[int]]:
+        """Indices of the seen classes that a pixel may be given, and of the unseen ones."""
+        seen = np.flatnonzero(self.seen(source)).tolist()  # refuses unknown classes
+        return seen, sorted(source.classes.index(name) for name in self.novel)
+
+    def sweep(
+        self,
+        method: Method,
+        source: Source,
+        ids: Sequence[str],
+        truth: np.ndarray,
+        batch_size: int,
+        progress: bool = False,
+    ) -> tuple[GammaSweep, float]:
+        """Count images under every gamma; returns that and the seconds of prediction.
+
+        Args:
+            truth: what each mask value counts as, uint8 (256,).
+        """
+        rank, world = shard()
+        chunks = same_size_chunks(source, ids, batch_size)[rank::world]
+        seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
+        counted = GammaSweep(len(source.classes), np.isin(source.classes, self.novel), self.grid)
+        seconds, training = 0.0, method.training
+        method.eval()
+        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
+            task = bar.add_task(f"{self.name} {len(ids)} images", total=sum(map(len, chunks)))
+            for chunk, images, masks in loaded(source, chunks):
+                before = time.perf_counter()
+                targets = [self.fitted(cv2.LUT(mask, truth)) for mask in masks]
+                logits = self.logits(method, images, targets[0].shape)
+                found = contest(logits, seen, unseen, self.gamma_on)
+                for n, (image_id, target) in enumerate(zip(chunk, targets, strict=True)):
+                    counted.add(image_id, torch.from_numpy(target).to(method.device), *(part[n] for part in found))
+                seconds += time.perf_counter() - before
+                bar.advance(task, len(chunk))
+        method.train(training)
+        return GammaSweep.merged(gathered(counted)), seconds
+
+    def fitted(self, mask: np.ndarray) -> np.ndarray:
+        """A mask at the size it is compared at."""
+        return InputSize(self.fit, self.input_side).mask(mask) if self.score_at == "input" else mask
+
+    def logits(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> torch.Tensor:
+        """Scores float32 (B, K, H, W) at `size` for images of one size."""
+        fit = InputSize(self.fit, self.input_side)
+        pixels = to_pixels([fit.image(image) for image in images], None, method.device)
+        return resized(method.predict(pixels).float(), (size[0], size[1]))
+
+    def chosen(self, method: Method, source: Source, sweep: GammaSweep, batch_size: int, progress: bool) -> int:
+        """Position in the grid of the gamma that the rule chooses."""
+        if self.gamma_rule == "fixed":
+            return self.grid.index(float(self.gamma))
+        if self.gamma_rule == "oracle":
+            return best(self.swept_scores(sweep, source)["harmonic_mIoU"])
+        ids = self.gamma_ids(source)
+        trained, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size, progress)
+        return within_budget(self.swept_scores(trained, source)["seen_mIoU"], self.grid.index(0.0), self.seen_kept)
+
+    def gamma_ids(self, source: Source) -> list[str]:
+        """Training images whose seen labels choose gamma."""
+        kept: list[str] = []
+        for image_id in sorted(source.split(source.train_split), key=hashed_share):
+            if len(kept) == self.gamma_images:
+                break
+            if self.unseen_pixels == "ignore" or source.ids_without([image_id], self.novel):
+                kept.append(image_id)
+        return kept
+
+    def swept_scores(self, sweep: GammaSweep, source: Source) -> dict[str, np.ndarray]:
+        """`split_scores` under each gamma of the grid, (G,)."""
+        return split_scores(outcomes(sweep.confusions()[1:-1]), *self.foreground(source), self.absent)
+
+    def foreground(self, source: Source) -> tuple[list[int], list[int]]:
+        """Indices of the seen and the unseen foreground classes."""
+        seen, unseen = self.competitors(source)
+        return [k for k in seen if k], unseen
+
+    def result(self, sweep: GammaSweep, index: int, source: Source) -> Result:
+        """All scores under the chosen gamma, with intervals from a bootstrap over images, and the curve of all."""
+        counts, confusions = sweep.at(index), sweep.confusions()
+        confusion = torch.from_numpy(confusions[1 + index])
+        curve = self.swept_scores(sweep, source)
+        metrics = scored({name: values[index] for name, values in curve.items()})
+        groups = self.foreground(source)
+        drawn = counts.outcomes()  # (N, K, 3)
+        lows, highs = bootstrap_interval(
+            drawn, lambda sums: np.stack([*split_scores(sums, *groups, self.absent).values()], -1), self.bootstrap
+        )
+        for name, low, high in zip(curve, lows, highs, strict=True):
+            metrics[name].update(low=float(low), high=float(high))
+        metrics |= scored(self.of_gammas(confusions, curve, index, source))
+        metrics |= scored(self.of_pixels(confusion, source)) | scored(self.of_unseen_alone(sweep, groups[1]))
+        rows = per_class(confusion, source.classes, self.absent)
+        lows, highs = bootstrap_interval(drawn, class_iou, self.bootstrap)
+        for k, row in enumerate(rows):
+            group = "background" if k == 0 else "unseen" if k in groups[1] else "seen"
+            row.update(low=float(lows[k]), high=float(highs[k]), group=group)
+        points = [
+            {"gamma": gamma, **{name: float(values[i]) for name, values in curve.items()}}
+            for i, gamma in enumerate(self.grid)
+        ]
+        return Result(metrics, rows[1:] if self.background == "ignore" else rows, counts, curve=points)
+
+    def of_gammas(
+        self, confusions: np.ndarray, curve: dict[str, np.ndarray], index: int, source: Source
+    ) -> dict[str, float]:
+        """The chosen gamma beside none and the best, and the area under the frontier of all, both ends included."""
+        whole = split_scores(outcomes(confusions), *self.foreground(source), self.absent)
+        oracle = best(curve["harmonic_mIoU"])
+        return {
+            "gamma": self.grid[index],
+            "uncalibrated_harmonic_mIoU": curve["harmonic_mIoU"][self.grid.index(0.0)],
+            "oracle_gamma": self.grid[oracle],
+            "oracle_harmonic_mIoU": curve["harmonic_mIoU"][oracle],
+            "gamma_area": area_under_frontier(whole["unseen_mIoU"], whole["seen_mIoU"]),
+        }
+
+    def of_pixels(self, confusion: torch.Tensor, source: Source) -> dict[str, float]:
+        """Accuracies, and where the background is a class, the scores that count it as a seen one."""
+        scores = {"pixel_accuracy": pixel_accuracy(confusion), "mean_accuracy": mean_accuracy(confusion, self.absent)}
+        if self.background == "ignore":
+            return scores
+        seen, unseen = self.foreground(source)
+        counted = outcomes(confusion.numpy())
+        with_background = group_iou(counted, [0, *seen], self.absent)
+        return scores | {
+            "foreground_pixel_accuracy": float(confusion.diagonal()[1:].sum() / confusion[1:].sum()),
+            "seen_mIoU_with_background": float(with_background),
+            "harmonic_mIoU_with_background": float(harmonic(with_background, group_iou(counted, unseen, self.absent))),
+            "mIoU_with_background": float(group_iou(counted, [0, *seen, *unseen], self.absent)),
+        }
+
+    def of_unseen_alone(self, sweep: GammaSweep, unseen: Sequence[int]) -> dict[str, float]:
+        """Scores on unseen pixels where unseen classes alone compete, beside always guessing the commonest of them."""
+        confusion = torch.from_numpy(sweep.unseen_only()[np.ix_(unseen, unseen)])
+        return {
+            "unseen_only_mIoU": float(iou(confusion, self.absent).nanmean()),
+            "unseen_only_pixel_accuracy": pixel_accuracy(confusion),
+            "majority_rate": float(confusion.sum(1).max() / confusion.sum()),
+        }
+
+    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
+        """What chooses a checkpoint: seen mIoU on held-out ids, or (oracle) the harmonic mean on the split."""
+        if ids is None:
+            return self.score(method, source, batch_size=batch_size).metrics["harmonic_mIoU"]["value"] or 0.0
+        self.check(method, source)
+        sweep, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size)
+        return float(np.nan_to_num(self.swept_scores(sweep, source)["seen_mIoU"][self.grid.index(0.0)]))
+
+    def shown(self, method: Method, source: Source, item: str) -> Picture:
+        """An image with its truth and its prediction under the gamma of the method's last score."""
+        if method not in GAMMAS:
+            self.score(method, source)
+        image, mask = source.pair(item)
+        seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
+        with torch.inference_mode():
+            best_seen, best_unseen, lead = contest(
+                self.logits(method.eval(), [image], mask.shape), seen, unseen, self.gamma_on
+            )
+        prediction = best_seen.where(lead >= GAMMAS[method], best_unseen)[0].to(torch.uint8).cpu().numpy()
+        truth = cv2.LUT(mask, SeenLabels((), self.background).table(source.classes))
+        return Picture(image, truth, prediction, {})
+
+
+def within_budget(seen: np.ndarray, start: int, kept: float) -> int:
+    """Position of the last score from `start` on before the first that falls below `kept` times that of `start`."""
+    keeps = [*(seen[start:] >= kept * seen[start]), False]
+    return start + max(0, keeps.index(False) - 1)
+
+
+def best(scores: np.ndarray) -> int:
+    """Position of the highest score; nan is lowest, the first of equals wins."""
+    return int(np.argmax(np.nan_to_num(scores, nan=-1)))
+
+
+def scored(values: dict[str, Any]) -> Metrics:
+    """Scores without an interval."""
+    return {name: {"value": float(value), "low": None, "high": None} for name, value in values.items()}

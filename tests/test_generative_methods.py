@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from segladder.errors import ConfigError
 from segladder.methods.semantic_vectors import SemanticVectorMethod
 from segladder.methods.zero_shot.cagnet import CaGNet, ContextModule
+from segladder.methods.zero_shot.seen_classifier import SeenClassifier
 from segladder.methods.zero_shot.variational import Variational
 from segladder.methods.zero_shot.zs3net import ZS3Net
 from segladder.nets.dense_features import DenseFeatures
@@ -45,6 +46,7 @@ SETTINGS = {
         "synthetic_weight": 1.0,
         "generator_share": 0.5,
     },
+    SeenClassifier: {},
     Variational: {"latent_channels": 6, "hidden_channels": 12, "beta": 0.5},
 }
 GENERATIVE = [ZS3Net, CaGNet]
@@ -65,7 +67,7 @@ def made(kind: type, embeddings: torch.Tensor | None = None, seed: int = 0, **ch
     seen = torch.arange(CLASSES) != UNSEEN
     return kind(
         DenseFeatures(TinyBackbone(4), 8, 4, 8),
-        vectors() if embeddings is None else embeddings,
+        embeddings=vectors() if embeddings is None else embeddings,
         **{"seen": seen, "num_classes": CLASSES, **SETTINGS[kind], **changes},
         name=kind.__name__.lower(),
         supervision="zero_shot",
@@ -88,7 +90,7 @@ def losses(method: SemanticVectorMethod, seed: int = 1) -> dict[str, torch.Tenso
 
 
 def trained(method: SemanticVectorMethod, steps: int) -> SemanticVectorMethod:
-    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=0.01)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=0.03)
     for step in range(steps):
         optimizer.zero_grad()
         losses(method, seed=step)["loss"].backward()
@@ -97,6 +99,7 @@ def trained(method: SemanticVectorMethod, steps: int) -> SemanticVectorMethod:
 
 
 class TestGaussians:
+    @settings(max_examples=20)
     @given(st.floats(-3, 3), st.floats(-3, 3))
     def test_kl_is_the_integral_of_the_log_ratio(self, mean, log_variance):
         normal = torch.distributions.Normal(
@@ -125,6 +128,7 @@ class TestGaussians:
 
 
 class TestRegions:
+    @settings(max_examples=40)
     @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
     def test_regions_are_those_of_scipy(self, height, width, seed):
         labels = torch.randint(0, 3, (2, height, width), generator=torch.Generator().manual_seed(seed))
@@ -206,11 +210,10 @@ class TestZS3Net:
     def test_training_brings_generated_features_near_real_ones(self, context):
         method = made(ZS3Net, context=context)
         before = losses(method)["discrepancy"]
-        assert losses(trained(method, 40))["discrepancy"] < 0.7 * before
+        assert losses(trained(method, 20))["discrepancy"] < 0.7 * before
 
     def test_the_classifier_of_the_parent_is_taken(self):
-        parent = made(Variational)
-        parent.classifier = nn.Conv2d(8, CLASSES, 1)
+        parent = made(SeenClassifier)
         method = made(ZS3Net, seed=3)
         method.inherit(parent)
         features = draw(1, 8, 1, 1)
@@ -260,7 +263,7 @@ class TestCaGNet:
     def test_training_reconstructs_features(self):
         method = made(CaGNet)
         before = losses(method)["reconstruction"]
-        assert losses(trained(method, 40))["reconstruction"] < 0.7 * before
+        assert losses(trained(method, 20))["reconstruction"] < 0.7 * before
 
 
 class TestVariational:
@@ -313,13 +316,15 @@ class TestGenerative:
         assert all(torch.equal(value, before[name]) for name, value in method.features.state_dict().items())
         assert not method.features.training and method.training
 
-    def test_generated_features_teach_unseen_classes(self, kind):
-        """Without them no place goes to an unseen class; with them the features made up of its vector do."""
-        method = trained(made(kind), 60)
-        classes = torch.full((50,), UNSEEN)
+    def test_generated_features_teach_the_classifier_unseen_classes_and_not_the_generator(self, kind):
+        method = made(kind)
         width = method.noise_channels if kind is ZS3Net else method.code_channels
-        features = method.generator(method.embeddings[classes], torch.randn(50, width))
-        assert (method.class_logits(features).argmax(1) == UNSEEN).float().mean() > 0.7
+        features = method.generator(vectors()[[UNSEEN] * 50], draw(50, width)).detach()
+        before = method.class_logits(features).softmax(1)[:, UNSEEN]
+        losses(method)["generated" if kind is ZS3Net else "synthetic"].backward()
+        assert all(p.grad is None for p in method.generator.parameters())
+        torch.optim.SGD(method.parameters(), lr=0.5).step()
+        assert (method.class_logits(features).softmax(1)[:, UNSEEN] > before).all()
 
     def test_generated_features_wait_for_the_generator(self, kind):
         method = made(kind)

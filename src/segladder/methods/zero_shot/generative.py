@@ -3,7 +3,7 @@
 The papers train visual network, generator and classifier one after the other. Here the visual network is that of a
 parent run (`parent=RUN` of `seen_classifier`, say), and one run trains the rest: for the first share of its steps the
 generator learns to imitate features of labelled pixels, then the classifier learns from its features as well. A
-further run whose parent is of the same method starts from all of its weights: with pseudo-masks, self-training.
+further run whose parent is of the same method starts from all of its weights.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class GenerativeMethod(SemanticVectorMethod):
     """A method that trains a classifier of pixels on real features of seen and generated ones of unseen classes.
 
     Args:
-        features: the visual network, normalised images (B, 3, H, W) to features (B, D, h, w); it
-            stays as it is, in evaluation mode.
+        features: the visual network, normalised images (B, 3, H, W) to features (B, D, h, w); it stays as it is, in
+            evaluation mode.
         embeddings: a vector per class (K, E), the background first.
         seen: which classes have labels, bool (K,). Features are made up for all others but the background.
         generator_share: of the steps, in which generated features do not reach the classifier yet.
@@ -38,7 +38,7 @@ class GenerativeMethod(SemanticVectorMethod):
         ConfigError: no unseen class.
     """
 
-    takes = ("features", "masks")
+    takes = ("features",)
     needs_parent = True
 
     unseen_classes: Tensor

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from dummy_data import save_image, save_mask, write_list
 
+from segladder.data.palette import voc_palette
+
 SIDE = 96  # three points of the small-object rule's grid in each direction
 LARGE, SMALL = SIDE, 8  # widths of a stripe: three grid points or one
 
@@ -31,6 +33,19 @@ def write_striped(root: Path, splits: Mapping[str, Mapping[str, Sequence[tuple[i
             pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
             save_image(voc / "JPEGImages" / f"{image_id}.jpg", pixels)
             save_mask(voc / "SegmentationClass" / f"{image_id}.png", striped(stripes))
+    return voc
+
+
+def write_coloured(root: Path) -> Path:
+    """A folder VOC2012 of 40 images of classes 1..7 in the colours of their masks, all in both splits; returns it."""
+    voc = root / "VOC2012"
+    images = varied(40, range(1, 8))
+    for image_id, stripes in images.items():
+        mask = striped(stripes)
+        save_image(voc / "JPEGImages" / f"{image_id}.jpg", voc_palette()[np.where(mask == 255, 0, mask)])
+        save_mask(voc / "SegmentationClass" / f"{image_id}.png", mask)
+    for split in ("train", "val"):
+        write_list(voc / "ImageSets" / "Segmentation" / f"{split}.txt", list(images))
     return voc
 
 

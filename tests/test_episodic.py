@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dummy_data import save_image, save_mask, write_list
-from episode_data import striped, varied
+from episode_data import write_coloured
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from sklearn.metrics import average_precision_score
@@ -24,8 +23,9 @@ from segladder.methods.episodic import FewShotMethod
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
 from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou, novel_mean_iou
 from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, aggregated, merged
-from segladder.protocols.episodic import EpisodicProtocol, outlined
+from segladder.protocols.episodic import EpisodicProtocol
 from segladder.protocols.feature_store import FeatureStore
+from segladder.protocols.few_shot import outlined
 
 CLASSES = VOC_CLASSES[1:8]
 PROTOCOLS = ("strict", "oslsm", "sg_one", "panet", "pfenet", "bam", "hsnet", "hard", "negative", "swap")
@@ -56,17 +56,8 @@ class Painter(FewShotMethod):
 
 @pytest.fixture(scope="module")
 def coloured(tmp_path_factory) -> VOC:
-    """Images of one to three classes, every class in a colour of its own."""
-    root = tmp_path_factory.mktemp("coloured") / "VOC2012"
-    images = varied(40, range(1, 8))
-    for image_id, stripes in images.items():
-        mask = striped(stripes)
-        colours = voc_palette()[np.where(mask == 255, 0, mask)]
-        save_image(root / "JPEGImages" / f"{image_id}.jpg", colours)
-        save_mask(root / "SegmentationClass" / f"{image_id}.png", mask)
-    for split in ("train", "val"):
-        write_list(root / "ImageSets" / "Segmentation" / f"{split}.txt", list(images))
-    return VOC(root, classes=CLASSES, folds=[CLASSES[:3], CLASSES[3:6]])
+    """Images of one to three classes, every class in a colour of its own, and two folds."""
+    return VOC(write_coloured(tmp_path_factory.mktemp("coloured")), classes=CLASSES, folds=[CLASSES[:3], CLASSES[3:6]])
 
 
 def protocol(name: str = "strict", *overrides: str) -> EpisodicProtocol:
@@ -108,6 +99,15 @@ def test_a_distractor_test_is_a_protocol_of_its_own(coloured, kind):
     result = protocol(kind, *SHORT).score(Painter(), coloured)
     assert any(name.startswith(kind) for name in result.metrics)
     assert not any(name.startswith(other) for other in {"hard", "negative", "swap"} - {kind} for name in result.metrics)
+
+
+def test_negative_queries_have_no_overlap_to_rank_by(coloured):
+    chosen = protocol("negative", *SHORT)
+    careful, salient = (chosen.score(Painter(salient), coloured) for salient in (False, True))
+    assert chosen.ranked_by == "negative_empty" and protocol("hard").ranked_by == "mIoU"
+    assert value(careful, "negative_empty") > value(salient, "negative_empty") == 0
+    assert not {"mIoU", "fb_iou", "average_precision", "best_threshold_mIoU"} & set(careful.metrics)
+    assert chosen.selection_score(Painter(), coloured, None, 8) == value(careful, "negative_empty")
 
 
 @pytest.mark.parametrize("fit", ["square", "padded"])

@@ -170,6 +170,31 @@ def draw(
     return drawn
 
 
+def draw_all_ways(items: Items, shots: int, seed: int) -> list[Episode]:
+    """The frozen list that asks every image with a kept object for every class: consecutive episodes, in class order.
+
+    Supports do not depend on which classes are novel, so that all folds are scored on one list.
+
+    Args:
+        items: what the test images hold.
+        shots: supports of each class, other images than the query.
+        seed: another seed, other supports.
+
+    Raises:
+        ConfigError: no shot, or no class.
+        DataError: a class with too few images, named.
+    """
+    classes = range(1, len(items.classes))
+    _check(items, classes, shots, episodes=1, rule="item", kind="standard")
+    deck = _Deck(items, classes, shots, kind="standard", repeats=False)
+    drawn = []
+    for query in deck.images:
+        for k in classes:
+            own_seed = hashed_seed(seed, "all", query, k)
+            drawn.append(Episode(query, k, deck.supports(query, k, set(), Random(own_seed)), own_seed))
+    return drawn
+
+
 def name_of(number: int, ways: Sequence[Episode]) -> str:
     """NUMBER|QUERY|CLASS,...|SUPPORT,...: unique in a list, and all there is to ask a query for its classes again."""
     classes = ",".join(str(way.class_index) for way in ways)

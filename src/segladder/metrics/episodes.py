@@ -9,6 +9,7 @@ import numpy as np
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
 from segladder.metrics.bootstrap import class_iou
 from segladder.metrics.counts import ImageCounts
+from segladder.metrics.zero_shot import group_iou, harmonic
 
 IGNORE = 255
 
@@ -125,6 +126,20 @@ def foreground_background_iou(outcomes: np.ndarray) -> np.ndarray:
     there = outcomes[..., 1:, 0].sum(-1) + outcomes[..., 1:, 2].sum(-1)
     foreground = np.stack([there - missed, invented, missed], -1)
     return class_iou(np.stack([background, foreground], -2)).mean(-1)
+
+
+def generalised_scores(outcomes: np.ndarray, base: Sequence[int], novel: Sequence[int]) -> dict[str, np.ndarray]:
+    """Mean IoU of all classes and the background, of base, of novel classes, and the harmonic mean of these two.
+
+    Each (...), of outcomes (..., K, 3); a class that is neither true nor predicted is left out.
+    """
+    of_base, of_novel = group_iou(outcomes, base), group_iou(outcomes, novel)
+    return {
+        "mIoU": group_iou(outcomes, [0, *base, *novel]),
+        "base_mIoU": of_base,
+        "novel_mIoU": of_novel,
+        "harmonic_mIoU": harmonic(of_base, of_novel),
+    }
 
 
 def nan_mean(values: Sequence[float]) -> float:

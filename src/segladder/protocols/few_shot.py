@@ -1,0 +1,207 @@
+"""What protocols of folds and supports share: their classes, what training may see, how answers are counted."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+
+from segladder.data.annotation_cost import Labelling, supports
+from segladder.data.episodes import Episode, Items, draw, episodes_named, name_of
+from segladder.data.source import IGNORE, Source
+from segladder.errors import ConfigError
+from segladder.methods.base import Method
+from segladder.methods.episodic import FewShotMethod
+from segladder.metrics.episodes import EpisodeCounts, novel_mean_iou
+from segladder.protocols.base import Picture, Protocol
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
+from segladder.protocols.inference import gathered, shard
+
+Metrics = dict[str, dict[str, float | None]]
+SELECTION_EPISODES = 20  # a class
+MOST_WAYS = 5  # with more, a panel shows the supports of classes that the query holds or is said to hold
+
+
+@dataclass(frozen=True)
+class FewShotProtocol(Protocol):
+    """Queries asked for classes that K annotated supports show; the classes of a fold are novel, all others base.
+
+    Args:
+        folds: class names of each fold; those of the run's fold are novel, all others base.
+        fold: the run's fold; no part of the hash, since a score is a mean over folds.
+        train_images: images that training may use, `all` or `single_class`.
+        novel_pixels: novel classes in training images: `background`, `ignore`, or `drop` the image.
+        shots: K supports of each class.
+        support_annotation: what is given of a test support's mask: `mask`, `box`, `scribble` or `point`.
+        min_object: which objects count, `grid` (Shaban's 1/32 rule), `area` (at least `min_area` pixels) or `none`.
+        seeds: of the frozen lists.
+        fit: how images reach the network: `native`, `square` or `padded`, with `input_side` pixels.
+        score_at: where answers are compared with masks: `native`, or at `input` size.
+        void: 255 in a query's mask: `ignored` or `background`.
+        aggregate: how K supports become one answer: `mean` or `area_mean` of what they say; `vote`, `or`, `max` or
+            `logit_mean` of K predictions.
+        bootstrap: resamples behind each 95 % interval.
+    """
+
+    supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
+
+    folds: tuple[tuple[str, ...], ...]
+    fold: int
+    train_images: str
+    novel_pixels: str
+    shots: int
+    support_annotation: str
+    min_object: str
+    min_area: int
+    seeds: tuple[int, ...]
+    fit: str
+    input_side: int | None
+    score_at: str
+    void: str
+    aggregate: str
+    bootstrap: int
+
+    @abstractmethod
+    def ways_among(self, classes: Sequence[int]) -> int:
+        """How many of some classes a query is asked for at once."""
+
+    @property
+    def ranked_by(self) -> str:
+        """The metric that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
+        return "mIoU"
+
+    def fields(self) -> dict[str, Any]:
+        """All fields in plain JSON types but the fold."""
+        fields = super().fields()
+        del fields["fold"]
+        return fields
+
+    @property
+    def novel(self) -> tuple[str, ...]:
+        """Names of the fold's classes. Raises ConfigError for a fold there is not."""
+        if not self.folds:
+            raise ConfigError(f"protocol {self.name}: data={self.dataset} has no folds of classes, set data.folds")
+        if not 0 <= self.fold < len(self.folds):
+            raise ConfigError(f"fold={self.fold}: {self.dataset} has folds 0..{len(self.folds) - 1}")
+        return tuple(self.folds[self.fold])
+
+    def training(self, source: Source) -> dict[str, Any]:
+        """What training episodes may be made of: arguments of `EpisodeDataset`."""
+        return {
+            "novel": self.novel,
+            "shots": self.shots,
+            "novel_pixels": self.novel_pixels,
+            "images": self.train_images,
+            "min_object": self.min_object,
+            "min_area": self.min_area,
+        }
+
+    def supports(self) -> Labelling:
+        """What has to be annotated before the novel classes can be asked for: K supports of each."""
+        return supports(self.shots, len(self.novel), self.support_annotation)
+
+    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
+        """Score that chooses a checkpoint: mean IoU of base classes on held-out ids, or (oracle) the one that ranks."""
+        if ids is None:
+            return self.score(method, source, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
+        items = Items.read(source, ids, self.min_object, self.min_area)
+        novel = self.indices(source, self.novel)
+        base = [c for c in range(1, len(source.classes)) if c not in novel and len(items.holders(c)) > self.shots]
+        if not base:
+            raise ConfigError(f"selection=held_out: no base class has {self.shots + 1} of {len(ids)} held-out images")
+        ways = self.ways_among(base)
+        episodes = draw(items, base, self.shots, SELECTION_EPISODES * len(base), seed=0, rule="balanced", ways=ways)
+        tally = self.tally(self.runner(method, source, batch_size), episodes, ways)
+        return float(novel_mean_iou(tally.counts.outcomes().sum(0)))
+
+    def indices(self, source: Source, names: Sequence[str]) -> list[int]:
+        """Class indices of names. Raises ConfigError for a class that the data does not use."""
+        if missing := [name for name in names if name not in source.classes[1:]]:
+            raise ConfigError(
+                f"protocol {self.name}: fold {self.fold} needs the class {missing[0]}, "
+                f"but data.classes gives {', '.join(source.classes[1:])}"
+            )
+        return [source.classes.index(name) for name in names]
+
+    def runner(self, method: Method, source: Source, batch_size: int) -> EpisodeRunner:
+        """What answers this protocol's episodes. Raises ConfigError for another kind of method."""
+        if not isinstance(method, FewShotMethod):
+            raise ConfigError(
+                f"protocol={self.name} draws episodes, but method={method.name} is {method.supervision}, not few_shot"
+            )
+        size = InputSize(self.fit, self.input_side)
+        at_input = self.score_at == "input"
+        return EpisodeRunner(method, source, size, self.aggregate, batch_size, at_input, self.support_annotation)
+
+    def shown(self, method: Method, source: Source, item: str) -> Picture:
+        """The query of an episode with each way's first support and the probability behind the answer."""
+        ways = episodes_named(item)
+        runner = self.runner(method.eval(), source, batch_size=1)
+        with torch.inference_mode():
+            answers = list(runner.answers(ways))
+        truth, prediction = self.truth(answers[0].truth, [way.class_index for way in ways]), merged(answers)
+        image = source.image(ways[0].query)
+        if truth.shape != image.shape[:2]:
+            image = cv2.resize(image, truth.shape[::-1])
+        held = np.union1d(truth, prediction)
+        beside = {}
+        for way in (way for way in ways if len(ways) <= MOST_WAYS or way.class_index in held):
+            support = way.supports[0]
+            heading = "support" if len(ways) == 1 else f"support: {source.classes[way.class_index]}"
+            beside[heading] = outlined(source.image(support), runner.support_mask(support, way.class_index))
+        probability = np.max([answer.probability for answer in answers], axis=0)
+        heat = cv2.applyColorMap((255 * probability).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+        return Picture(image, truth, prediction, {**beside, "probability": np.ascontiguousarray(heat)})
+
+    def tally(
+        self,
+        runner: EpisodeRunner,
+        episodes: Sequence[Episode],
+        ways: int = 1,
+        all_classes: bool = False,
+        advance: Callable[[], object] = lambda: None,
+    ) -> EpisodeCounts:
+        """Counts over all episodes, each time `ways` of them in one, shared among the processes of a distributed run.
+
+        With `all_classes` the truth keeps the query's other classes apart from the background.
+        """
+        rank, world = shard()
+        groups = [episodes[start : start + ways] for start in range(0, len(episodes), ways)]
+        numbers = {id(group[0]): number for number, group in enumerate(groups)}
+        tally = EpisodeCounts(len(runner.source.classes))
+        training = runner.method.training
+        runner.method.eval()
+        with torch.inference_mode():
+            one_by_one = runner.answers([episode for group in groups[rank::world] for episode in group])
+            for answers in zip(*[one_by_one] * ways, strict=True):  # those of a query follow each other
+                group = [answer.episode for answer in answers]
+                asked = {answer.episode.class_index: answer.probability for answer in answers}
+                truth = answers[0].truth if all_classes else self.truth(answers[0].truth, list(asked))
+                tally.add(name_of(numbers[id(group[0])], group), merged(answers), asked, truth)
+                advance()
+        runner.method.train(training)
+        return EpisodeCounts.merged(gathered(tally))
+
+    def truth(self, mask: np.ndarray, asked: Sequence[int]) -> np.ndarray:
+        """The index of a class asked for, 0 for all else, 255 = not scored, uint8 (H, W)."""
+        indices = np.zeros(256, np.uint8)
+        kept = [*asked, IGNORE] if self.void == "ignored" else list(asked)
+        indices[kept] = kept
+        return indices[mask]
+
+
+def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An RGB image with the border of a mask of 0 and 1 drawn on it, the rest of the image darkened."""
+    shown = np.where(mask[..., None] > 0, image, image // 2)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.ascontiguousarray(shown), contours, -1, (255, 220, 0), max(1, image.shape[1] // 150))
+
+
+def scored(value: float) -> dict[str, float | None]:
+    """A score without an interval."""
+    return {"value": value, "low": None, "high": None}

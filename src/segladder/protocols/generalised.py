@@ -1,0 +1,100 @@
+"""Generalised few-shot scoring: a pixel is the background, a base or a novel class, all of them shown by supports.
+
+Ordinary episodes tell a method which classes to look for. Here every image is asked for every class of the data, K
+supports each, and a pixel goes to the class of the highest probability among those that claim it (SG-One's rule), so
+that novel classes must hold their own against those that training has seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from segladder.data.episodes import Items, digest, draw_all_ways
+from segladder.data.source import Source
+from segladder.methods.base import Method
+from segladder.metrics.bootstrap import bootstrap_interval, class_iou
+from segladder.metrics.episodes import EpisodeCounts, generalised_scores
+from segladder.metrics.iou import per_class
+from segladder.protocols.base import Result
+from segladder.protocols.few_shot import FewShotProtocol, Metrics, scored
+from segladder.protocols.inference import shard
+
+
+@dataclass(frozen=True)
+class GeneralisedProtocol(FewShotProtocol):
+    """Every image of the split that holds a class, asked for all classes at once, once for each of `seeds`."""
+
+    def ways_among(self, classes: Sequence[int]) -> int:
+        """All of them."""
+        return len(classes)
+
+    def score(
+        self,
+        method: Method,
+        source: Source,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 8,
+        progress: bool = False,
+    ) -> Result:
+        """Score a few-shot method on base and novel classes; every process of a distributed run calls this.
+
+        Args:
+            method: used on the device it is on.
+            source: the data set.
+            ids: images that queries and supports are taken from instead of the split.
+            batch_size: images encoded, and queries decoded for one class each, at once.
+            progress: show a progress bar.
+
+        Raises:
+            ConfigError: not a few-shot method, an unknown fold or choice.
+            DataError: a class with too few images, a damaged file.
+        """
+        started = time.perf_counter()
+        runner = self.runner(method, source, batch_size)
+        novel = self.indices(source, self.novel)
+        items = Items.read(source, source.split(self.split) if ids is None else ids, self.min_object, self.min_area)
+        episodes = [e for seed in self.seeds for e in draw_all_ways(items, self.shots, seed)]
+        ways = len(source.classes) - 1
+        with Progress(disable=not progress or shard()[0] > 0) as bar:
+            task = bar.add_task(f"{self.name} queries", total=len(episodes) // ways)
+            tally = self.tally(runner, episodes, ways, advance=lambda: bar.advance(task, shard()[1]))
+        result = self.result(tally, novel, source.classes)
+        result.seconds, result.predict_seconds = time.perf_counter() - started, runner.seconds
+        result.items = digest(episodes)
+        return result
+
+    def result(self, tally: EpisodeCounts, novel: Sequence[int], names: Sequence[str]) -> Result:
+        """All scores of the counted queries, with intervals of a bootstrap over images.
+
+        An image counts once in a draw, with what was said of it in all lists.
+        """
+        outcomes = tally.counts.outcomes().reshape(len(self.seeds), -1, len(names), 3)  # (S, N, K, 3)
+        of_images = outcomes.sum(0)
+        classes = range(1, len(names))
+        base = [k for k in classes if k not in novel]
+
+        def scores(counted: np.ndarray) -> np.ndarray:
+            return np.stack(list(generalised_scores(counted, base, novel).values()), -1)  # (..., 4)
+
+        lows, highs = bootstrap_interval(of_images, scores, self.bootstrap)
+        whole = generalised_scores(of_images.sum(0), base, novel)
+        metrics: Metrics = {
+            name: {"value": float(value), "low": float(low), "high": float(high)}
+            for (name, value), low, high in zip(whole.items(), lows, highs, strict=True)
+        }
+        predicted, true = tally.shares()
+        metrics["mIoU_std_over_lists"] = scored(float(scores(outcomes.sum(1))[:, 0].std()))
+        metrics["average_precision"] = scored(tally.precision(classes))
+        metrics["predicted_share"] = scored(float(predicted.mean()))
+        metrics["true_share"] = scored(float(true.mean()))
+        rows = per_class(torch.from_numpy(tally.counts.total()), names)
+        lows, highs = bootstrap_interval(of_images, class_iou, self.bootstrap)
+        for k, row in enumerate(rows):
+            row.update(low=float(lows[k]), high=float(highs[k]), novel=k in novel)
+        return Result(metrics, rows, tally.counts)

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from dummy_data import write_voc
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dummy_data import write_voc
 from segladder.data.voc import VOC
 from segladder.methods.class_maps import ClassMapMethod
 from segladder.metrics.confusion import confusion_matrix

@@ -73,6 +73,8 @@ def run(command: str, overrides: list[str]) -> int:
     keep_freed_memory()
     try:
         hydra.main(version_base="1.3", config_path="pkg://segladder.conf", config_name=command)(task)()
+    except SegLadderError as error:  # of a launcher
+        return complain(one_line(error), 2 if isinstance(error, ConfigError) else 1)
     except (HydraException, OmegaConfBaseException) as error:
         return complain(explain(command, overrides, error))
     except KeyboardInterrupt:

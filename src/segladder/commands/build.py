@@ -51,9 +51,10 @@ def data_module(config: DictConfig, data: Source, protocol: Protocol, visible: s
     """What feeds a method that sees what the supervision `visible` shows, with the items that the protocol allows."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
     recipe, allowed = settings.pop("episodes"), protocol.training(data)
-    episodes = None if allowed is None else {**allowed, **recipe}
+    labels = allowed if visible == "zero_shot" else None
+    episodes = {**allowed, **recipe} if visible == "few_shot" and allowed is not None else None
     try:
-        return DataModule(data, visible, config.seed, episodes=episodes, **settings)
+        return DataModule(data, visible, config.seed, episodes=episodes, labels=labels, **settings)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
 

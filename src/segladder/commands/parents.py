@@ -29,6 +29,7 @@ class Learns(NamedTuple):
         labels: what its labels are, in words.
         paid: what people had to draw or tick, `masks` or `tags`.
         parents: ids of the runs it builds on.
+        lineage: methods of that run and its own parents, the first ancestor first.
     """
 
     source: Source
@@ -37,6 +38,7 @@ class Learns(NamedTuple):
     labels: str
     paid: str
     parents: list[str]
+    lineage: list[str]
 
 
 def learns(config: DictConfig, method: Method, source: Source) -> Learns:
@@ -49,7 +51,7 @@ def learns(config: DictConfig, method: Method, source: Source) -> Learns:
     if config.parent is None:
         if method.needs_parent:
             raise ConfigError(f"method={method.name} builds on another run: give parent=RUN")
-        return Learns(source, method.supervision, method.supervision, own, own, [])
+        return Learns(source, method.supervision, method.supervision, own, own, [], [])
     folder = Path(config.parent)
     content_of(folder)  # raises unless it is a finished run
     record = records.read(folder)
@@ -68,4 +70,5 @@ def learns(config: DictConfig, method: Method, source: Source) -> Learns:
             pseudo_masks(folder, source, config.pseudo_masks, config.trainer.progress and runs.is_first_process())
         )
         visible, labels = "full", "pseudo-masks"
-    return Learns(source, visible, record.supervision, labels, PAID[record.supervision], [record.id])
+    lineage = [*record.lineage, record.method]
+    return Learns(source, visible, record.supervision, labels, PAID[record.supervision], [record.id], lineage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from segladder.commands import build
 from segladder.commands.callbacks import RESUME_POINT, WEIGHTS
 from segladder.commands.class_scores import StoredScores
+from segladder.data.embeddings import Embeddings
 from segladder.errors import ConfigError, SegLadderError
 from segladder.methods.base import Method
 from segladder.methods.class_maps import Refinement
@@ -24,6 +26,7 @@ from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 
 CONFIG = "config.yaml"
+EMBEDDINGS = "embeddings.npz"  # the semantic vectors of a zero-shot run
 FOLDER_VARIABLE = "SEGLADDER_RUN_FOLDER"  # tells the other processes of a distributed run where it lies
 NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger", "stages")  # keys that do not make it another experiment
 
@@ -127,32 +130,50 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
 
 def backbone_of(config: DictConfig) -> dict[str, Any]:
     """Name and weights of the backbone; none for methods that bring a whole network of their own."""
-    node = config.method.get("backbone")
+    node = backbone_node(config)
     if node is None:
         return {}
     return {"name": node.get("name") or HydraConfig.get().runtime.choices["backbone"], "weights": node.get("weights")}
 
 
+def backbone_node(config: DictConfig) -> DictConfig | None:
+    """The configuration of the method's backbone, None where it has none."""
+    return config.method.get("backbone") or config.method.get("features", {}).get("backbone")
+
+
 def parent(config: DictConfig) -> records.Record | None:
     """The record of the run whose folder `backbone.weights` names, if it does."""
     weights = config.backbone.get("weights")
-    if config.method.get("backbone") is None or weights is None or not (Path(weights) / records.FILE_NAME).exists():
+    if backbone_node(config) is None or weights is None or not (Path(weights) / records.FILE_NAME).exists():
         return None
     return records.read(Path(weights))
 
 
+def stage_parent(config: DictConfig) -> records.Record | None:
+    """The record of the run that `parent` names, if it does."""
+    return None if config.get("parent") is None else records.read(Path(config.parent))
+
+
 def learnt_classes(record: records.Record) -> set[str]:
-    """Names of the classes whose labels a run has learnt from: those of its data but the novel ones of its fold."""
-    folds = record.protocol.get("fields", {}).get("folds", [])
-    novel = set() if record.fold is None else set(folds[record.fold])
-    return set(record.data["classes"]) - novel
+    """Names of the classes whose labels a run has learnt from: those of its data but its novel or unseen ones."""
+    return set(record.data["classes"]) - hidden_classes(record)
 
 
 def absent_classes(record: records.Record) -> set[str]:
     """Names of the classes that no training image of a run held."""
     fields = record.protocol.get("fields", {})
-    dropped = fields["folds"][record.fold] if record.fold is not None and fields["novel_pixels"] == "drop" else ()
-    return {*record.config["loader"].get("without", ()), *dropped}
+    drops = "drop" in (fields.get("novel_pixels"), fields.get("unseen_pixels"))
+    return {*record.config["loader"].get("without", ()), *(hidden_classes(record) if drops else ())}
+
+
+def hidden_classes(record: records.Record) -> set[str]:
+    """Names of the classes that were novel or unseen in a run."""
+    return set(record.label_access.get("hidden", ())) or set(_classes_of_fold(record))
+
+
+def _classes_of_fold(record: records.Record) -> Sequence[str]:
+    folds = record.protocol.get("fields", {}).get("folds", [])
+    return folds[record.fold] if record.fold is not None else ()
 
 
 def sha256(path: Path) -> str:
@@ -175,15 +196,23 @@ def load(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     if config.method.trains and not (folder / WEIGHTS).exists():
         hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
-    for node in (config.backbone, config.method.get("backbone")):
+    for node in (config.backbone, backbone_node(config)):
         if config.method.trains and node is not None and "weights" in node:
             node.weights = "none"  # the run's own weights follow
-    method = build.method(config, len(record.data["classes"]))
+    method = build.method(config, len(record.data["classes"]), **known_of(folder))
     if method.trains:
         method.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
     if isinstance(method, Refinement):
         method.scores = StoredScores(Path(config.parent), trained_method)
     return config, record, method.eval()
+
+
+def known_of(folder: Path) -> dict[str, torch.Tensor]:
+    """What a run's method was told of its classes; which of them are seen comes with the weights."""
+    if not (folder / EMBEDDINGS).exists():
+        return {}
+    vectors = torch.from_numpy(Embeddings.load(folder / EMBEDDINGS).vectors)
+    return {"embeddings": vectors, "seen": torch.ones(len(vectors), dtype=torch.bool)}
 
 
 def trained_method(folder: Path) -> Method:

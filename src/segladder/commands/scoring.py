@@ -22,6 +22,8 @@ from segladder.report.study import COUNTS
 SHOWN = (
     *("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large"),
     *("mIoU_oracle", "threshold_oracle", "over_activation", "under_activation"),
+    *("seen_mIoU", "unseen_mIoU", "harmonic_mIoU", "gamma", "oracle_harmonic_mIoU", "gamma_area"),
+    *("unseen_only_pixel_accuracy", "majority_rate"),
     *("fb_iou", "average_precision", "predicted_share", "true_share"),
     *("J", "F", "J_recall", "J_decay", "J_without_last", "F_without_last"),
     *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_right_iou", "swap_wrong_iou"),

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from segladder.commands import build, parents, runs
@@ -23,11 +24,13 @@ from segladder.commands.scoring import fill_scores, log_scores, print_scores, wr
 from segladder.commands.stages import run_stages
 from segladder.data.annotation_cost import annotation_cost
 from segladder.data.checks import check_training_ready
+from segladder.data.embeddings import class_embeddings
 from segladder.data.module import DataModule
 from segladder.data.source import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
+from segladder.protocols.zero_shot import ZeroShotProtocol
 from segladder.report import record as records
 from segladder.report.provenance import device_name, parameter_count, peak_memory_mb
 
@@ -92,7 +95,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     """Build everything and check the data before the first step."""
     source = build.source(config)
     protocol = build.protocol(config)
-    method = build.method(config, len(source.classes))
+    method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
     learns = parents.learns(config, method, source)
     record.supervision = learns.supervision
     record.label_access["labels"] = learns.labels
@@ -112,27 +115,56 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     record.parameters = parameter_count(method)
     inherit(record, config, protocol)
     record.parents += learns.parents
+    record.lineage = learns.lineage
     record.error = None
     return Run(config, folder, source, protocol, data, method, record, interruption)
 
 
+def known(
+    config: DictConfig, folder: Path, record: records.Record, source: Source, protocol: Protocol
+) -> dict[str, torch.Tensor]:
+    """What a zero-shot method is told of its classes, kept as FOLDER/embeddings.npz; nothing for other methods."""
+    if config.method.supervision != "zero_shot":
+        return {}
+    protocol.check_method(config.method.name, "zero_shot")
+    assert isinstance(protocol, ZeroShotProtocol)
+    if "embeddings" not in config:
+        raise ConfigError(f"data={source.name}: has no embeddings, expected them for method={config.method.name}")
+    settings: Any = OmegaConf.to_container(config.embeddings, resolve=True)
+    embeddings = class_embeddings(settings, source.classes)
+    if runs.is_first_process():
+        embeddings.save(folder / runs.EMBEDDINGS)
+    record.label_access["embeddings"] = {"sources": list(embeddings.sources), "control": settings["control"]}
+    record.label_access["hidden"] = list(protocol.novel)
+    seen = torch.from_numpy(protocol.seen(source))
+    return {"embeddings": torch.from_numpy(embeddings.vectors), "seen": seen}
+
+
 def inherit(record: records.Record, config: DictConfig, protocol: Protocol) -> None:
     """Name the run that the backbone's weights come from; raises ConfigError if novel classes were in its training."""
+    for key, parent in (("backbone.weights", runs.parent(config)), ("parent", runs.stage_parent(config))):
+        if parent is not None:
+            check_leaks(key, parent, config.fold, protocol)
     if (parent := runs.parent(config)) is None:
         return
+    record.parents = [parent.id]
+    record.backbone["pretraining"] = f"{parent.method} on {parent.data['name']}"
+
+
+def check_leaks(key: str, parent: records.Record, fold: int, protocol: Protocol) -> None:
+    """Raise ConfigError if a run that another starts from (`key` names it) has seen the fold's novel classes."""
     novel = set(getattr(protocol, "novel", ()))
     if leaked := sorted(novel & runs.learnt_classes(parent)):
         raise ConfigError(
-            f"backbone.weights={config.backbone.weights}: that run has learnt {leaked[0]}, a novel class of"
-            f" fold={config.fold}; train it with other data.classes"
+            f"{key}: run {parent.id} has learnt {leaked[0]}, a novel class of fold={fold}; train it with other"
+            " data.classes"
         )
-    if getattr(protocol, "novel_pixels", None) == "drop" and (seen := sorted(novel - runs.absent_classes(parent))):
+    drops = "drop" in (getattr(protocol, "novel_pixels", None), getattr(protocol, "unseen_pixels", None))
+    if drops and (seen := sorted(novel - runs.absent_classes(parent))):
         raise ConfigError(
-            f"backbone.weights={config.backbone.weights}: that run has seen images that hold {seen[0]}, which"
-            f" protocol={protocol.name} drops; train it with loader.without=[{','.join(sorted(novel))}]"
+            f"{key}: run {parent.id} has seen images that hold {seen[0]}, which protocol={protocol.name} drops; train"
+            f" it with loader.without=[{','.join(sorted(novel))}]"
         )
-    record.parents = [parent.id]
-    record.backbone["pretraining"] = f"{parent.method} on {parent.data['name']}"
 
 
 def carry_out(run: Run) -> None:

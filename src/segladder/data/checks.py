@@ -24,7 +24,7 @@ def check_training_ready(source: Source, supervision: str = "full") -> None:
         DataError: naming the first few ids or files at fault and how many there are.
     """
     train, val = source.split(source.train_split), source.split(source.val_split)
-    labels = source.mask_path if supervision == "full" else source.tag_path
+    labels = source.tag_path if supervision == "image_level" else source.mask_path
     _require([source.image_path(i) for i in (*train, *val)], "images")
     _require([labels(i) for i in train], "training labels")
     _require([source.mask_path(i) for i in val], "masks to score against")

@@ -143,7 +143,7 @@ class DenseMethod(Method):
         common: the arguments of `Method`.
     """
 
-    takes = ("masks",)
+    takes: ClassVar[tuple[str, ...]] = ("masks",)
 
     def __init__(self, backbone: nn.Module | None, network: nn.Module, criterion: nn.Module, **common: Any) -> None:
         super().__init__(**common)

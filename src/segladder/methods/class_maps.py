@@ -123,12 +123,21 @@ class Refinement(TagMethod):
     `scores` is set by whoever knows the parent (`segladder train parent=RUN`): it gives the parent's class scores.
     A refinement that trains learns from the parent's pseudo-masks: its batches hold `mask` (B, H, W), with 255 where
     the parent is not confident, and never a mask that a person drew.
+
+    Args:
+        num_classes: K, background included.
+        background_score: see `TagMethod`.
+        common: the arguments of `Method`.
     """
 
-    takes = ("class_scores", "masks")
+    takes: ClassVar[tuple[str, ...]] = ("class_scores", "masks")
     needs_parent = True
 
     scores: Scores | None = None
+
+    def __init__(self, num_classes: int, background_score: float, **common: Any) -> None:
+        super().__init__(background_score, **common)
+        self.num_classes = num_classes
 
     @abstractmethod
     def refine(self, images: Tensor, scores: Tensor, tags: Tensor) -> Tensor:
@@ -145,5 +154,5 @@ class Refinement(TagMethod):
             raise ConfigError(f"method={self.name} refines the class scores of another run: give parent=RUN")
         scores = self.scores(ids, images, tags, scales, flip)
         if tags is None:
-            tags = (scores.amax((2, 3)) > 0).float()
+            tags = (scores.amax((2, 3)) > 0).float()[:, 1 - self.num_classes :]
         return self.refine(images, scores, tags)

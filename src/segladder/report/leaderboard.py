@@ -17,14 +17,20 @@ from segladder.report.record import Record
 
 LADDER = ("zero_shot", "image_level", "few_shot", "full")  # from the least annotation to the most
 BESIDE = (  # what ordinary episodes hide
+    *("mIoU_oracle", "threshold_oracle", "over_activation_oracle", "under_activation_oracle"),
+    *("harmonic_mIoU", "seen_mIoU", "unseen_mIoU", "oracle_harmonic_mIoU", "gamma_area"),
+    *("unseen_only_pixel_accuracy", "majority_rate"),
+    *("base_mIoU", "novel_mIoU"),
     *("average_precision", "fb_iou", "predicted_share"),
     *("F", "J_without_last", "F_without_last"),
     *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_wrong_iou"),
 )
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
-    *("method.backbone", "method.criterion"),  # copies of `backbone` and `loss`
+    *("parent", "stages"),  # the lineage says what a run builds on
+    *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
     "backbone.weights",  # the column pretraining, without the folder of a file
+    *("embeddings.seed", "embeddings.cache_dir"),
     *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
@@ -46,6 +52,7 @@ class Row:
         peak_memory_mb: the most of any run.
         runs: ids of the runs that count.
         note: what a reader must know: missing folds, repeats that do not count.
+        lineage: methods of the stages before this one, the first ancestor first.
         others: means over runs of the scores that stand beside the one that ranks (`BESIDE`), those that all have.
     """
 
@@ -69,13 +76,15 @@ class Row:
     peak_memory_mb: float | None
     runs: list[str]
     note: str = ""
+    lineage: tuple[str, ...] = ()
     others: dict[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """Method with the settings that tell it from its neighbours."""
+        """Method with the stages before it and the settings that tell it from its neighbours."""
         settings = [f"{key.removesuffix('.name')}={value}" for key, value in self.setting.items()]
-        return " ".join([self.method, *([f"[{self.tag}]"] if self.tag else []), *settings])
+        built_on = [f"from {'+'.join(self.lineage)}"] if self.lineage else []
+        return " ".join([self.method, *built_on, *([f"[{self.tag}]"] if self.tag else []), *settings])
 
 
 @dataclass(frozen=True)
@@ -173,8 +182,10 @@ def _grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:
 def _kind(record: Record) -> tuple[str, ...]:
     """What a row says in columns of its own."""
     backbone = record.backbone
-    parts = (record.supervision, record.method, backbone.get("name"), _pretraining(backbone), record.tag, record.shots)
-    return tuple("" if part is None else str(part) for part in (*parts, record.label_access.get("selection")))
+    lineage = "+".join(record.lineage)
+    network = (record.method, lineage, backbone.get("name"), _pretraining(backbone))
+    parts = (record.supervision, *network, record.tag, record.shots, record.label_access.get("selection"))
+    return tuple("" if part is None else str(part) for part in parts)
 
 
 def _pretraining(backbone: Mapping[str, Any]) -> str:
@@ -183,10 +194,17 @@ def _pretraining(backbone: Mapping[str, Any]) -> str:
 
 def _rows(records: Sequence[Record], metric: str) -> list[Row]:
     """Rows of records of one kind: as many as there are settings."""
-    settings = {id(record): settings_of(record.config) for record in records}
+    settings = {id(record): settings_of(_read_by(record)) for record in records}
     told = telling_keys(list(settings.values()))
     groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
     return [_row(group, {key: settings[id(group[0])].get(key) for key in told}, metric) for group in groups.values()]
+
+
+def _read_by(record: Record) -> dict[str, Any]:
+    """A record's configuration without the nodes that its run did not read."""
+    unread = {"embeddings"} if record.supervision != "zero_shot" else set()
+    unread |= {"pseudo_masks"} if record.config.get("parent") is None else set()
+    return {key: value for key, value in record.config.items() if key not in unread}
 
 
 def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -244,6 +262,7 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row
         peak_memory_mb=max((r.peak_memory_mb for r in kept if r.peak_memory_mb is not None), default=None),
         runs=[record.id for record in kept if record.seed in scores],
         note="; ".join(notes),
+        lineage=tuple(first.lineage),
         others=_others(kept, complete=bool(scores)),
     )
 

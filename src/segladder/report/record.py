@@ -39,6 +39,7 @@ class Record:
         annotation_cost: what the labels cost, in seconds of human work.
         checkpoint: `path` (relative to the run's folder) and `sha256`.
         parents: ids of runs that this one started from.
+        lineage: methods of the stages before this one, the first ancestor first.
         error: the last lines of the traceback of a failed run.
     """
 
@@ -74,6 +75,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     parents: list[str] = field(default_factory=list)
+    lineage: list[str] = field(default_factory=list)
     tag: str | None = None
     error: str | None = None
 

@@ -61,11 +61,10 @@ class AffinityNet(Refinement):
         steps: int,
         **common: Any,
     ) -> None:
-        super().__init__(background_score=0.0, mean=backbone.mean, std=backbone.std, **common)
+        super().__init__(num_classes, background_score=0.0, mean=backbone.mean, std=backbone.std, **common)
         require_stride(backbone, output_stride)
         self.backbone = backbone
         self.head = AffinityHead(backbone.channels, channels)
-        self.num_classes = num_classes
         self.stride, self.radius = stride, radius
         self.alpha, self.beta, self.steps = alpha, beta, steps
 

@@ -64,8 +64,7 @@ class DenseCRF(Refinement):
         backend: str,
         **common: Any,
     ) -> None:
-        super().__init__(background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)
-        self.num_classes = num_classes
+        super().__init__(num_classes, background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)
         self.background_power = background_power
         self.backend = backend_name(backend)
         self.crf = partial(
@@ -89,7 +88,6 @@ class DenseCRF(Refinement):
         scores = bilinear(scores, images.shape[-2:])
         if scores.shape[1] < self.num_classes:
             scores = torch.cat([self._background(scores), scores], 1)  # (B, K, H, W)
-        tags = tags[:, 1 - self.num_classes :]
         present = torch.cat([torch.ones_like(tags[:, :1]), tags], 1) > 0  # (B, K)
         return torch.stack([self._fitted(*each) for each in zip(images, scores, present, strict=True)])
 

@@ -68,14 +68,13 @@ class IRN(Refinement):
         maximum: str,
         **common: Any,
     ) -> None:
-        super().__init__(background_score, mean=backbone.mean, std=backbone.std, **common)
+        super().__init__(num_classes, background_score, mean=backbone.mean, std=backbone.std, **common)
         if maximum not in MAXIMUM_OVER:
             raise ConfigError(f"method.maximum={maximum}: expected {' or '.join(MAXIMUM_OVER)}")
         require_stride(backbone, output_stride)
         self.backbone = backbone
         self.edge = EdgeHead(backbone.channels, edge_channels)
         self.displacement = DisplacementHead(backbone.channels, displacement_channels)
-        self.classes = num_classes - 1
         self.train_backbone = train_backbone
         self.stride, self.radius, self.walk_radius = stride, radius, walk_radius
         self.beta, self.steps, self.maximum = beta, steps, maximum
@@ -110,7 +109,7 @@ class IRN(Refinement):
     def refine(self, images: Tensor, scores: Tensor, tags: Tensor) -> Tensor:
         """Scores (B, C, h, w) of the classes after the walk; a background that the parent scores is left out."""
         edges = self.edges(images)
-        scores = bilinear(scores[:, -self.classes :], edges.shape[-2:])
+        scores = bilinear(scores[:, 1 - self.num_classes :], edges.shape[-2:])
         return torch.stack([self._walk(*pair) for pair in zip(scores, edges, strict=True)])
 
     def _walk(self, scores: Tensor, edge: Tensor) -> Tensor:

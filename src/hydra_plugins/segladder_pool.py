@@ -1,0 +1,30 @@
+"""Hydra's launcher `pool` (`segladder train -m hydra/launcher=pool`); imported at every start, so kept thin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class PoolLauncher(Launcher):
+    """Every job of a sweep in a process of its own; settings: those of `segladder.commands.pool.Pool`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before `launch`."""
+        self.context = hydra_context
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs; raises SegLadderError if any failed."""
+        from segladder.commands.pool import Pool
+
+        return Pool(self.context, self.config, **self.settings).launch(job_overrides, initial_job_idx)

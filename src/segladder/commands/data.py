@@ -129,10 +129,10 @@ def preview(config: DictConfig, source: Source) -> int:
 def audit(config: DictConfig, source: Source) -> int:
     """Print what a few-shot protocol's training images hold of the novel classes, a row for each fold."""
     from segladder.data.audit import audit as audited
-    from segladder.protocols.episodic import EpisodicProtocol
+    from segladder.protocols.few_shot import FewShotProtocol
 
     protocol = made(config.protocol, "protocol")
-    if not isinstance(protocol, EpisodicProtocol):
+    if not isinstance(protocol, FewShotProtocol):
         raise ConfigError(f"action=audit: protocol={protocol.name} has no folds; choose a few-shot protocol")
     train_ids, test_ids = source.split(source.train_split), source.split(protocol.split)
     rows = audited(source, train_ids, test_ids, protocol.folds, protocol.min_object, protocol.min_area, progress=True)

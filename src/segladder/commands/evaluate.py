@@ -38,7 +38,7 @@ def run(config: DictConfig) -> int:
     record.parents, record.id = [record.id], f"{record.id}-{protocol.hash}"
     record.time = now.isoformat(timespec="seconds")
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
-    record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
+    record.protocol = protocol.described()
     record.fold, record.shots = protocol.place().values()
     record.data |= {
         "name": source.name,

@@ -22,7 +22,16 @@ from segladder.report.study import COUNTS
 SHOWN = (
     *("mIoU", "pixel_accuracy", "boundary_iou", "iou_small", "iou_medium", "iou_large"),
     *("mIoU_oracle", "threshold_oracle", "over_activation", "under_activation"),
-    *("seen_mIoU", "unseen_mIoU", "harmonic_mIoU", "gamma", "oracle_harmonic_mIoU", "gamma_area"),
+    *(
+        "harmonic_mIoU",
+        "seen_mIoU",
+        "unseen_mIoU",
+        "base_mIoU",
+        "novel_mIoU",
+        "gamma",
+        "oracle_harmonic_mIoU",
+        "gamma_area",
+    ),
     *("unseen_only_pixel_accuracy", "majority_rate"),
     *("fb_iou", "average_precision", "predicted_share", "true_share"),
     *("J", "F", "J_recall", "J_decay", "J_without_last", "F_without_last"),

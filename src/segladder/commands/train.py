@@ -109,7 +109,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
         "train_fingerprint": learns.source.fingerprint(data.dataset.ids),
         "val_fingerprint": source.fingerprint(source.split(protocol.split)),
     }
-    record.protocol = {"name": protocol.name, "hash": protocol.hash, "fields": protocol.fields()}
+    record.protocol = protocol.described()
     record.fold, record.shots = protocol.place().values()
     record.annotation_cost = annotation_cost(learns.paid, len(data.dataset.ids))
     record.parameters = parameter_count(method)

@@ -46,7 +46,7 @@ class Protocol(ABC):
 
     def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
         """The score that chooses a checkpoint: on held-out `ids`, or (oracle) on the split where they are None."""
-        return self.score(method, source, ids=ids, batch_size=batch_size).metrics["mIoU"]["value"] or 0.0
+        return self.score(method, source, ids=ids, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
 
     @abstractmethod
     def shown(self, method: Method, source: Source, item: str) -> Picture:
@@ -60,6 +60,11 @@ class Protocol(ABC):
                 f" {supervision}"
             )
 
+    @property
+    def ranked_by(self) -> str:
+        """The metric that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
+        return "mIoU"
+
     def training(self, source: Source) -> dict[str, Any] | None:
         """What training items are made of where the protocol decides it: arguments of the data set that feeds it."""
         return None
@@ -67,6 +72,10 @@ class Protocol(ABC):
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types."""
         return json.loads(json.dumps(asdict(self), default=list))
+
+    def described(self) -> dict[str, Any]:
+        """What a record says of the protocol."""
+        return {"name": self.name, "hash": self.hash, "ranked_by": self.ranked_by, "fields": self.fields()}
 
     def place(self) -> dict[str, int | None]:
         """`fold` and `shots` of a run under this protocol, None where it has none."""

@@ -26,7 +26,6 @@ from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou,
 from segladder.metrics.iou import per_class
 from segladder.protocols.base import Result
 from segladder.protocols.few_shot import FewShotProtocol, Metrics, scored
-from segladder.protocols.few_shot import outlined as outlined
 from segladder.protocols.inference import shard
 
 DISTRACTORS = ("hard", "negative", "swap")

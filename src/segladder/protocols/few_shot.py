@@ -70,11 +70,6 @@ class FewShotProtocol(Protocol):
     def ways_among(self, classes: Sequence[int]) -> int:
         """How many of some classes a query is asked for at once."""
 
-    @property
-    def ranked_by(self) -> str:
-        """The metric that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
-        return "mIoU"
-
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types but the fold."""
         fields = super().fields()

@@ -28,7 +28,7 @@ from segladder.metrics.counts import ImageCounts
 from segladder.metrics.video import contour_accuracy, region_similarity, statistics
 from segladder.protocols.base import Picture, Protocol, Result
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize
-from segladder.protocols.episodic import outlined
+from segladder.protocols.few_shot import outlined
 from segladder.protocols.inference import gathered, shard
 
 OBJECT = 1  # the one class of a video

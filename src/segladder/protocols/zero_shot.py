@@ -151,6 +151,11 @@ class ZeroShotProtocol(Protocol):
         """What training may see."""
         return SeenLabels(self.novel, self.background, self.unseen_pixels, self.transductive)
 
+    @property
+    def ranked_by(self) -> str:
+        """The harmonic mean of seen and unseen mIoU."""
+        return "harmonic_mIoU"
+
     def training(self, source: Source) -> dict[str, Any]:
         """What training may see of the masks: arguments of `SeenLabels`."""
         return {
@@ -353,7 +358,7 @@ class ZeroShotProtocol(Protocol):
     def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
         """What chooses a checkpoint: seen mIoU on held-out ids, or (oracle) the harmonic mean on the split."""
         if ids is None:
-            return self.score(method, source, batch_size=batch_size).metrics["harmonic_mIoU"]["value"] or 0.0
+            return self.score(method, source, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
         self.check(method, source)
         sweep, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size)
         return float(np.nan_to_num(self.swept_scores(sweep, source)["seen_mIoU"][self.grid.index(0.0)]))

@@ -120,12 +120,12 @@ class Table:
         return f"{self.protocol} {self.hash} on {self.data} {self.fingerprint}: {len(self.classes)} classes"
 
 
-def rank(records: Iterable[Record], metric: str = "mIoU") -> list[Table]:
+def rank(records: Iterable[Record], metric: str | None = None) -> list[Table]:
     """Tables of all records, ordered by protocol and data; rows by supervision, then score.
 
     Args:
         records: of any status, in any order.
-        metric: name of the score that ranks; higher is better.
+        metric: name of the score that ranks; higher is better; None takes the one each protocol names.
     """
     tables: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for record in sorted(records, key=_age):
@@ -143,7 +143,8 @@ def _age(record: Record) -> tuple[str, str, str]:
     return record.time, record.id, record.config_hash
 
 
-def _table(records: Sequence[Record], metric: str) -> Table:
+def _table(records: Sequence[Record], metric: str | None) -> Table:
+    metric = metric or next((r.protocol["ranked_by"] for r in records if "ranked_by" in r.protocol), "mIoU")
     protocol, protocol_hash, data, fingerprint = _comparable(records[0])
     classes = next((list(r.data["classes"]) for r in records if r.data.get("classes")), [])
     scored = [record for record in records if protocol_hash and not _reason(record, metric)]

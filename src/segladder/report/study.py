@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
@@ -70,6 +70,9 @@ def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: str) ->
 def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record, Path]]) -> str:
     """A Markdown table of paired bootstrap comparisons over images or episodes, each side the mean of its row's seeds.
 
+    Compared is what ranks: mean IoU over all classes, over an episode's foreground, or the harmonic mean of seen and
+    unseen classes.
+
     Args:
         table: the leaderboard the pairs stand in.
         pairs: `FIRST:SECOND`, each a row's method (with its settings, where several rows share the method; followed by
@@ -80,19 +83,30 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
         ConfigError: a name fits no row or several.
         DataError: a run's counts are missing, or runs were scored on different images.
     """
-    from segladder.metrics.bootstrap import mean_iou, paired_bootstrap  # brings torch: not for every leaderboard
-    from segladder.metrics.episodes import novel_mean_iou
+    from segladder.metrics.bootstrap import paired_bootstrap  # brings torch: not for every leaderboard
 
     runs = {record.id: (record, folder) for record, folder in found}
     lines = []
     for pair in pairs:
         first, second = ([runs[run] for run in row.runs] for row in _rows_named(table, pair))
-        episodic = first[0][0].fold is not None
-        statistic = novel_mean_iou if episodic else mean_iou
-        result = paired_bootstrap(_counts(first), _counts(second), statistic)
+        result = paired_bootstrap(_counts(first), _counts(second), _statistic(first[0][0]))
         interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
         lines.append([*pair.split(":"), f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
-    return markdown_table(["first", "second", "difference in mIoU", "95 % interval", "p"], lines)
+    return markdown_table(["first", "second", f"difference in {table.metric}", "95 % interval", "p"], lines)
+
+
+def _statistic(record: Record) -> Callable[[Any], Any]:
+    """What ranks a run, as a function of outcomes (..., K, 3)."""
+    from segladder.metrics.bootstrap import mean_iou
+    from segladder.metrics.episodes import novel_mean_iou
+    from segladder.metrics.zero_shot import split_scores
+
+    groups = [row.get("group") for row in record.per_class]
+    if any(groups):
+        seen, unseen = ([k for k, group in enumerate(groups) if group == name] for name in ("seen", "unseen"))
+        return lambda outcomes: split_scores(outcomes, seen, unseen)["harmonic_mIoU"]
+    every_class = record.fold is None or "novel" in record.per_class[0]
+    return mean_iou if every_class else novel_mean_iou
 
 
 def _counts(runs: Sequence[tuple[Record, Path]]) -> list[ImageCounts]:

@@ -160,7 +160,7 @@ def test_every_frame_with_an_object_can_be_trained_on(tmp_path):
     source = Davis(write_videos(tmp_path))
     write_list(tmp_path / "ImageSets" / "2016" / "train.txt", ["dog"])
     save_mask(source.mask_path("dog/00003"), np.zeros((64, 80), np.uint8))
-    module = build.data_module(configured("loader.workers=0"), source, protocol(), "few_shot")
+    module = build.data_module(configured("loader.workers=0"), source, "few_shot", protocol().training(source))
     assert sorted(module.dataset.ids) == [frame for frame in source.frames("dog") if frame != "dog/00003"]
 
 

@@ -47,12 +47,12 @@ def protocol(config: DictConfig) -> Protocol:
     return made(config.protocol, "protocol")
 
 
-def data_module(config: DictConfig, data: Source, protocol: Protocol, visible: str) -> DataModule:
-    """What feeds a method that sees what the supervision `visible` shows, with the items that the protocol allows."""
+def data_module(config: DictConfig, data: Source, visible: str, limits: dict[str, Any] | None) -> DataModule:
+    """What feeds a method that sees what the supervision `visible` shows, within a protocol's `training` limits."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
-    recipe, allowed = settings.pop("episodes"), protocol.training(data)
-    labels = allowed if visible == "zero_shot" else None
-    episodes = {**allowed, **recipe} if visible == "few_shot" and allowed is not None else None
+    recipe = settings.pop("episodes")
+    labels = limits if visible == "zero_shot" else None
+    episodes = {**limits, **recipe} if visible == "few_shot" and limits is not None else None
     try:
         return DataModule(data, visible, config.seed, episodes=episodes, labels=labels, **settings)
     except TypeError as error:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from segladder.commands import runs
 from segladder.commands.class_scores import StoredScores, content_of
 from segladder.commands.pseudo_masks import pseudo_masks
+from segladder.commands.self_training import self_training_masks
+from segladder.data.seen_labels import SeenLabels
 from segladder.data.source import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.methods.class_maps import Refinement
+from segladder.protocols.base import Protocol
 from segladder.report import record as records
 
 PAID = {"full": "masks", "image_level": "tags", "few_shot": "masks", "zero_shot": "masks"}
@@ -25,6 +28,7 @@ class Learns(NamedTuple):
     Attributes:
         source: the data set with the masks that training reads.
         visible: the supervision by which the data layer hands out labels.
+        limits: what of it the protocol allows, `Protocol.training`.
         supervision: of the run as a whole, the parent's included.
         labels: what its labels are, in words.
         paid: what people had to draw or tick, `masks` or `tags`.
@@ -34,6 +38,7 @@ class Learns(NamedTuple):
 
     source: Source
     visible: str
+    limits: dict[str, Any] | None
     supervision: str
     labels: str
     paid: str
@@ -41,7 +46,7 @@ class Learns(NamedTuple):
     lineage: list[str]
 
 
-def learns(config: DictConfig, method: Method, source: Source) -> Learns:
+def learns(config: DictConfig, method: Method, source: Source, protocol: Protocol) -> Learns:
     """What a run learns from; gives the method what it takes from `config.parent`.
 
     Raises:
@@ -51,7 +56,7 @@ def learns(config: DictConfig, method: Method, source: Source) -> Learns:
     if config.parent is None:
         if method.needs_parent:
             raise ConfigError(f"method={method.name} builds on another run: give parent=RUN")
-        return Learns(source, method.supervision, method.supervision, own, own, [], [])
+        return Learns(source, method.supervision, protocol.training(source), method.supervision, own, own, [], [])
     folder = Path(config.parent)
     content_of(folder)  # raises unless it is a finished run
     record = records.read(folder)
@@ -65,10 +70,17 @@ def learns(config: DictConfig, method: Method, source: Source) -> Learns:
     if isinstance(method, Refinement):
         method.scores = StoredScores(folder, runs.trained_method)
     visible, labels = method.supervision, own
-    if "masks" in method.takes and method.trains:
-        source = source.with_training_masks(
-            pseudo_masks(folder, source, config.pseudo_masks, config.trainer.progress and runs.is_first_process())
-        )
+    progress = config.trainer.progress and runs.is_first_process()
+    hides = protocol.training(source)
+    share = config.pseudo_masks.surest
+    if method.supervision == "zero_shot":
+        if share is not None and "masks" in method.takes:
+            source = source.with_training_masks(
+                self_training_masks(folder, source, SeenLabels(**(hides or {})), share, progress)
+            )
+            labels, hides = "masks and pseudo-masks", {**(hides or {}), "hidden": ()}
+    elif "masks" in method.takes and method.trains:
+        source = source.with_training_masks(pseudo_masks(folder, source, config.pseudo_masks, progress))
         visible, labels = "full", "pseudo-masks"
     lineage = [*record.lineage, record.method]
-    return Learns(source, visible, record.supervision, labels, PAID[record.supervision], [record.id], lineage)
+    return Learns(source, visible, hides, record.supervision, labels, PAID[record.supervision], [record.id], lineage)

@@ -96,12 +96,12 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     source = build.source(config)
     protocol = build.protocol(config)
     method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
-    learns = parents.learns(config, method, source)
+    learns = parents.learns(config, method, source, protocol)
     record.supervision = learns.supervision
     record.label_access["labels"] = learns.labels
     protocol.check_method(method.name, learns.supervision)
     check_training_ready(learns.source, learns.visible)
-    data = build.data_module(config, learns.source, protocol, learns.visible)
+    data = build.data_module(config, learns.source, learns.visible, learns.limits)
     record.data = {
         "name": source.name,
         "classes": list(source.classes),

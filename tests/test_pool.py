@@ -12,14 +12,14 @@ import pytest
 SWEEP = [
     *("data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("logger=none", "trainer.progress=false", "trainer.panels=0", "loader.batch_size=4", "trainer.checkpoint_every=1"),
-    *("-m", "hydra/launcher=pool", "hydra.launcher.threads=1"),
+    *("hydra/launcher=pool", "hydra.launcher.threads=1"),
 ]
 
 
 def start(shapes_root, runs, *words):
     environment = {**os.environ, "SEGLADDER_DATA": str(shapes_root.parent), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "segladder.cli", "train", f"runs={runs}", *SWEEP, *words],
+        [sys.executable, "-m", "segladder.cli", "train", "-m", f"runs={runs}", *SWEEP, *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -34,12 +34,12 @@ def records(runs):
 
 def test_one_job_fails_alone_and_the_sweep_started_again_runs_only_that(shapes_root, tmp_path, segladder, capfd):
     words = [f"runs={tmp_path}", *SWEEP, "trainer.steps=1", "method.fully_connected=0,-1"]
-    assert segladder("train", *words) == 1
+    assert segladder("train", "-m", *words) == 1
     said = capfd.readouterr()
     assert "1 of 2 jobs failed: job 1 (method.fully_connected=-1)" in said.err
     first = {r["status"]: r["id"] for r in records(tmp_path)}
     assert set(first) == {"finished", "failed"}
-    assert segladder("train", *words) == 1
+    assert segladder("train", "-m", *words) == 1
     assert "2 jobs, 1 finished before" in capfd.readouterr().out
     assert {r["status"]: r["id"] for r in records(tmp_path)} == first
 

@@ -27,10 +27,11 @@ POLL = 0.2  # seconds between looks at the running jobs
 
 @dataclass
 class Job:
-    """A job of a sweep: its number, overrides and folder, and whether a finished record is there already."""
+    """A job of a sweep: its number, overrides (those of it alone as `name`), folder, and whether it was done before."""
 
     number: int
     overrides: list[str]
+    name: str
     folder: Path
     finished: bool = False
     code: int = 0
@@ -69,13 +70,14 @@ class Pool:
         print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished before, {self.slots} at once", flush=True)
         self.run(todo)
         if failed := [job for job in todo if job.code]:
-            names = "; ".join(f"job {job.number} ({' '.join(job.overrides)}), {job.folder}" for job in failed)
+            names = "; ".join(f"job {job.number} ({job.name}), {job.folder}" for job in failed)
             raise SegLadderError(f"{len(failed)} of {len(jobs)} jobs failed: {names}")
         return [self.answer(job) for job in jobs]
 
     def jobs(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Job]:
         """Each job with its folder: that of its unfinished run, if there is one, or a new one."""
         known = known_runs(Path(self.config.runs))
+        shared = set.intersection(*map(set, job_overrides))
         for number, overrides in enumerate(job_overrides, start=first):
             whole = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(whole):
@@ -83,7 +85,8 @@ class Pool:
             fresh = Path(whole.hydra.sweep.dir) / whole.hydra.sweep.subdir
             config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
             status, folder = known.get(runs.hash_of(config), ("", fresh))
-            yield Job(number, list(filter_overrides(overrides)), folder, status == "finished" and not config.stages)
+            own, finished = [o for o in overrides if o not in shared], status == "finished" and not config.stages
+            yield Job(number, list(filter_overrides(overrides)), " ".join(own), folder, finished)
 
     def run(self, jobs: list[Job]) -> None:
         """Run jobs, as many at once as there are slots."""
@@ -94,7 +97,7 @@ class Pool:
             while waiting or running:
                 for slot in [s for s in slots if s not in running][: len(waiting)]:
                     job = waiting.pop(0)
-                    print(f"job {job.number}: {' '.join(job.overrides)}", flush=True)
+                    print(f"job {job.number}: {job.name}", flush=True)
                     words = ["train", *job.overrides, f"hydra.run.dir={job.folder}"]
                     running[slot] = start_child(words, self.environment(slot)), job
                     children.append(running[slot][0])

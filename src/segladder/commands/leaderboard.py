@@ -15,6 +15,7 @@ from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, show
 from segladder.report.study import collect, comparisons, per_class
 
+PAGE = "leaderboard.html"
 TEXTS = {"markdown": markdown, "csv": csv_text, "json": json_text}
 
 
@@ -22,6 +23,8 @@ def run(config: Any) -> int:
     """Print or write the tables; unreadable records are named on standard error and skipped."""
     if config.format not in ("terminal", *TEXTS):
         raise ConfigError(f"format={config.format}: choose from terminal, {', '.join(TEXTS)}")
+    if config.report not in (None, "html"):
+        raise ConfigError(f"report={config.report}: choose html, or leave it out")
     found, faults = find_records(config.runs)
     for fault in faults:
         print(f"segladder: skipped {fault}", file=sys.stderr)
@@ -31,23 +34,39 @@ def run(config: Any) -> int:
         collect([record for record, _ in found], config.copy_to)
     tables = rank([record for record, _ in found], config.metric)
     write(tables, found, config)
+    if config.report is not None:
+        write_page(tables, found, Path(config.out or PAGE))
     return 0
 
 
 def write(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> None:
-    """Hand the tables to the terminal or a file, in the format asked for."""
+    """Hand the tables to the terminal or the file `out`, which is the page's where one is asked for."""
     more = details(tables, found, config)
-    if config.format == "terminal" and config.out is None:
+    out = config.out if config.report is None else None
+    if config.format == "terminal" and out is None:
         console = Console() if sys.stdout.isatty() else Console(width=200)
         show(tables, console)
         print(more, end="")
         return
     text = TEXTS["markdown" if config.format == "terminal" else config.format](tables)
     text += f"\n{more}" if more and config.format in ("terminal", "markdown") else ""
-    if config.out is None:
+    if out is None:
         print(text, end="")
-        return
-    out = Path(config.out)
+    else:
+        write_text(Path(out), text)
+
+
+def write_page(tables: list[Table], found: list[tuple[Record, Path]], out: Path) -> None:
+    """Write the tables as an HTML page and name it on standard error."""
+    from segladder.report.page import page
+
+    text = page(tables, found)
+    write_text(out, text)
+    print(f"segladder: wrote {out}, {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
+
+
+def write_text(out: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,273 @@
+"""The report page: what records hold stands in it, safely, and nothing outside is needed."""
+
+import base64
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from segladder.report.charts import Series, chart
+from segladder.report.leaderboard import rank
+from segladder.report.page import dotted, page
+from segladder.report.record import Record, write
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+VOID = {"meta", "img", "input", "path", "circle", "br"}
+
+
+def a_record(method, value, supervision="full", seconds=3600.0, **changes):
+    fields = {
+        "id": f"id-{method}",
+        "time": "2026-01-01T00:00:00+00:00",
+        "status": "finished",
+        "command": f"segladder train method={method}",
+        "method": method,
+        "supervision": supervision,
+        "backbone": {"name": "tiny"},
+        "protocol": {"name": "cam_seeds", "hash": "01234567"},
+        "data": {"name": "shapes", "classes": ["background", "disc"], "val_fingerprint": "feed"},
+        "config": {"method": {"name": method, "rates": [1, 2]}, "tag": None},
+        "seed": 0,
+        "metrics": {"mIoU": {"value": value, "low": value - 0.02, "high": value + 0.03}},
+        "per_class": [{"class": "background", "iou": 0.9}, {"class": "disc", "iou": value}],
+        "annotation_cost": {"seconds": seconds},
+    }
+    return Record(**{**fields, **changes})
+
+
+class Outline(HTMLParser):
+    """Elements of a page by tag, and whether each that opens also closes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag, name):
+        return [attributes[name] for found, attributes in self.elements if found == tag and name in attributes]
+
+
+def rendered(records, folder):
+    found = [(record, folder / record.id) for record in records]
+    return page(rank(records), found)
+
+
+def three(folder):
+    """Records with a curve, a log of training and panels."""
+    curve = [{"threshold": 0.1 * k, "mIoU": 0.05 * k, "over_activation": 0.5} for k in range(1, 6)]
+    records = [
+        a_record("cam", 0.4, "image_level", 600.0, curve=curve),
+        a_record("fcn8s", 0.7),
+        a_record("unet", 0.9, seconds=None),
+        a_record("segnet", 0.1, status="failed", error="boom", metrics={}),
+    ]
+    logs = folder / "id-cam" / "logs" / "csv" / "version_0"
+    logs.mkdir(parents=True)
+    logs.joinpath("metrics.csv").write_text("step,train/loss,x/iou/disc\n1,2.5,\n2,1.5,0.1\n3,1.25,0.2\n4,")
+    for name in ("best-1-a.png", "worst-2-b.png", "other.png"):
+        panels = folder / "id-cam" / "panels"
+        panels.mkdir(exist_ok=True)
+        panels.joinpath(name).write_bytes(PIXEL)
+    return records
+
+
+def test_rows_scores_and_runs_stand_in_the_page(tmp_path):
+    text = rendered(three(tmp_path), tmp_path)
+    outline = Outline(text)
+    assert outline.open == []
+    rows = re.findall(r'<tr data-supervision="(\w+)">(.*?)</tr>', text, re.S)
+    assert [kind for kind, _ in rows] == ["image_level", "full", "full"]
+    assert [re.search(r'scope="row"><a href="#(.*?)">(\w+)', row).groups() for _, row in rows] == [
+        ("run-0-id-cam", "cam"),
+        ("run-0-id-unet", "unet"),
+        ("run-0-id-fcn8s", "fcn8s"),
+    ]
+    assert 'data-order="40.0">40.00 [38.0, 43.0]' in rows[0][1]
+    assert 'data-order="600.0">10 min' in rows[0][1]
+    assert 'data-order="">-' in rows[1][1]
+    assert {"run-0-id-cam", "run-0-id-unet", "run-0-id-fcn8s"} <= set(outline.all("details", "id"))
+    assert "boom" in text and "method.rates=[1, 2]\n" in text
+    assert "<code>segladder train method=cam</code>" in text
+
+
+def test_everything_leads_to_something(tmp_path):
+    outline = Outline(rendered(three(tmp_path), tmp_path))
+    ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in outline.all("a", "href") if link.startswith("#")} <= set(ids)
+    named = [name for _, a in outline.elements for name in (a.get("aria-labelledby"),) if name]
+    assert set(named) <= set(ids)
+    assert all(outline.all("img", "alt"))
+
+
+def test_panels_curves_and_training_are_drawn(tmp_path):
+    text = rendered(three(tmp_path), tmp_path)
+    pictures = Outline(text).all("img", "src")
+    assert [base64.b64decode(url.removeprefix("data:image/png;base64,")) for url in pictures] == [PIXEL, PIXEL]
+    charts = re.findall(r'role="img" aria-label="(.*?)"', text)
+    assert charts == [
+        "What annotation buys: mIoU against hours of work",
+        "mIoU along the threshold",
+        "Scores along the threshold",
+        "Training",
+    ]
+
+
+def test_panels_keep_to_their_room(tmp_path, monkeypatch):
+    records = three(tmp_path)
+    monkeypatch.setattr("segladder.report.page.MOST_PICTURES", len(PIXEL) + 3)
+    text = rendered(records, tmp_path)
+    assert len(Outline(text).all("img", "src")) == 1
+    assert "best 1: a" in text
+
+
+def test_runs_beyond_the_limit_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("segladder.report.page.MOST_RUNS", 2)
+    records = [a_record("a", 0.5, seed=s, id=f"a{s}") for s in range(3)] + [a_record("b", 0.6)]
+    text = rendered(records, tmp_path)
+    assert [i for i in Outline(text).all("details", "id")] == ["run-0-id-b", "run-0-a0"]
+    assert "2 further runs" in text
+
+
+def test_what_records_say_is_never_markup(tmp_path):
+    evil = "<script>alert(1)</script>\"'&"
+    record = a_record(evil, 0.5, tag=evil, command=evil, config={evil: evil}, device=evil)
+    record.per_class[1]["class"] = evil
+    failed = a_record(evil, 0.5, id="f", status="failed", error=evil)
+    text = rendered([record, failed], tmp_path)
+    assert "alert(1)</script>" not in text
+    outline = Outline(text)
+    assert outline.open == []
+    assert sum(tag == "script" for tag, _ in outline.elements) == 1
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path):
+    text = rendered(three(tmp_path), tmp_path)
+    outline = Outline(text)
+    assert all(url.startswith("data:") for tag, a in outline.elements for url in [a.get("src")] if url)
+    assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in outline.elements)
+    assert "url(" not in text and "@import" not in text and "fetch(" not in text
+    (policy,) = (a["content"] for tag, a in outline.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';") and "http" not in policy
+
+
+def test_published_numbers_stand_apart(tmp_path):
+    text = rendered(three(tmp_path), tmp_path)
+    board, other = text.split("Published under other conditions")
+    assert "61.9" in other and "unverified" in other and "61.9" not in board
+
+
+def test_no_records_that_rank_make_a_page_too(tmp_path):
+    text = rendered([Record(id="early", status="failed", error="boom")], tmp_path)
+    assert Outline(text).open == [] and "boom" in text
+
+
+def test_config_is_text_by_dotted_key():
+    assert list(dotted({"a": {"b": None, "c": {}}, "d": [1, "x"]})) == [
+        ("a.b", "null"),
+        ("a.c", "{}"),
+        ("d", "[1, 'x']"),
+    ]
+
+
+def test_a_chart_puts_values_where_its_ticks_are():
+    points = [(1.0, 20.0), (100.0, 60.0), (10.0, 50.0), (1000.0, 40.0)]
+    drawn = chart("t", [Series("s", [p], [(p[1], 60.0)], mark="1") for p in points], "x", "y", True, True)
+    x = {text: at for at, text in drawn.x_ticks}
+    y = {text: at for at, text in drawn.y_ticks}
+    assert list(x) == ["1", "10", "100", "1,000"]
+    assert list(y) == ["0", "20", "40", "60"]
+    dots = [one.dots[0] for one in drawn.drawn]
+    assert [(d.x, d.y, d.low, d.high) for d in dots] == [
+        (x["1"], y["20"], y["20"], y["60"]),
+        (x["100"], y["60"], y["60"], y["60"]),
+        (x["10"], dots[2].y, dots[2].y, y["60"]),
+        (x["1,000"], y["40"], y["40"], y["60"]),
+    ]
+    assert dots[2].y == pytest.approx((y["40"] + y["60"]) / 2, abs=0.1)
+    steps = f"M{x['1']} {y['20']}H{x['10']}V{dots[2].y}H{x['100']}V{y['60']}H{drawn.right}"
+    assert drawn.frontier == steps
+
+
+def test_a_long_line_is_thinned_and_keeps_its_ends():
+    drawn = chart("t", [Series("s", [(k, 1.0) for k in range(1001)])], "x", "y")
+    places = drawn.drawn[0].path.removeprefix("M").split("L")
+    assert len(places) <= 252
+    assert places[0].startswith(f"{drawn.left}.0 ") and places[-1].startswith(f"{drawn.right}.0 ")
+
+
+def test_the_command_writes_a_page_and_prints_the_tables(tmp_path, segladder, capsys):
+    for record in three(tmp_path):
+        write(record, tmp_path / "runs" / record.id)
+    assert segladder("leaderboard", f"runs={tmp_path / 'runs'}", "report=html", f"out={tmp_path / 'p.html'}") == 0
+    printed = capsys.readouterr()
+    assert "fcn8s" in printed.out and f"wrote {tmp_path / 'p.html'}" in printed.err
+    assert "run-0-id-cam" in (tmp_path / "p.html").read_text()
+    assert segladder("leaderboard", f"runs={tmp_path / 'runs'}", "report=pdf") == 2
+    assert "report=pdf: choose html" in capsys.readouterr().err
+
+
+ACTIONS = """
+<script>
+const said = [];
+const rows = () => [...document.querySelectorAll(".board tbody tr:not([hidden]) th")].map(th => th.textContent).join();
+const press = heading => [...document.querySelectorAll(".board thead button")]
+  .find(button => button.textContent === heading).click();
+const type = (name, value) => {
+  const form = document.getElementById("filter");
+  form[name].value = value;
+  form.dispatchEvent(new Event("input"));
+  said.push(rows() + " " + form.querySelector("output").textContent);
+  form[name].value = "";
+  form.dispatchEvent(new Event("input"));
+};
+for (let turn = 0; turn < 3; turn++) { press("mIoU"); said.push(rows()); }
+press("annotation"); said.push(rows());
+said.push(document.querySelector(".board th[aria-sort]").textContent);
+type("words", "FULL un"); type("supervision", "image_level");
+addEventListener("load", () => setTimeout(() => {
+  document.querySelector('a[href="#run-0-id-unet"]').click();
+  said.push(document.querySelector("details.run[open]").id, document.activeElement.tagName);
+  said.push(String(document.documentElement.scrollWidth <= innerWidth));
+  document.title = said.join("|");
+}, 100));
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_sort_filter_and_open_a_run_in_a_browser(tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(rendered(three(tmp_path), tmp_path).replace("</body>", ACTIONS + "</body>"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=400,800", "--virtual-time-budget=3000"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [CHROMIUM, *flags, profile, "--dump-dom", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert re.search(r"<title>(.*?)</title>", done.stdout).group(1).split("|") == [
+        "unet,fcn8s,cam",
+        "cam,fcn8s,unet",
+        "cam,unet,fcn8s",
+        "fcn8s,cam,unet",
+        "annotation",
+        "unet 1 of 3 rows",
+        "cam 1 of 3 rows",
+        "run-0-id-unet",
+        "SUMMARY",
+        "true",
+    ]

@@ -42,7 +42,7 @@ def save_curve(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> P
         )
     axes.set(xlabel=swept, ylabel="%", title=title, ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
     partial = path.with_name(f".{path.name}.{os.getpid()}.png")
     figure.savefig(partial, dpi=120)
     os.replace(partial, path)

@@ -53,8 +53,9 @@ def data_module(config: DictConfig, data: Source, visible: str, limits: dict[str
     recipe = settings.pop("episodes")
     labels = limits if visible == "zero_shot" else None
     episodes = {**limits, **recipe} if visible == "few_shot" and limits is not None else None
+    ids = (limits or {}).get("ids")
     try:
-        return DataModule(data, visible, config.seed, episodes=episodes, labels=labels, **settings)
+        return DataModule(data, visible, config.seed, episodes=episodes, labels=labels, ids=ids, **settings)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.methods.class_maps import Refinement
 from segladder.protocols.base import Protocol
+from segladder.protocols.ladder import LadderProtocol
 from segladder.report import record as records
 
 PAID = {"full": "masks", "image_level": "tags", "few_shot": "masks", "zero_shot": "masks"}
@@ -69,7 +71,7 @@ def learns(config: DictConfig, method: Method, source: Source, protocol: Protoco
         method.inherit(runs.trained_method(folder))
     if isinstance(method, Refinement):
         method.scores = StoredScores(folder, runs.trained_method)
-    visible, labels = method.supervision, own
+    visible, labels, paid = method.supervision, own, PAID[record.supervision]
     progress = config.trainer.progress and runs.is_first_process()
     hides = protocol.training(source)
     share = config.pseudo_masks.surest
@@ -80,7 +82,28 @@ def learns(config: DictConfig, method: Method, source: Source, protocol: Protoco
             )
             labels, hides = "masks and pseudo-masks", {**(hides or {}), "hidden": ()}
     elif "masks" in method.takes and method.trains:
-        source = source.with_training_masks(pseudo_masks(folder, source, config.pseudo_masks, progress))
+        ids, novel = without_masks(config, source, protocol)
+        made = pseudo_masks(folder, source, config.pseudo_masks, ids, novel, progress)
+        source = source.with_training_masks(made, ids)
         visible, labels = "full", "pseudo-masks"
+        if novel:
+            labels, paid = "masks of base classes and pseudo-masks", "masks"
     lineage = [*record.lineage, record.method]
-    return Learns(source, visible, hides, record.supervision, labels, PAID[record.supervision], [record.id], lineage)
+    return Learns(source, visible, hides, record.supervision, labels, paid, [record.id], lineage)
+
+
+def without_masks(config: DictConfig, source: Source, protocol: Protocol) -> tuple[Sequence[str], Sequence[int]]:
+    """The training images that need pseudo-masks, and the classes that these show beside drawn ones (none: all).
+
+    Raises:
+        ConfigError: an unknown choice, or drawn masks where no protocol says which classes have some.
+    """
+    limits, wanted = protocol.training(source) or {}, config.pseudo_masks.classes
+    if wanted == "all":
+        return limits.get("ids", source.split(source.train_split)), ()
+    if wanted != "novel" or not isinstance(protocol, LadderProtocol):
+        raise ConfigError(
+            f"pseudo_masks.classes={wanted}: expected all, or with protocol=ladder novel, which keeps the drawn masks"
+            " of base classes"
+        )
+    return protocol.labelled(source).images, protocol.indices(source)

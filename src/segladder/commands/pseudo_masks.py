@@ -28,13 +28,17 @@ MANIFEST = "manifest.json"
 BATCH = 8
 
 
-def pseudo_masks(parent: Path, source: Source, settings: DictConfig, progress: bool) -> Path:
-    """The folder of the parent's pseudo-masks for the training split of a source; makes those not there yet.
+def pseudo_masks(
+    parent: Path, source: Source, settings: DictConfig, ids: Sequence[str], novel: Sequence[int], progress: bool
+) -> Path:
+    """The folder of the parent's pseudo-masks for training images of a source; makes those not there yet.
 
     Args:
         parent: the run's folder.
-        source: the data set; its images and tags are read, no mask.
+        source: the data set; its images and tags are read, and no mask, unless some classes are novel.
         settings: `pseudo_masks` of the configuration.
+        ids: the images.
+        novel: indices of the classes that pseudo-masks show, where the others keep their drawn pixels; none for all.
         progress: show a progress bar.
 
     Returns:
@@ -46,7 +50,6 @@ def pseudo_masks(parent: Path, source: Source, settings: DictConfig, progress: b
     scores = StoredScores(parent, runs.trained_method)
     wanted: Any = OmegaConf.to_container(settings, resolve=True)
     check_settings(wanted)
-    ids = source.split(source.train_split)
     views = views_of(parent)
     key = {
         "content": scores.content,
@@ -54,6 +57,8 @@ def pseudo_masks(parent: Path, source: Source, settings: DictConfig, progress: b
         "views": views,
         "data": source.name,
         "classes": source.classes,
+        "novel": list(novel),
+        "ids": records.hash_of({"ids": sorted(ids)}),
     }
     folder = parent / FOLDER / records.hash_of(key)
     if (folder / MANIFEST).exists():
@@ -63,7 +68,9 @@ def pseudo_masks(parent: Path, source: Source, settings: DictConfig, progress: b
     with Progress(disable=not progress) as bar:
         task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
         for chunk in same_size_chunks(source, missing, BATCH):
-            for image_id, labels in zip(chunk, labelled(scores, source, chunk, wanted, views), strict=True):
+            for image_id, labels in zip(chunk, labelled(scores, source, chunk, wanted, views, novel), strict=True):
+                if novel:
+                    labels = with_drawn(labels, source.mask(image_id), novel)
                 write_mask(folder / f"{image_id}.png", labels, source)
             bar.advance(task, len(chunk))
     write_manifest(folder, ids, {**key, "parent": records.read(parent).id})
@@ -83,13 +90,22 @@ def views_of(parent: Path) -> dict[str, Any]:
 
 
 def labelled(
-    scores: StoredScores, source: Source, ids: Sequence[str], settings: dict[str, Any], views: dict[str, Any]
+    scores: StoredScores,
+    source: Source,
+    ids: Sequence[str],
+    settings: dict[str, Any],
+    views: dict[str, Any],
+    novel: Sequence[int],
 ) -> list[np.ndarray]:
-    """Class indices uint8 (H, W), 255 where not confident, of some images of one size."""
+    """Class indices uint8 (H, W), 255 where not confident, of some images of one size; novel ones alone, if any."""
     images = [source.image(image_id) for image_id in ids]
     tags = torch.from_numpy(np.stack([source.tags(image_id) for image_id in ids]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     given = scores(ids, to_pixels(images, None, device), tags.to(device), views["scales"], views["flip"])
+    if novel:
+        first = given.shape[1] - len(source.classes) + 1  # channel of class 0, -1 where there is none
+        base = [k + first - 1 for k in range(1, len(source.classes)) if k not in novel]
+        given[:, base] = 0
     whole = resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
     return [labels_of(each, image, len(source.classes), settings) for each, image in zip(whole, images, strict=True)]
 
@@ -110,6 +126,12 @@ def labels_of(scores: np.ndarray, image: np.ndarray, num_classes: int, settings:
         sure.append(fitted(image, labels) if settings["crf"] else labels)
     objects, background_free = sure
     return np.where(objects > 0, objects, np.where(background_free == 0, 0, IGNORE)).astype(np.uint8)
+
+
+def with_drawn(labels: np.ndarray, drawn: np.ndarray, novel: Sequence[int]) -> np.ndarray:
+    """Labels (H, W) with the drawn pixels of all other classes; 255, which outlines novel objects too, is not kept."""
+    keeps = ~np.isin(drawn, [0, IGNORE, *novel])
+    return np.where(keeps, drawn, labels)
 
 
 def fitted(image: np.ndarray, labels: np.ndarray) -> np.ndarray:

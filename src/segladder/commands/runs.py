@@ -168,7 +168,7 @@ def absent_classes(record: records.Record) -> set[str]:
 
 def hidden_classes(record: records.Record) -> set[str]:
     """Names of the classes that were novel or unseen in a run."""
-    return set(record.label_access.get("hidden", ())) or set(_classes_of_fold(record))
+    return set(record.label_access.get("hidden", _classes_of_fold(record)))
 
 
 def _classes_of_fold(record: records.Record) -> Sequence[str]:

@@ -17,12 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from segladder.commands import build, parents, runs
+from segladder.commands import build, labelling, parents, runs
 from segladder.commands.callbacks import RESUME_POINT, WEIGHTS, Interruption, KeepWeights, Progress, ResumePoints
 from segladder.commands.complaints import check_choices
 from segladder.commands.scoring import fill_scores, log_scores, print_scores, write_panels
 from segladder.commands.stages import run_stages
-from segladder.data.annotation_cost import annotation_cost
 from segladder.data.checks import check_training_ready
 from segladder.data.embeddings import class_embeddings
 from segladder.data.module import DataModule
@@ -30,6 +29,7 @@ from segladder.data.source import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
+from segladder.protocols.ladder import LadderProtocol
 from segladder.protocols.zero_shot import ZeroShotProtocol
 from segladder.report import record as records
 from segladder.report.provenance import device_name, parameter_count, peak_memory_mb
@@ -98,7 +98,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
     learns = parents.learns(config, method, source, protocol)
     record.supervision = learns.supervision
-    record.label_access["labels"] = learns.labels
+    record.label_access |= {"labels": learns.labels, "hidden": list(protocol.hidden(learns.supervision))}
     protocol.check_method(method.name, learns.supervision)
     check_training_ready(learns.source, learns.visible)
     data = build.data_module(config, learns.source, learns.visible, learns.limits)
@@ -111,7 +111,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     }
     record.protocol = protocol.described()
     record.fold, record.shots = protocol.place().values()
-    record.annotation_cost = annotation_cost(learns.paid, len(data.dataset.ids))
+    record.annotation_cost = labelling.cost_of(config, source, protocol, learns, data.dataset.ids)
     record.parameters = parameter_count(method)
     inherit(record, config, protocol)
     record.parents += learns.parents
@@ -127,7 +127,7 @@ def known(
     if config.method.supervision != "zero_shot":
         return {}
     protocol.check_method(config.method.name, "zero_shot")
-    assert isinstance(protocol, ZeroShotProtocol)
+    assert isinstance(protocol, ZeroShotProtocol | LadderProtocol)
     if "embeddings" not in config:
         raise ConfigError(f"data={source.name}: has no embeddings, expected them for method={config.method.name}")
     settings: Any = OmegaConf.to_container(config.embeddings, resolve=True)
@@ -135,7 +135,6 @@ def known(
     if runs.is_first_process():
         embeddings.save(folder / runs.EMBEDDINGS)
     record.label_access["embeddings"] = {"sources": list(embeddings.sources), "control": settings["control"]}
-    record.label_access["hidden"] = list(protocol.novel)
     seen = torch.from_numpy(protocol.seen(source))
     return {"embeddings": torch.from_numpy(embeddings.vectors), "seen": seen}
 
@@ -144,16 +143,28 @@ def inherit(record: records.Record, config: DictConfig, protocol: Protocol) -> N
     """Name the run that the backbone's weights come from; raises ConfigError if novel classes were in its training."""
     for key, parent in (("backbone.weights", runs.parent(config)), ("parent", runs.stage_parent(config))):
         if parent is not None:
-            check_leaks(key, parent, config.fold, protocol)
+            check_leaks(key, parent, config.fold, protocol, record.supervision)
+            check_rung(key, parent, config, protocol, record.supervision)
     if (parent := runs.parent(config)) is None:
         return
     record.parents = [parent.id]
     record.backbone["pretraining"] = f"{parent.method} on {parent.data['name']}"
 
 
-def check_leaks(key: str, parent: records.Record, fold: int, protocol: Protocol) -> None:
+def check_rung(key: str, parent: records.Record, config: DictConfig, protocol: Protocol, supervision: str) -> None:
+    """Raise ConfigError if a run of the ladder starts from one with other labels of novel classes than its own."""
+    if not isinstance(protocol, LadderProtocol) or not set(protocol.novel) & runs.learnt_classes(parent):
+        return
+    if (parent.supervision, parent.config.get("pool")) != (supervision, config.pool):
+        raise ConfigError(
+            f"{key}: run {parent.id} has learnt novel classes of fold={config.fold} as {parent.supervision} with"
+            f" pool={parent.config.get('pool')}, but this run is {supervision} with pool={config.pool}"
+        )
+
+
+def check_leaks(key: str, parent: records.Record, fold: int, protocol: Protocol, supervision: str) -> None:
     """Raise ConfigError if a run that another starts from (`key` names it) has seen the fold's novel classes."""
-    novel = set(getattr(protocol, "novel", ()))
+    novel = set(protocol.hidden(supervision))
     if leaked := sorted(novel & runs.learnt_classes(parent)):
         raise ConfigError(
             f"{key}: run {parent.id} has learnt {leaked[0]}, a novel class of fold={fold}; train it with other"

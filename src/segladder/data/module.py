@@ -78,6 +78,7 @@ class DataModule(pl.LightningDataModule):
         without: classes of the data set (in use or not) whose images are left out of training, be it for one pixel.
         episodes: arguments of `EpisodeDataset`, which `few_shot` supervision needs: `novel`, `shots`, ...
         labels: arguments of `SeenLabels`, which `zero_shot` supervision needs: `hidden`, ...
+        ids: which images of the training split may be used; None for all.
     """
 
     def __init__(
@@ -92,11 +93,12 @@ class DataModule(pl.LightningDataModule):
         without: Sequence[str] = (),
         episodes: Mapping[str, Any] | None = None,
         labels: Mapping[str, Any] | None = None,
+        ids: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.source = source
         self.seed, self.batch_size, self.workers = seed, batch_size, workers
-        ids = source.ids_without(source.split(source.train_split), without)
+        ids = source.ids_without(source.split(source.train_split) if ids is None else ids, without)
         self.held_out_ids = [i for i in ids if held_out > 0 and hashed_share(i) < held_out]
         self.train_ids = sorted(set(ids) - set(self.held_out_ids))
         if not self.train_ids:

@@ -95,10 +95,12 @@ class Source(ABC):
             return self.training_masks / f"{image_id}.png"
         return self.drawn_mask_path(image_id)
 
-    def with_training_masks(self, folder: str | Path) -> Source:
-        """The same data set with the masks of its training split replaced by the PNGs of a folder."""
+    def with_training_masks(self, folder: str | Path, ids: Iterable[str] | None = None) -> Source:
+        """The same data set with the masks of its training split, or of some `ids`, replaced by a folder's PNGs."""
         other = copy.copy(self)
         other.training_masks = Path(folder)
+        if ids is not None:
+            other._training_ids = frozenset(ids)
         return other
 
     @cached_property

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from segladder.data.annotation_cost import Labelling
 from segladder.data.source import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
@@ -65,9 +66,22 @@ class Protocol(ABC):
         """The metric that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
         return "mIoU"
 
+    @property
+    def novel(self) -> tuple[str, ...]:
+        """Names of the novel or unseen classes, where the protocol has any."""
+        return ()
+
     def training(self, source: Source) -> dict[str, Any] | None:
         """What training items are made of where the protocol decides it: arguments of the data set that feeds it."""
         return None
+
+    def hidden(self, supervision: str) -> tuple[str, ...]:
+        """Names of the classes of which a run of some supervision has no label in training: the novel ones."""
+        return self.novel
+
+    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
+        """What is labelled for the novel classes of a run, beside its training images: such as supports."""
+        return []
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types."""

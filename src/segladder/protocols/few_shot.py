@@ -96,9 +96,9 @@ class FewShotProtocol(Protocol):
             "min_area": self.min_area,
         }
 
-    def supports(self) -> Labelling:
+    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
         """What has to be annotated before the novel classes can be asked for: K supports of each."""
-        return supports(self.shots, len(self.novel), self.support_annotation)
+        return [supports(self.shots, len(self.novel), self.support_annotation)]
 
     def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
         """Score that chooses a checkpoint: mean IoU of base classes on held-out ids, or (oracle) the one that ranks."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from segladder.data.annotation_cost import Labelling, supports
 from segladder.data.davis import Davis
 from segladder.data.episodes import Episode
 from segladder.data.source import Source
@@ -57,6 +58,10 @@ class VideoProtocol(Protocol):
     def training(self, source: Source) -> dict[str, Any]:
         """What training episodes may be made of: every frame that shows an object, its supports from any video."""
         return {"novel": (), "shots": self.shots, "min_object": "none"}
+
+    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
+        """What has to be annotated before videos can be segmented: the first frame of each."""
+        return [supports(self.shots, len(source.split(self.split)))]
 
     def score(
         self,

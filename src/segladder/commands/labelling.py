@@ -1,0 +1,51 @@
+"""What the labels behind a run cost, for its record: those of its training images and those of the novel classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from omegaconf import DictConfig
+
+from segladder.commands import runs
+from segladder.commands.making import made
+from segladder.commands.parents import Learns
+from segladder.data.annotation_cost import annotation_cost
+from segladder.data.source import Source
+from segladder.protocols.base import Protocol
+
+THREADS = 4
+
+
+def cost_of(
+    config: DictConfig, source: Source, protocol: Protocol, learns: Learns, train_ids: Sequence[str]
+) -> dict[str, Any]:
+    """Seconds of human work behind a run, as of `annotation_cost`.
+
+    Classes that are not novel are labelled in all training images; a method that does not train needs none of that,
+    but where its backbone comes from another run, that one's labels. Labels that two runs share count once.
+
+    Args:
+        config: of the run, with its `prices`.
+        source: the data set with its drawn masks.
+        protocol: says what is novel and what is labelled for it.
+        learns: says by which labels training learns.
+        train_ids: the training images.
+    """
+    images = train_ids if config.method.trains else ()
+    base = [k for k, name in enumerate(source.classes) if k and name not in protocol.novel]
+    held = pairs(source, images, base) if learns.paid == "masks" else None
+    added = protocol.added_labels(source, learns.supervision)
+    cost = annotation_cost(learns.paid, len(images), len(base), held, added, made(config.prices, "prices"))
+    if (parent := runs.parent(config)) is not None and parent.annotation_cost:
+        before = parent.annotation_cost["seconds"] - parent.annotation_cost.get("novel_seconds", 0.0)
+        cost["seconds"] = round(max(before, cost["seconds"] - cost["novel_seconds"]) + cost["novel_seconds"], 1)
+    return cost
+
+
+def pairs(source: Source, ids: Sequence[str], classes: Sequence[int]) -> int:
+    """How many (image, class) pairs some images hold."""
+    columns = [k - 1 for k in classes]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return int(sum(tags[columns].sum() for tags in pool.map(source.tags, ids)))

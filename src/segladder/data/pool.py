@@ -1,0 +1,74 @@
+"""The training images of a ladder: those without novel objects, and a pool of those with some, chosen by a hash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
+
+from segladder.data.episodes import Items, hashed_seed
+from segladder.data.source import Source
+from segladder.errors import DataError
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Which training images hold novel classes, and which of these are labelled.
+
+    Attributes:
+        base: images without a pixel of a novel class.
+        images: the pool: images with a novel object, in the order in which they are labelled.
+        holders: for each novel class, by index, its images of the pool in that order.
+    """
+
+    base: tuple[str, ...]
+    images: tuple[str, ...]
+    holders: dict[int, tuple[str, ...]]
+
+    @property
+    def pairs(self) -> int:
+        """How many (image, novel class) pairs the pool holds."""
+        return sum(map(len, self.holders.values()))
+
+    def supports(self, class_index: int, shots: int, name: str) -> tuple[str, ...]:
+        """The first images of a class. Raises DataError if the pool has fewer than `shots`; `name` is the class's."""
+        found = self.holders[class_index][:shots]
+        if len(found) < shots:
+            raise DataError(
+                f"class {name}: {len(found)} of {len(self.images)} images of the pool hold it, protocol.shots={shots};"
+                " take a larger pool, fewer shots or a laxer protocol.min_object"
+            )
+        return found
+
+
+def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
+    """The pool of some images: in turn the first image of each novel class, the second of each, and so on.
+
+    A smaller pool is the start of a larger one, and both start with the supports of few shots.
+
+    Args:
+        items: what the training images hold.
+        novel: indices of the novel classes.
+        size: how many images; None for all.
+
+    Raises:
+        DataError: no image without novel classes, or none with one.
+    """
+    order = sorted(range(len(items.ids)), key=lambda position: hashed_seed("pool", items.ids[position]))
+    queues = {k: [items.ids[position] for position in order if k in items.kept[position]] for k in novel}
+    turns = (image for turn in zip_longest(*queues.values()) for image in turn if image is not None)
+    images = tuple(dict.fromkeys(turns))[:size]
+    base = tuple(i for i, present in zip(items.ids, items.present, strict=True) if not set(present) & set(novel))
+    if not base or not images:
+        names = ", ".join(items.classes[k] for k in novel)
+        fault = "every training image holds" if images else "no training image holds an object of"
+        raise DataError(f"{items.name}: {fault} {names}; choose other data.folds or a laxer protocol.min_object")
+    chosen = set(images)
+    return Pool(base, images, {k: tuple(i for i in queue if i in chosen) for k, queue in queues.items()})
+
+
+@lru_cache(maxsize=2)
+def pool_of(source: Source, novel: tuple[int, ...], size: int | None, min_object: str, min_area: int) -> Pool:
+    """The pool of a source's training split; arguments and errors as of `Items.read` and `choose`."""
+    return choose(Items.read(source, source.split(source.train_split), min_object, min_area), novel, size)

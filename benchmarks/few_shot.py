@@ -44,7 +44,7 @@ class Noise(Source):
         """None: images lie in memory."""
         raise NotImplementedError
 
-    mask_path = image_path
+    drawn_mask_path = image_path
 
     def image(self, image_id: str) -> np.ndarray:
         """Noise, uint8 (H, W, 3)."""

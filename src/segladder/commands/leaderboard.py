@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from segladder.errors import ConfigError, DataError
+from segladder.report import ladder
 from segladder.report.leaderboard import Table, rank
 from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, show
@@ -36,6 +37,8 @@ def run(config: Any) -> int:
     write(tables, found, config)
     if config.report is not None:
         write_page(tables, found, Path(config.out or PAGE))
+    if config.wandb is not None:
+        push_board(tables, [record for record, _ in found], config.wandb)
     return 0
 
 
@@ -65,6 +68,13 @@ def write_page(tables: list[Table], found: list[tuple[Record, Path]], out: Path)
     print(f"segladder: wrote {out}, {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
 
 
+def push_board(tables: list[Table], records: list[Record], project: str) -> None:
+    """Hand the tables to a Weights & Biases project and say on standard error where they went."""
+    from segladder.report.wandb_board import push
+
+    print(f"segladder: {push(tables, records, project, Path())}", file=sys.stderr)
+
+
 def write_text(out: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -74,11 +84,24 @@ def write_text(out: Path, text: str) -> None:
 
 
 def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> str:
-    """The tables per class and the comparisons that were asked for, as Markdown."""
+    """What a ladder says, and the tables per class and the comparisons that were asked for, as Markdown."""
     parts = []
     for table in (table for table in tables if table.rows):
+        if table.protocol == ladder.PROTOCOL:
+            parts.append(climbed(table, [record for record, _ in found], config))
         if config.per_class:
             parts.append(f"IoU per class, {table.title}\n\n{per_class(table, [record for record, _ in found])}")
         if config.compare:
             parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, list(config.compare), found)}")
     return "\n".join(parts)
+
+
+def climbed(table: Table, records: list[Record], config: Any) -> str:
+    """What annotation buys in a ladder's table, and its curve as a PNG beside `out` or the runs."""
+    steps = ladder.rungs(table, records)
+    if not steps:
+        return ""
+    folder = Path(config.runs if config.out is None else config.out).resolve()
+    folder = folder if folder.is_dir() else folder.parent
+    curve = ladder.save_curve(folder / f"ladder-{table.hash}-{table.fingerprint}.png", steps, table.title)
+    return f"{ladder.described(table, records)}\n{curve}\n"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 640, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44  # room around the plot for ticks and labels
+LEFT, RIGHT, TOP, BOTTOM = 60, 26, 16, 48  # room around the plot for ticks and labels
 LONGEST_LINE = 250  # points of one line; more cannot be told apart at this width
 
 Span = tuple[float, float]

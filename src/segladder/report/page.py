@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from segladder.report.charts import Chart, Series, chart
 from segladder.report.curves import DRAWN
 from segladder.report.leaderboard import LADDER, Row, Table
+from segladder.report.means import class_means, mean_annotation
 from segladder.report.published import Published, published
 from segladder.report.record import Record
 from segladder.report.rendering import columns
@@ -140,7 +140,7 @@ def _section(
     number: int,
 ) -> Section:
     records = {id(row): [by_id[run, table.hash][0] for run in row.runs] for row in table.rows}
-    costs = {id(row): _cost(records[id(row)], "seconds") for row in table.rows}
+    costs = {id(row): mean_annotation(records[id(row)]) for row in table.rows}
     anchors = {(run, table.hash): f"run-{number}-{run}" for row in table.rows for run in row.runs}
     anchors = {key: anchor for key, anchor in anchors.items() if key in shown}
     first_run = {
@@ -166,12 +166,6 @@ def _section(
         runs=runs,
         runs_left_out=sum(len(row.runs) for row in table.rows) - len(runs),
     )
-
-
-def _cost(records: Sequence[Record], key: str) -> float | None:
-    """Mean annotation cost of runs in seconds, None where one has none."""
-    costs = [(record.annotation_cost or {}).get(key) for record in records]
-    return fmean(cost for cost in costs if cost is not None) if costs and None not in costs else None
 
 
 def _cells(
@@ -201,7 +195,7 @@ def _cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mappi
     """Score against annotation cost, and against the novel classes' part of it where records know one."""
     charts = []
     for key, of_what in (("seconds", "annotation"), ("novel_seconds", "annotation of novel classes")):
-        costs = {id(row): _cost(records[id(row)], key) for row in table.rows}
+        costs = {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
         rows = [row for row in table.rows if costs[id(row)] and row.value is not None]
         rows = sorted(rows, key=lambda row: -(row.value or 0))[:MOST_MARKS]
         series = [
@@ -254,13 +248,7 @@ def _heat_map(
     table: Table, records: Mapping[int, list[Record]]
 ) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
     """IoU of each class (columns) and row, mean over runs."""
-    means = []
-    for row in table.rows[:MOST_CLASS_ROWS]:
-        values = defaultdict(list)
-        for line in (line for record in records[id(row)] for line in record.per_class):
-            if line.get("iou") is not None:
-                values[str(line["class"])].append(line["iou"])
-        means.append((row.label, {name: fmean(scores) for name, scores in values.items()}))
+    means = [(row.label, class_means(records[id(row)])) for row in table.rows[:MOST_CLASS_ROWS]]
     known = dict.fromkeys([*table.classes, *(name for _, scores in means for name in scores)])
     classes = [name for name in known if any(name in scores for _, scores in means)]
     return classes, [(label, [scores.get(name) for name in classes]) for label, scores in means if scores]

@@ -1,0 +1,110 @@
+"""The leaderboard in Weights & Biases: what an offline run holds, read back from its own log."""
+
+import json
+import struct
+
+import pytest
+
+from segladder.report.leaderboard import rank
+from segladder.report.record import Record, write
+from segladder.report.wandb_board import boards, push
+
+wandb = pytest.importorskip("wandb")
+BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
+
+
+def a_record(method, seed, value, **changes):
+    fields = {
+        "id": f"{method}-{seed}",
+        "time": "2026-01-01T00:00:00+00:00",
+        "status": "finished",
+        "method": method,
+        "supervision": "image_level",
+        "backbone": {"name": "tiny"},
+        "protocol": {"name": "cam_seeds", "hash": "01234567"},
+        "data": {"name": "shapes", "classes": ["background", "disc"], "val_fingerprint": "feedfeedfeed"},
+        "seed": seed,
+        "metrics": {"mIoU": {"value": value, "low": None, "high": None}},
+        "per_class": [{"class": "background", "iou": 0.75}, {"class": "disc", "iou": value}],
+        "curve": [{"threshold": 0.25, "mIoU": value / 2}, {"threshold": 0.5, "mIoU": value}],
+        "annotation_cost": {"seconds": 36000.0},
+    }
+    return Record(**{**fields, **changes})
+
+
+def some():
+    return [a_record("cam", 0, 0.25), a_record("cam", 1, 0.75), a_record("seam", 0, 0.625, annotation_cost=None)]
+
+
+def records_of(file):
+    """Protocol buffers of a run's log: LevelDB's format, blocks of 32 KiB holding pieces of records."""
+    from wandb.proto.wandb_internal_pb2 import Record as Logged
+
+    data, at, piece = file.read_bytes(), FILE_HEADER, b""
+    while at + HEADER <= len(data):
+        if BLOCK - at % BLOCK < HEADER:
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
+        piece += data[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+        if kind in (1, 4):  # whole, or the last piece
+            yield Logged.FromString(piece)
+            piece = b""
+
+
+def read_back(folder):
+    """Run id, tables and exit code of the one offline run in a folder."""
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    logged = list(records_of(log))
+    (history,) = (record.history for record in logged if record.WhichOneof("record_type") == "history")
+    paths = {i.nested_key[0]: json.loads(i.value_json) for i in history.item if list(i.nested_key[1:]) == ["path"]}
+    files = {name: json.loads((log.parent / "files" / path).read_text()) for name, path in paths.items()}
+    (run,) = (record.run for record in logged if record.WhichOneof("record_type") == "run")
+    (end,) = (record.exit for record in logged if record.WhichOneof("record_type") == "exit")
+    return run.run_id, files, end.exit_code
+
+
+def test_an_offline_run_holds_the_tables_once(tmp_path):
+    said = push(rank(some()), some(), "ladder", tmp_path)
+    run_id, tables, exit_code = read_back(tmp_path)
+    assert run_id in said and "wandb sync" in said and exit_code == 0
+    name = "cam_seeds-01234567-feedfeed"
+    board = tables[f"{name}/leaderboard"]
+    rows = [dict(zip(board["columns"], row, strict=True)) for row in board["data"]]
+    assert [(row["method"], row["mIoU"], row["annotation_hours"], row["runs"]) for row in rows] == [
+        ("seam", 0.625, None, "seam-0"),
+        ("cam", 0.5, 10.0, "cam-0 cam-1"),
+    ]
+    assert rows[1]["log10_annotation_hours"] == 1.0
+    assert ["cam", "tiny", "disc", 0.5] in tables[f"{name}/per_class"]["data"]
+    assert ["cam", 0.5, 0.25] in tables[f"{name}/threshold"]["data"]
+    assert {f"{name}/leaderboard_cost_table", f"{name}/threshold_curve_table"} <= tables.keys()  # of the plots
+    assert push(rank(some()[::-1]), some()[::-1], "ladder", tmp_path).endswith("already")
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+
+
+def test_other_records_show_something_else_and_their_order_nothing():
+    shown = boards(rank(some()), some())
+    assert boards(rank(some()[:2]), some()[:2]) != shown
+    assert boards(rank(some()[::-1]), some()[::-1]) == shown
+
+
+def test_a_push_that_failed_is_no_finished_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("segladder.report.wandb_board._logged", lambda shown: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        push(rank(some()), some(), "ladder", tmp_path)
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    (end,) = (record.exit for record in records_of(log) if record.WhichOneof("record_type") == "exit")
+    assert end.exit_code == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert not push(rank(some()), some(), "ladder", tmp_path).endswith("already")
+
+
+def test_the_command_pushes(tmp_path, segladder, capsys, monkeypatch):
+    for record in some():
+        write(record, tmp_path / "runs" / record.id)
+    monkeypatch.chdir(tmp_path)
+    assert segladder("leaderboard", "runs=runs", "wandb=ladder") == 0
+    assert read_back(tmp_path)[0] in capsys.readouterr().err

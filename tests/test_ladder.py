@@ -184,3 +184,9 @@ def test_all_rungs_share_items_and_hash_but_not_with_another_question(source):
 def test_more_shots_than_the_pool_holds_are_named(source):
     with pytest.raises(DataError, match=r"class apple: \d of 3 images of the pool hold it, protocol.shots=5"):
         protocol(supervision="few_shot", pool=3, shots=5).score(SupportColour(), source)
+
+
+def test_without_a_pool_nothing_novel_is_labelled(source):
+    floor = protocol(pool=0)
+    assert floor.training(source) == {"ids": list(floor.labelled(source).base)}
+    assert floor.hidden("full") == FOLDS[0] and not protocol().hidden("full") and not floor.added_labels(source, "full")

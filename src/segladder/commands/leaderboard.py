@@ -98,10 +98,11 @@ def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) 
 
 def climbed(table: Table, records: list[Record], config: Any) -> str:
     """What annotation buys in a ladder's table, and its curve as a PNG beside `out` or the runs."""
-    steps = ladder.rungs(table, records)
-    if not steps:
-        return ""
     folder = Path(config.runs if config.out is None else config.out).resolve()
     folder = folder if folder.is_dir() else folder.parent
-    curve = ladder.save_curve(folder / f"ladder-{table.hash}-{table.fingerprint}.png", steps, table.title)
-    return f"{ladder.described(table, records)}\n{curve}\n"
+    parts = []
+    for name, whole in ladder.by_fold(table, records).items():
+        if steps := ladder.rungs(whole, records):
+            curve = ladder.save_curve(folder / f"{name}.png", steps, whole.title)
+            parts.append(f"What annotation buys, {name} ({curve})\n\n{ladder.described(whole, steps, records)}")
+    return "\n".join(parts)

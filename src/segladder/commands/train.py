@@ -131,6 +131,8 @@ def known(
     if "embeddings" not in config:
         raise ConfigError(f"data={source.name}: has no embeddings, expected them for method={config.method.name}")
     settings: Any = OmegaConf.to_container(config.embeddings, resolve=True)
+    if not settings["sources"]:
+        raise ConfigError(f"embeddings.sources is empty: give files of class vectors for method={config.method.name}")
     embeddings = class_embeddings(settings, source.classes)
     if runs.is_first_process():
         embeddings.save(folder / runs.EMBEDDINGS)

@@ -50,7 +50,7 @@ def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
     Args:
         items: what the training images hold.
         novel: indices of the novel classes.
-        size: how many images; None for all.
+        size: how many images, be it 0; None for all.
 
     Raises:
         DataError: no image without novel classes, or none with one.
@@ -58,14 +58,14 @@ def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
     order = sorted(range(len(items.ids)), key=lambda position: hashed_seed("pool", items.ids[position]))
     queues = {k: [items.ids[position] for position in order if k in items.kept[position]] for k in novel}
     turns = (image for turn in zip_longest(*queues.values()) for image in turn if image is not None)
-    images = tuple(dict.fromkeys(turns))[:size]
+    candidates = tuple(dict.fromkeys(turns))
     base = tuple(i for i, present in zip(items.ids, items.present, strict=True) if not set(present) & set(novel))
-    if not base or not images:
+    if not base or not candidates:
         names = ", ".join(items.classes[k] for k in novel)
-        fault = "every training image holds" if images else "no training image holds an object of"
+        fault = "every training image holds" if candidates else "no training image holds an object of"
         raise DataError(f"{items.name}: {fault} {names}; choose other data.folds or a laxer protocol.min_object")
-    chosen = set(images)
-    return Pool(base, images, {k: tuple(i for i in queue if i in chosen) for k, queue in queues.items()})
+    images = candidates[:size]
+    return Pool(base, images, {k: tuple(i for i in queue if i in images) for k, queue in queues.items()})
 
 
 @lru_cache(maxsize=2)

@@ -84,7 +84,8 @@ class LadderProtocol(Protocol):
         other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
         folds: class names of each fold; those of the run's fold are novel, all others base.
         fold: the run's fold.
-        pool: how many training images have labels of novel classes; None for all.
+        pool: how many training images have labels of novel classes; None for all (the ceiling), 0 for none (the floor
+            of dense methods).
         shots: masks of each novel class that a few-shot method is given, from the pool.
         min_object: which objects count, as in `Items.read`, with `min_area`.
         negatives: images without the class that each class is asked for on.
@@ -184,11 +185,11 @@ class LadderProtocol(Protocol):
 
     def hidden(self, supervision: str) -> tuple[str, ...]:
         """The novel classes, for runs that have no label of them in training."""
-        return self.novel if supervision in ("zero_shot", "few_shot") else ()
+        return self.novel if supervision in ("zero_shot", "few_shot") or self.pool == 0 else ()
 
     def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
         """What is labelled for the novel classes: nothing, K masks of each, or the pool with tags or masks."""
-        if supervision == "zero_shot":
+        if supervision == "zero_shot" or (self.pool == 0 and supervision != "few_shot"):
             return []
         if supervision == "few_shot":
             return [supports(self.shots, len(self.novel))]

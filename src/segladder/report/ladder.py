@@ -1,0 +1,217 @@
+"""What annotation buys: a ladder's accuracy against the cost of its labels, as a picture, a table and in words.
+
+Cost is that of the novel classes alone: the masks of base classes are there in every rung. Ends of intervals are means
+over runs, so they cover which images were scored, not which seed, fold, pool or supports.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from segladder.report.leaderboard import LADDER, Row, Table, rank
+from segladder.report.means import mean_annotation
+from segladder.report.record import Record
+from segladder.report.rendering import markdown_table
+from segladder.report.study import per_class
+
+PROTOCOL = "ladder"
+HOUR = 3600
+BESIDE = ("base_mIoU", "harmonic_mIoU", "hard_mIoU", "negative_area")
+COLOURS = dict(zip(LADDER, ("#0072b2", "#009e73", "#d55e00", "#cc79a7"), strict=True))  # Okabe and Ito
+MARKERS = dict(zip(LADDER, "osD^", strict=True))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A row of a ladder's table with what its labels cost.
+
+    Attributes:
+        label: method, settings and shots.
+        novel_seconds: of work on labels of the novel classes, mean over runs; `seconds` with those of base classes.
+        value: what ranks, with the ends `low` and `high` of its interval where there is one.
+    """
+
+    label: str
+    row: Row
+    novel_seconds: float
+    seconds: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+def by_fold(table: Table, found: Sequence[Record]) -> dict[str, Table]:
+    """The table by a name for files; where no rung has every fold, a table for each fold that some rung has."""
+    name = f"{PROTOCOL}-{table.hash}-{table.data}"
+    if any(row.value is not None for row in table.rows):
+        return {name: table}
+    key = table.hash, table.fingerprint
+    folds: dict[int, list[Record]] = {}
+    for record in found:
+        if record.fold is not None and (record.protocol.get("hash"), record.data.get("val_fingerprint")) == key:
+            folds.setdefault(record.fold, []).append(replace(record, fold=None))
+    return {f"{name}-fold{fold}": rank(records, table.metric)[0] for fold, records in sorted(folds.items())}
+
+
+def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
+    """The ranked rows of a ladder's table whose cost is known, the cheapest first."""
+    by_id = {record.id: record for record in found if record.protocol.get("hash") == table.hash}
+    made = [_rung(row, [by_id[run] for run in row.runs], table.metric) for row in table.rows if row.value is not None]
+    return sorted((rung for rung in made if rung is not None), key=lambda rung: (rung.novel_seconds, -rung.value))
+
+
+def _rung(row: Row, runs: Sequence[Record], metric: str) -> Rung | None:
+    novel, whole = mean_annotation(runs, "novel_seconds"), mean_annotation(runs)
+    if novel is None or whole is None or row.value is None:
+        return None
+    shots = "" if row.shots is None else f", {row.shots} mask{'s' if row.shots > 1 else ''} a class"
+    ends = {side: [run.metrics[metric].get(side) for run in runs] for side in ("low", "high")}
+    low, high = (_mean(ends[side]) for side in ("low", "high"))
+    return Rung(row.label + shots, row, novel, whole, row.value, low, high)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def frontier(ladder: Sequence[Rung]) -> list[Rung]:
+    """The rungs that are better than all that cost no more, the cheapest first."""
+    best: list[Rung] = []
+    for rung in ladder:
+        if not best or rung.value > best[-1].value:
+            best.append(rung)
+    return best
+
+
+def described(table: Table, ladder: Sequence[Rung], found: Sequence[Record]) -> str:
+    """The summary, the table of costs and the table per class, as Markdown; `ladder` is the table's, not empty."""
+    parts = ["\n".join(f"- {line}" for line in summary(ladder)) + "\n", costs(ladder), per_class(table, found)]
+    return "\n".join(parts)
+
+
+def costs(ladder: Sequence[Rung]) -> str:
+    """A Markdown table: the cost of each rung, its score with the interval, and the scores beside it, in percent."""
+    beside = [name for name in BESIDE if any(name in rung.row.others for rung in ladder)]
+    headings = ["supervision", "rung", "novel labels", "all labels", "mIoU", *(n.replace("_", " ") for n in beside)]
+    lines = []
+    for rung in ladder:
+        others = [f"{100 * rung.row.others[n]:.1f}" if n in rung.row.others else "-" for n in beside]
+        work = duration(rung.novel_seconds), duration(rung.seconds)
+        lines.append([rung.row.supervision, rung.label, *work, with_interval(rung), *others])
+    return markdown_table(headings, lines)
+
+
+def with_interval(rung: Rung) -> str:
+    """A score in percent with its interval."""
+    interval = "" if rung.low is None or rung.high is None else f" [{100 * rung.low:.1f}, {100 * rung.high:.1f}]"
+    return f"{100 * rung.value:.1f}{interval}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds of work as a reader says them: 0, 45 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds else "0"
+    return f"{seconds / 60:.0f} min" if seconds < 1.5 * HOUR else f"{seconds / HOUR:.1f} h"
+
+
+def summary(ladder: Sequence[Rung]) -> list[str]:
+    """In plain words: what each further piece of work buys, what an hour buys, and what is not worth its labels."""
+    steps = frontier(ladder)
+    first = steps[0]
+    work = "without a label of the novel classes" if not first.novel_seconds else f"for {duration(first.novel_seconds)}"
+    lines = [f"The cheapest here, {first.label}, reaches {with_interval(first)} % {work}."]
+    lines += [_step(before, after) for before, after in pairwise(steps)]
+    within = [rung for rung in steps if rung.novel_seconds <= HOUR]
+    if len(within) > 1:
+        gain = 100 * (within[-1].value - within[0].value)
+        lines.append(
+            f"The first hour of annotation buys {gain:.1f} points at most: {within[-1].label},"
+            f" which takes {duration(within[-1].novel_seconds)} of it."
+        )
+    for rung in ladder:
+        rival = max((r for r in steps if r.novel_seconds <= rung.novel_seconds), key=lambda r: r.value)
+        if rung not in steps and rival.novel_seconds < rung.novel_seconds:
+            lines.append(
+                f"{rung.label} ({duration(rung.novel_seconds)}, {100 * rung.value:.1f} %) buys nothing here:"
+                f" {rival.label} costs {duration(rival.novel_seconds)} and reaches {100 * rival.value:.1f} %."
+            )
+    return lines + _warnings(steps[-1])
+
+
+def _step(before: Rung, after: Rung) -> str:
+    more, gain = after.novel_seconds - before.novel_seconds, 100 * (after.value - before.value)
+    overlap = before.high is not None and after.low is not None and after.low <= before.high
+    line = f"{duration(more)} more buy {gain:.1f} points: {after.label}, {with_interval(after)} %"
+    if more >= HOUR:
+        line += f", {gain * HOUR / more:.1f} points an hour"
+    return line + ("; the intervals overlap, so it may be chance." if overlap else ".")
+
+
+def _warnings(best: Rung) -> list[str]:
+    """What one-object pictures hide of the best rung."""
+    others = best.row.others
+    if not {"hard_mIoU", "negative_area"} <= set(others):
+        return []
+    return [
+        f"Beside another object {best.label} reaches {100 * others['hard_mIoU']:.1f} %; where the class is not there,"
+        f" it paints {100 * others['negative_area']:.1f} % of the image."
+    ]
+
+
+def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
+    """Draw scores with intervals against hours of work on novel classes (log axis, 0 at its left end) as a PNG.
+
+    Args:
+        path: the file, written atomically.
+        ladder: at least one rung.
+        title: a line above.
+    """
+    from matplotlib.figure import Figure  # half a second, only where something is drawn
+
+    paid = [rung.novel_seconds / HOUR for rung in ladder if rung.novel_seconds]
+    left = min(paid, default=1) / 4  # where work of 0 stands
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    for kind in (kind for kind in LADDER if any(rung.row.supervision == kind for rung in ladder)):
+        drawn = [rung for rung in ladder if rung.row.supervision == kind]
+        hours = [rung.novel_seconds / HOUR or left for rung in drawn]
+        below = [100 * (rung.value - (rung.value if rung.low is None else rung.low)) for rung in drawn]
+        above = [100 * ((rung.value if rung.high is None else rung.high) - rung.value) for rung in drawn]
+        scores, ends = [100 * rung.value for rung in drawn], [[max(0, e) for e in side] for side in (below, above)]
+        look: dict[str, Any] = {
+            "fmt": MARKERS[kind],
+            "color": COLOURS[kind],
+            "label": kind.replace("_", " "),
+            "capsize": 3,
+        }
+        axes.errorbar(hours, scores, yerr=ends, **look)
+        for rung, x, y in zip(drawn, hours, scores, strict=True):
+            axes.annotate(rung.label, (x, y), (5, 4), textcoords="offset points", fontsize=7)
+    steps = frontier(ladder)
+    axes.step(
+        [rung.novel_seconds / HOUR or left for rung in steps],
+        [100 * rung.value for rung in steps],
+        where="post",
+        color="0.6",
+        linewidth=1,
+        zorder=0,
+    )
+    axes.axvline(left * 2, color="0.85", linestyle=":")
+    axes.set(xlabel="hours of annotation of the novel classes (left of the line: none)", ylabel="mIoU, %", title=title)
+    axes.set_ylim(0, None)
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(partial, dpi=130)
+    os.replace(partial, path)
+    return path

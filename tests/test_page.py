@@ -205,6 +205,34 @@ def test_a_chart_puts_values_where_its_ticks_are():
     assert drawn.frontier == steps
 
 
+def test_nothing_stands_at_the_left_end_of_a_logarithmic_axis():
+    drawn = chart("t", [Series("s", [p], mark="1") for p in [(0.0, 5.0), (2.0, 6.0)]], "x", "y", log_x=True)
+    assert [text for _, text in drawn.x_ticks] == ["0", "1", "10"]
+    assert drawn.drawn[0].dots[0].x == drawn.x_ticks[0][0] == drawn.left
+    assert drawn.x_ticks[1][0] < drawn.drawn[1].dots[0].x < drawn.x_ticks[2][0]
+
+
+def test_folds_stand_alone_where_no_row_has_them_all(tmp_path):
+    fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"]]}}
+    records = [a_record("sg_one", 0.4, "few_shot", fold=0, protocol=fields)]
+    text = rendered(records, tmp_path)
+    whole, alone = text.split("</section>")[:2]
+    assert "folds missing: seed 0: 1" in whole and "40.00" not in whole
+    assert "fold 0 alone" in alone and "40.00 [38.0, 43.0]" in alone and "<details" in alone
+    other = a_record("sg_one", 0.6, "few_shot", fold=1, protocol=fields, id="second")
+    assert "alone" not in rendered([*records, other], tmp_path)
+
+
+def test_a_ladder_is_summed_up_in_words(tmp_path):
+    fields = {"name": "ladder", "hash": "01234567"}
+    cost = {"seconds": 3600.0, "novel_seconds": 0.0}
+    floor = a_record("spnet", 0.2, "zero_shot", protocol=fields, annotation_cost=cost)
+    full = a_record("fcn8s", 0.7, protocol=fields, annotation_cost={"seconds": 9000.0, "novel_seconds": 5400.0})
+    text = rendered([floor, full], tmp_path)
+    assert "The cheapest here, spnet, reaches 20.0 [18.0, 23.0] % without a label of the novel classes." in text
+    assert 'aria-label="What annotation of novel classes buys' in text
+
+
 def test_a_long_line_is_thinned_and_keeps_its_ends():
     drawn = chart("t", [Series("s", [(k, 1.0) for k in range(1001)])], "x", "y")
     places = drawn.drawn[0].path.removeprefix("M").split("L")

@@ -82,13 +82,14 @@ def chart(
         series: with at least one point in all.
         x_label: with its unit.
         y_label: with its unit.
-        log_x: logarithmic x axis, for x > 0.
+        log_x: logarithmic x axis; 0 stands at its left end.
         frontier: also a step along the best y that any x up to there reaches.
     """
     points = [point for one in series for point in one.points]
     heights = [y for _, y in points] + [end for one in series for span in one.spans if span for end in span]
     x_ticks = _decades([x for x, _ in points]) if log_x else _round_ticks(*_range([x for x, _ in points]))
     y_ticks = _round_ticks(min(0.0, *heights), max(*heights, min(0.0, *heights) + 1e-9))
+    no_x = x_ticks[0] if log_x and any(x <= 0 for x, _ in points) else -math.inf
     x_scale = _Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT, log_x)
     y_scale = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     return Chart(
@@ -96,7 +97,7 @@ def chart(
         x_label,
         y_label,
         [_drawn(one, x_scale, y_scale) for one in series],
-        [(x_scale(x), _tick_text(x, log_x)) for x in x_ticks],
+        [(x_scale(x), _tick_text(x if x > no_x else 0.0, log_x)) for x in x_ticks],
         [(y_scale(y), _tick_text(y, False)) for y in y_ticks],
         _steps(points, x_scale, y_scale) if frontier else "",
     )
@@ -111,7 +112,8 @@ class _Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        first, last, at = (math.log10(v) if self.log else v for v in (self.first, self.last, value))
+        shown = max(value, self.first) if self.log else value
+        first, last, at = (math.log10(v) if self.log else v for v in (self.first, self.last, shown))
         return round(self.start + (self.end - self.start) * (at - first) / (last - first), 1)
 
 
@@ -154,9 +156,10 @@ def _round_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def _decades(values: Sequence[float]) -> list[float]:
-    """Powers of ten that enclose values above 0."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return [10.0**k for k in range(low, max(high, low + 1) + 1)]
+    """Powers of ten that enclose values; one more before them where there are zeros."""
+    known = [value for value in values if value > 0] or [1.0]
+    low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
+    return [10.0**k for k in range(low - (min(values) <= 0), max(high, low + 1) + 1)]
 
 
 def _tick_text(value: float, thousands: bool) -> str:

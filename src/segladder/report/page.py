@@ -10,7 +10,7 @@ import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segladder.report.charts import Chart, Series, chart
 from segladder.report.curves import DRAWN
-from segladder.report.leaderboard import LADDER, Row, Table
+from segladder.report.ladder import PROTOCOL, rungs, summary
+from segladder.report.leaderboard import LADDER, Row, Table, rank
 from segladder.report.means import class_means, mean_annotation
 from segladder.report.published import Published, published
 from segladder.report.record import Record
@@ -68,7 +69,9 @@ class Section:
     """One table of the leaderboard with all that is drawn from it; shares in the heat map are in 0..1 or None."""
 
     anchor: str
+    title: str
     table: Table
+    words: list[str]
     headings: list[tuple[str, bool]]
     rows: list[list[Cell]]
     charts: list[Chart]
@@ -91,8 +94,9 @@ def page(tables: Sequence[Table], found: Found, title: str = "SegLadder leaderbo
         title: heading of the page.
     """
     by_id = {(record.id, record.protocol.get("hash") or ""): (record, folder) for record, folder in found}
-    shown = _shown_runs(tables)
-    sections = [_section(table, by_id, shown, number) for number, table in enumerate(tables)]
+    parts = [part for table in tables for part in _with_folds(table, [record for record, _ in found])]
+    shown = _shown_runs([table for _, table in parts])
+    sections = [_section(title, table, by_id, shown, number) for number, (title, table) in enumerate(parts)]
     folders = {run.anchor: by_id[run.record.id, run.record.protocol["hash"]][1] for s in sections for run in s.runs}
     _add_pictures([run for section in sections for run in section.runs], folders)
     supervisions = [name for name in LADDER if any(row.supervision == name for t in tables for row in t.rows)]
@@ -126,6 +130,19 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
+def _with_folds(table: Table, records: Sequence[Record]) -> list[tuple[str, Table]]:
+    """A table with its title; where no row has every fold, also a table of each fold by itself."""
+    parts = [(table.title, table)]
+    if not table.rows or any(row.value is not None for row in table.rows):
+        return parts
+    key = table.hash, table.fingerprint
+    mine = [r for r in records if (r.protocol.get("hash"), r.data.get("val_fingerprint")) == key]
+    for fold in sorted({r.fold for r in mine if r.fold is not None}):
+        alone = [replace(r, fold=None) for r in mine if r.fold == fold and r.status == "finished"]
+        parts += [(f"{table.title}, fold {fold} alone", part) for part in rank(alone, table.metric) if part.rows]
+    return parts
+
+
 def _shown_runs(tables: Sequence[Table]) -> set[tuple[str, str]]:
     """Id and protocol hash of the runs shown in full: first one of every row, then the second of each."""
     rows = [[(run, table.hash) for run in row.runs] for table in tables for row in table.rows]
@@ -134,6 +151,7 @@ def _shown_runs(tables: Sequence[Table]) -> set[tuple[str, str]]:
 
 
 def _section(
+    title: str,
     table: Table,
     by_id: Mapping[tuple[str, str], tuple[Record, Path]],
     shown: set[tuple[str, str]],
@@ -153,10 +171,13 @@ def _section(
         if (run, table.hash) in anchors
     ]
     headings, rows = _cells(table, costs, first_run)
+    steps = rungs(table, [record for row in records.values() for record in row]) if table.protocol == PROTOCOL else []
     classes, heat = _heat_map(table, records)
     return Section(
         anchor=f"table-{number}",
+        title=title,
         table=table,
+        words=summary(steps) if steps else [],
         headings=headings,
         rows=rows,
         charts=[*_cost_charts(table, records, first_run), *_sweep_charts(table, records, first_run)],
@@ -196,7 +217,7 @@ def _cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mappi
     charts = []
     for key, of_what in (("seconds", "annotation"), ("novel_seconds", "annotation of novel classes")):
         costs = {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
-        rows = [row for row in table.rows if costs[id(row)] and row.value is not None]
+        rows = [row for row in table.rows if costs[id(row)] is not None and row.value is not None]
         rows = sorted(rows, key=lambda row: -(row.value or 0))[:MOST_MARKS]
         series = [
             Series(
@@ -209,7 +230,7 @@ def _cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mappi
             )
             for number, row in enumerate(rows, 1)
         ]
-        if series:
+        if any(costs.values()) and series:
             title = f"What {of_what} buys: {table.metric} against hours of work"
             axes = (f"{of_what}, hours (logarithmic)", f"{table.metric}, %")
             charts.append(chart(title, series, *axes, log_x=True, frontier=True))

@@ -126,7 +126,7 @@ def test_what_a_rung_may_not_see_does_not_reach_its_weights(root, runs, pool, se
             moved.reshape(-1)[free[200 * place : 200 * place + 150]] = k
         save_mask(scrambled / "masks" / f"{image_id}.png", moved)
     again = tmp_path / "runs"
-    for name in ("floor", "seeds", "tags", "names"):
+    for name in ("seeds", "tags", "names"):
         assert segladder(*words(scrambled, name, again)) == 0
         first, second = (torch.load(place / name / "weights.pt", weights_only=True) for place in (runs, again))
         assert all(torch.equal(first[key], second[key]) for key in first), name
@@ -152,7 +152,7 @@ def test_the_leaderboard_says_what_annotation_buys(runs, segladder, capsys, tmp_
 
 
 def test_novel_pseudo_masks_need_the_ladder(root, runs, segladder, tmp_path, capsys):
-    wanted = [word for word in words(root, "tags", tmp_path) if not word.startswith("parent=")]
+    wanted = [word for word in words(root, "tags", tmp_path) if not word.startswith(("parent=", "protocol"))]
     assert segladder(*wanted, "protocol=semantic", f"parent={runs}/seeds") == 2
     assert "pseudo_masks.classes=novel: expected all, or with protocol=ladder novel" in capsys.readouterr().err
 

@@ -26,6 +26,8 @@ from segladder.ops.gaussian import kl_to_standard_normal, reparametrized_sample
 from segladder.ops.regions import IGNORE, labels_at
 from segladder.ops.upsampling import bilinear
 
+FIRST_LOG_VARIANCE = -4.0  # where samples start: with unit variance noise drowns the means and classes are ignored
+
 
 class Variational(SemanticVectorMethod):
     """Class Gaussians, and a decoder of places and samples to mask logits.
@@ -58,6 +60,7 @@ class Variational(SemanticVectorMethod):
         self.mapping = nn.Sequential(
             nn.Linear(embeddings.shape[1], hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, 2 * latent_channels)
         )
+        nn.init.constant_(self.mapping[-1].bias[latent_channels:], FIRST_LOG_VARIANCE)
         self.visual = nn.Conv2d(features.channels, hidden_channels, 1)
         self.semantic = nn.Linear(latent_channels, hidden_channels, bias=False)
         self.decoder = nn.Sequential(

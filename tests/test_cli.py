@@ -83,9 +83,8 @@ def test_loss_on_masks_needs_a_method_that_sees_masks():
     from segladder.commands.complaints import check_choices
     from segladder.errors import ConfigError
 
-    config = OmegaConf.create(
-        {"method": {"name": "cam", "supervision": "image_level"}, "loss": {"labels": "masks"}, "selection": "fixed"}
-    )
+    method = {"name": "cam", "supervision": "image_level", "criterion": "${loss}"}
+    config = OmegaConf.create({"method": method, "loss": {"labels": "masks"}, "selection": "fixed"})
     with pytest.raises(ConfigError, match="needs masks, but method=cam is image_level and learns from tags"):
         check_choices(config)
 

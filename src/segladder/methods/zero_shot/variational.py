@@ -57,10 +57,9 @@ class Variational(SemanticVectorMethod):
         **common: Any,
     ) -> None:
         super().__init__(features, embeddings, seen, **common)
-        self.mapping = nn.Sequential(
-            nn.Linear(embeddings.shape[1], hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, 2 * latent_channels)
-        )
-        nn.init.constant_(self.mapping[-1].bias[latent_channels:], FIRST_LOG_VARIANCE)
+        gaussian = nn.Linear(hidden_channels, 2 * latent_channels)
+        nn.init.constant_(gaussian.bias[latent_channels:], FIRST_LOG_VARIANCE)
+        self.mapping = nn.Sequential(nn.Linear(embeddings.shape[1], hidden_channels), nn.ReLU(), gaussian)
         self.visual = nn.Conv2d(features.channels, hidden_channels, 1)
         self.semantic = nn.Linear(latent_channels, hidden_channels, bias=False)
         self.decoder = nn.Sequential(

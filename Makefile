@@ -16,12 +16,14 @@ $(VENV)/.done: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## train on the embedded shapes with all masks and with one, rank the runs, write panels (minutes)
-	$(BIN)/segladder train -m experiment=demo method=fcn8s,unet
+demo: setup ## learn the embedded shapes from all masks, tags, names and one mask, rank the runs, write a page (minutes)
+	$(BIN)/segladder train experiment=demo method=fcn8s
+	$(BIN)/segladder train experiment=demo_tags
+	$(BIN)/segladder train experiment=demo_names
 	$(BIN)/segladder train experiment=demo_base hydra.run.dir=runs/demo/base
 	$(BIN)/segladder train -m experiment=demo_few_shot backbone.weights=runs/demo/base method=all_foreground,prototype,sg_one
 	$(BIN)/segladder train experiment=demo_few_shot backbone.weights=runs/demo/base method=sg_one method.guidance=none
-	$(BIN)/segladder leaderboard runs=runs/demo
+	$(BIN)/segladder leaderboard runs=runs/demo report=html out=runs/demo/leaderboard.html
 
 test: setup ## the default test suite
 	$(BIN)/python -m pytest -q

@@ -113,9 +113,8 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     record.fold, record.shots = protocol.place().values()
     record.annotation_cost = labelling.cost_of(config, source, protocol, learns, data.dataset.ids)
     record.parameters = parameter_count(method)
+    record.parents, record.lineage = learns.parents, learns.lineage
     inherit(record, config, protocol)
-    record.parents += learns.parents
-    record.lineage = learns.lineage
     record.error = None
     return Run(config, folder, source, protocol, data, method, record, interruption)
 
@@ -149,7 +148,7 @@ def inherit(record: records.Record, config: DictConfig, protocol: Protocol) -> N
             check_rung(key, parent, config, protocol, record.supervision)
     if (parent := runs.parent(config)) is None:
         return
-    record.parents = [parent.id]
+    record.parents = [*record.parents, parent.id]
     record.backbone["pretraining"] = f"{parent.method} on {parent.data['name']}"
 
 

@@ -45,16 +45,17 @@ def test_one_job_fails_alone_and_the_sweep_started_again_runs_only_that(shapes_r
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_distributed_sweep_killed_in_the_middle_ends_complete_and_without_duplicates(shapes_root, tmp_path):
     words = ["method=fcn32s,fcn8s", "seed=0,1", "strategy=ddp_cpu", "trainer.epochs=3"]
     process = start(shapes_root, tmp_path, *words)
-    deadline = time.monotonic() + 280
+    deadline = time.monotonic() + 500
     while len([r for r in records(tmp_path) if r["status"] == "finished"]) < 1 and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     again = start(shapes_root, tmp_path, *words)
-    _, error = again.communicate(timeout=280)
+    _, error = again.communicate(timeout=600)
     assert again.returncode == 0, error
     found = records(tmp_path)
     assert [r["status"] for r in found] == ["finished"] * 4

@@ -13,7 +13,8 @@ import torch
 CHAIN = [
     *("data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("logger=none", "trainer.progress=false", "trainer.panels=0", "loader.batch_size=4", "trainer.checkpoint_every=1"),
-    "stages={cam:[method=cam,protocol=cam_seeds,trainer.epochs=2],net:[method=fcn8s,parent=cam,trainer.epochs=3]}",
+    "stages={cam:['method=cam','protocol=cam_seeds','trainer.epochs=2'],"
+    "net:['method=fcn8s','parent=cam','trainer.epochs=3']}",
 ]
 
 
@@ -30,7 +31,7 @@ def start(shapes_root, runs, *words):
 
 
 def finish(process):
-    out, error = process.communicate(timeout=400)
+    out, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
     return out
 
@@ -41,11 +42,12 @@ def weights(runs, stage):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_chain_killed_in_its_second_stage_ends_as_if_it_had_not_been(shapes_root, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(shapes_root, whole))
     process = start(shapes_root, broken)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     while not list(broken.glob("net-*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
@@ -68,6 +70,6 @@ def test_stages_that_have_not_changed_are_skipped_and_changed_ones_lie_beside(sh
 
 
 def test_a_stage_must_name_one_before_it(segladder, tmp_path, capsys):
-    words = [*CHAIN[:-1], "stages={net:[method=fcn8s,parent=cam]}"]
+    words = [*CHAIN[:-1], "stages={net:['method=fcn8s','parent=cam']}"]
     assert segladder("train", f"runs={tmp_path}", *words) == 2
     assert "stages.net: parent=cam names no stage before it (none) and no folder" in capsys.readouterr().err

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from segladder.errors import ConfigError
+
 Batch = dict[str, Any]
 
 
@@ -71,8 +73,12 @@ class Method(pl.LightningModule):
         """
 
     def inherit(self, parent: Method) -> None:
-        """Take over what `takes` names `features` from the trained method of the parent run."""
-        raise NotImplementedError
+        """Take over what `takes` names `features` from the trained method of the parent run.
+
+        Raises:
+            ConfigError: the method takes none, or the parent has none that fit.
+        """
+        raise ConfigError(f"parent: method={self.name} takes no features of another run")
 
     def normalize(self, images: Tensor) -> Tensor:
         """Raw pixels (B, 3, H, W) in 0..255 to the backbone's input, float32, in the strategy's memory format."""

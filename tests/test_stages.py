@@ -10,6 +10,8 @@ import time
 import pytest
 import torch
 
+from segladder.commands.stages import with_folder
+
 CHAIN = [
     *("data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("logger=none", "trainer.progress=false", "trainer.panels=0", "loader.batch_size=4", "trainer.checkpoint_every=1"),
@@ -73,3 +75,12 @@ def test_a_stage_must_name_one_before_it(segladder, tmp_path, capsys):
     words = [*CHAIN[:-1], "stages={net:['method=fcn8s','parent=cam']}"]
     assert segladder("train", f"runs={tmp_path}", *words) == 2
     assert "stages.net: parent=cam names no stage before it (none) and no folder" in capsys.readouterr().err
+
+
+def test_a_stage_goes_before_a_folder_of_its_name_and_weights_may_be_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "floor").mkdir()
+    folders = {"floor": tmp_path / "runs" / "floor-seed0-12345678"}
+    assert with_folder("backbone.weights=floor", "names", folders) == f"backbone.weights={folders['floor']}"
+    assert with_folder("parent=floor", "names", {}) == "parent=floor"
+    assert with_folder("backbone.weights=timm", "names", folders) == "backbone.weights=timm"

@@ -49,12 +49,12 @@ def run_stages(config: DictConfig) -> int:
 def with_folder(override: str, stage: str, folders: dict[str, Path]) -> str:
     """An override of a stage with the folder of the earlier stage that it names."""
     key, _, value = override.partition("=")
-    if key not in NAMES_A_STAGE or Path(value).exists():
-        return override
-    if value not in folders:
+    if key in NAMES_A_STAGE and value in folders:  # before a folder that happens to be called so
+        return f"{key}={folders[value]}"
+    if key == "parent" and not Path(value).exists():
         before = ", ".join(folders) or "none"
         raise ConfigError(f"stages.{stage}: {override} names no stage before it ({before}) and no folder")
-    return f"{key}={folders[value]}"
+    return override
 
 
 def stage_folder(name: str, overrides: list[str]) -> Path:

@@ -10,6 +10,7 @@ from segladder.errors import DataError
 from segladder.metrics.bootstrap import (
     bootstrap_interval,
     class_iou,
+    images,
     mean_iou,
     paired_bootstrap,
     resampling_weights,
@@ -91,13 +92,14 @@ def test_classes_that_never_occur_have_no_interval():
 
 def test_a_run_does_not_differ_from_itself():
     counts = random_counts()
-    result = paired_bootstrap(counts, counts)
+    result = paired_bootstrap(images(counts), images(counts))
     assert (result.difference, result.low, result.high, result.p_value) == (0, 0, 0, 1)
 
 
 def test_comparison_equals_slow_resampling_and_is_antisymmetric():
     first, second = random_counts(right=20), random_counts(seed=1, right=18)
-    result, turned = paired_bootstrap(first, second, samples=80), paired_bootstrap(second, first, samples=80)
+    sides = images(first), images(second)
+    result, turned = paired_bootstrap(*sides, samples=80), paired_bootstrap(*sides[::-1], samples=80)
     weights = resampling_weights(12, 80, 0)
     drawn = slow_scores(first, weights) - slow_scores(second, weights)
     whole = np.ones((1, 12))
@@ -110,10 +112,10 @@ def test_comparison_equals_slow_resampling_and_is_antisymmetric():
 
 
 def test_a_clear_difference_is_found_and_noise_is_not():
-    clear = paired_bootstrap(random_counts(60, right=30), random_counts(60, right=20))
+    clear = paired_bootstrap(images(random_counts(60, right=30)), images(random_counts(60, right=20)))
     assert clear.low > 0
     assert clear.p_value == pytest.approx(2 / 1001)
-    noise = paired_bootstrap(random_counts(60, seed=1), random_counts(60, seed=2))
+    noise = paired_bootstrap(images(random_counts(60, seed=1)), images(random_counts(60, seed=2)))
     assert noise.low < 0 < noise.high
     assert noise.p_value > 0.05
 
@@ -121,12 +123,13 @@ def test_a_clear_difference_is_found_and_noise_is_not():
 def test_several_seeds_are_averaged():
     runs = [random_counts(seed=s) for s in range(3)]
     scores = [summary(torch.from_numpy(run.total()))["mIoU"] for run in runs]
-    assert paired_bootstrap(runs[:2], runs[2]).difference == pytest.approx(np.mean(scores[:2]) - scores[2])
+    first, second = [images(run) for run in runs[:2]], images(runs[2])
+    assert paired_bootstrap(first, second).difference == pytest.approx(np.mean(scores[:2]) - scores[2])
 
 
 def test_images_are_matched_by_id():
     counts = random_counts()
-    result = paired_bootstrap(counts, counts.select(counts.ids[::-1]))
+    result = paired_bootstrap(images(counts), images(counts.select(counts.ids[::-1])))
     assert (result.difference, result.low, result.high) == (0, 0, 0)
     with pytest.raises(DataError, match="011: scored by one run only"):
-        paired_bootstrap(counts, counts.select(counts.ids[:-1]))
+        paired_bootstrap(images(counts), images(counts.select(counts.ids[:-1])))

@@ -124,6 +124,7 @@ def test_swapped_queries_are_scored_for_the_class_asked_for_alone(coloured):
     result = protocol("swap", *SHORT).score(Painter(), coloured)
     assert value(result, "mIoU") > 0.95
     assert value(result, "swap_right_iou") > 0.95
+    assert protocol("swap").ranked_by == "swap_follows"
 
 
 def test_void_pixels_are_left_out_or_background(coloured):

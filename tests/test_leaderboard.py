@@ -249,6 +249,58 @@ def test_comparisons_read_the_counts_of_runs(tmp_path):
             comparisons(table, [pair], found)
 
 
+def distractor_runs(tmp_path, metric, counted):
+    """Records of one list each, `counted` by method, and their folders."""
+    found = []
+    for method, counts in counted.items():
+        fields = {"name": metric, "hash": "01234567", "ranked_by": metric, "fields": {"folds": [["a"]]}}
+        metrics = {metric: {"value": 0.5}}
+        record = a_record(method, fold=0, protocol=fields, metrics=metrics)
+        counts.save(tmp_path / record.id / "counts.npz")
+        found.append((record, tmp_path / record.id))
+    return rank([record for record, _ in found])[0], found
+
+
+def test_swaps_are_compared_by_answers_that_follow_the_support(tmp_path):
+    on_class, on_other = {1: [0, 5, 0], 2: [0, 0, 5]}, {1: [0, 0, 5], 2: [0, 5, 0]}  # painted pixels by true class
+    counted = {"follows": ImageCounts(3), "half": ImageCounts(3)}
+    for query in range(6):
+        for asked in (1, 2):
+            for method, painted in zip(counted, (on_class, on_class if asked == 1 else on_other), strict=True):
+                matrix = np.diag([9, 5, 5])
+                matrix[:, 0] += matrix.diagonal() * [0, 1, 1]
+                matrix[[1, 2], [1, 2]] = 0
+                matrix[:, asked] = painted[asked]
+                counted[method].add(f"{query}{asked}|{query}|{asked}|support", matrix)
+    table, found = distractor_runs(tmp_path, "swap_follows", counted)
+    line = comparisons(table, ["follows:half"], found).splitlines()[-1]
+    assert line == "| follows | half | +50.00 | [+50.00, +50.00] | 0.002 |"
+
+
+@pytest.mark.parametrize(("metric", "difference"), [("negative_empty", "+50.00"), ("negative_area", "-10.00")])
+def test_negatives_are_compared_by_what_is_painted(tmp_path, metric, difference):
+    counted = {"careful": ImageCounts(2), "careless": ImageCounts(2)}
+    for i in range(400):
+        counted["careful"].add(f"{i}|q|1|s", [[100 - 20 * (i % 2), 20 * (i % 2)], [0, 0]])
+        counted["careless"].add(f"{i}|q|1|s", [[80, 20], [0, 0]])
+    table, found = distractor_runs(tmp_path, metric, counted)
+    line = comparisons(table, ["careful:careless"], found).splitlines()[-1]
+    assert line.startswith(f"| careful | careless | {difference} |") and line.endswith("| 0.002 |")
+
+
+def test_a_metric_without_a_paired_test_is_refused(tmp_path):
+    counts = ImageCounts(2)
+    counts.add("0|q|1|s", [[1, 0], [0, 1]])
+    table, found = distractor_runs(tmp_path, "fb_iou", {"a": counts, "b": counts})
+    with pytest.raises(ConfigError, match=r"compare: no paired test of fb_iou, expected metric= swap_follows"):
+        comparisons(table, ["a:b"], found)
+
+
+def test_what_should_be_small_is_ranked_upwards():
+    records = [a_record(name, metrics={"negative_area": {"value": value}}) for name, value in (("a", 0.4), ("b", 0.1))]
+    assert [row.method for row in rank(records, "negative_area")[0].rows] == ["b", "a"]
+
+
 def test_folds_of_episodes_are_compared_as_one_list_without_the_background(tmp_path):
     fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"]]}}
     found = []

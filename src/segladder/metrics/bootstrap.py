@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,28 @@ from segladder.errors import DataError
 from segladder.metrics.counts import ImageCounts
 
 Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+class Sample(NamedTuple):
+    """What is drawn with replacement: names, unique, and what each adds to the sums of a statistic, (N, ...)."""
+
+    names: Sequence[str]
+    sums: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sample]) -> Sample:
+        """The samples of several folds in one."""
+        return cls([name for part in parts for name in part.names], np.concatenate([part.sums for part in parts]))
+
+
+def images(counts: ImageCounts) -> Sample:
+    """Images, or episodes, with their true positives, false positives and false negatives (N, K, 3)."""
+    return Sample(counts.ids, counts.outcomes())
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """First over second, (...) of (..., 2)."""
+    return sums[..., 0] / sums[..., 1]
 
 
 def class_iou(outcomes: np.ndarray) -> np.ndarray:
@@ -71,52 +94,53 @@ class Comparison:
 
 
 def paired_bootstrap(
-    first: ImageCounts | Sequence[ImageCounts],
-    second: ImageCounts | Sequence[ImageCounts],
+    first: Sample | Sequence[Sample],
+    second: Sample | Sequence[Sample],
     statistic: Statistic = mean_iou,
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two runs, or two methods with several runs each, on the same draws of images.
+    """Compare two runs, or two methods with several runs each, on the same draws of images, episodes or queries.
 
     Args:
-        first: counts of a run; of several (random seeds), the statistic is averaged over them.
-        second: counts of what it is compared with.
-        statistic: (samples, K, 3) to (samples,).
+        first: what a run adds up to; of several (random seeds), the statistic is averaged over them.
+        second: what it is compared with.
+        statistic: (samples, ...) sums to (samples,).
         samples: number of draws; the p-value is never below 2 / (samples + 1).
         level: share of draws inside the interval.
         seed: of the draws.
 
     Returns:
-        The comparison first - second: of the variation, images are covered and random seeds are not.
+        The comparison first - second: of the variation, what is drawn is covered and random seeds are not.
 
     Raises:
         DataError: the runs were not scored on the same images; names one that is missing.
     """
     runs = [_several(first), _several(second)]
-    ids = runs[0][0].ids
-    weights = np.vstack([np.ones(len(ids)), resampling_weights(len(ids), samples, seed)])
-    scores = [np.mean([statistic(_weighted(_aligned(run, ids), weights)) for run in side], axis=0) for side in runs]
+    names = runs[0][0].names
+    weights = np.vstack([np.ones(len(names)), resampling_weights(len(names), samples, seed)])
+    scores = [np.mean([statistic(_weighted(_aligned(run, names), weights)) for run in side], axis=0) for side in runs]
     actual, *drawn = scores[0] - scores[1]
     low, high = _ends(np.array(drawn), level)
     tail = 1 + min((np.array(drawn) <= 0).sum(), (np.array(drawn) >= 0).sum())
     return Comparison(float(actual), float(low), float(high), min(1.0, float(2 * tail / (samples + 1))))
 
 
-def _several(counts: ImageCounts | Sequence[ImageCounts]) -> list[ImageCounts]:
-    return [counts] if isinstance(counts, ImageCounts) else list(counts)
+def _several(sample: Sample | Sequence[Sample]) -> list[Sample]:
+    return [sample] if isinstance(sample, Sample) else list(sample)
 
 
-def _aligned(counts: ImageCounts, ids: list[str]) -> np.ndarray:
-    """Outcomes (N, K, 3) in the order of `ids`."""
-    if odd := set(counts.ids) ^ set(ids):
+def _aligned(sample: Sample, names: Sequence[str]) -> np.ndarray:
+    """Sums (N, ...) in the order of `names`."""
+    if odd := set(sample.names) ^ set(names):
         raise DataError(f"{min(odd)}: scored by one run only, expected runs scored on the same images")
-    return counts.select(ids).outcomes()
+    places = {name: place for place, name in enumerate(sample.names)}
+    return sample.sums[[places[name] for name in names]]
 
 
 def _weighted(outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sums (draws, K, 3) of per-image outcomes (N, K, 3) under weights (draws, N); exact below 2^53 pixels."""
+    """Sums (draws, ...) of what each image adds (N, ...) under weights (draws, N); exact below 2^53 pixels."""
     flat = outcomes.reshape(len(outcomes), -1).astype(np.float64)
     return (weights @ flat).reshape(len(weights), *outcomes.shape[1:])
 

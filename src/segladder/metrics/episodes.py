@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
-from segladder.metrics.bootstrap import class_iou
+from segladder.metrics.bootstrap import Sample, class_iou
 from segladder.metrics.counts import ImageCounts
 from segladder.metrics.zero_shot import group_iou, harmonic
 
@@ -71,8 +71,8 @@ class EpisodeCounts:
     def shares(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of scored pixels that are predicted and that are the class, float64 (N,) each."""
         matrices = self.counts.dense()
-        pixels = np.maximum(matrices.sum((1, 2)), 1)
-        return matrices[:, :, 1:].sum((1, 2)) / pixels, matrices[:, 1:].sum((1, 2)) / pixels
+        there = matrices[:, 1:].sum((1, 2)) / np.maximum(matrices.sum((1, 2)), 1)
+        return painted_shares(self.counts).sums[:, 0], there
 
     def precision(self, classes: Sequence[int]) -> float:
         """Average precision over pixels, pooled per class, mean over classes that have object pixels."""
@@ -107,6 +107,32 @@ def swapped(counts: ImageCounts) -> tuple[np.ndarray, np.ndarray]:
         right[n] = shares[class_index]
         wrong[n] = max((shares[other] for other in asked[query] - {class_index}), default=0.0)
     return right, wrong
+
+
+def following(counts: ImageCounts) -> Sample:
+    """Queries of a `swap` test: in how many of their episodes the answer fits the class asked for best, of how many.
+
+    Episodes of one query are drawn together, since they hang on the same picture.
+    """
+    right, wrong = swapped(counts)
+    sums: dict[str, np.ndarray] = {}
+    for name, follows in zip(counts.ids, right > wrong, strict=True):
+        query = name.split("|")[1]
+        sums[query] = sums.get(query, 0) + np.array([follows, 1.0])
+    return Sample(list(sums), np.array(list(sums.values())))
+
+
+def empty_answers(counts: ImageCounts) -> Sample:
+    """Episodes: whether nothing is painted, of 1."""
+    sums = painted_shares(counts).sums
+    return Sample(counts.ids, np.stack([sums[:, 0] == 0, sums[:, 1]], -1))
+
+
+def painted_shares(counts: ImageCounts) -> Sample:
+    """Episodes: the share of scored pixels that is painted, of 1."""
+    matrices = counts.dense()
+    shares = matrices[:, :, 1:].sum((1, 2)) / np.maximum(matrices.sum((1, 2)), 1)
+    return Sample(counts.ids, np.stack([shares, np.ones(len(shares))], -1))
 
 
 def novel_mean_iou(outcomes: np.ndarray) -> np.ndarray:

@@ -58,8 +58,8 @@ class EpisodicProtocol(FewShotProtocol):
 
     @property
     def ranked_by(self) -> str:
-        """`mIoU`; of negative queries, which have no object to overlap with, how often the answer is empty."""
-        return "negative_empty" if self.kind == "negative" else "mIoU"
+        """`mIoU`; of `swap` how often the answer follows its support, of `negative` how often it is empty."""
+        return {"swap": "swap_follows", "negative": "negative_empty"}.get(self.kind, "mIoU")
 
     def score(
         self,

@@ -25,6 +25,7 @@ BESIDE = (  # what ordinary episodes hide
     *("F", "J_without_last", "F_without_last"),
     *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_wrong_iou"),
 )
+LOWER_IS_BETTER = ("negative_area", "swap_wrong_iou", "over_activation", "under_activation")
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
     *("parent", "stages"),  # the lineage says what a run builds on
@@ -151,7 +152,7 @@ def _table(records: Sequence[Record], metric: str | None) -> Table:
     rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric)]
     others = [record for record in records if not protocol_hash or _reason(record, metric)]
     unranked = [_unranked(record, metric) for record in others]
-    return Table(protocol, protocol_hash, data, fingerprint, metric, classes, sorted(rows, key=_place), unranked)
+    return Table(protocol, protocol_hash, data, fingerprint, metric, classes, _sorted(rows, metric), unranked)
 
 
 def _reason(record: Record, metric: str) -> str:
@@ -168,9 +169,15 @@ def _unranked(record: Record, metric: str) -> Unranked:
     return Unranked(record.id, record.method, backbone, record.seed, record.status, reason)
 
 
-def _place(row: Row) -> tuple[Any, ...]:
-    rung = LADDER.index(row.supervision) if row.supervision in LADDER else len(LADDER)
-    return rung, row.value is None, -(row.value or 0.0), row.method, row.backbone, row.label, row.runs
+def _sorted(rows: Iterable[Row], metric: str) -> list[Row]:
+    """Rung after rung, the best first."""
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+
+    def place(row: Row) -> tuple[Any, ...]:
+        rung = LADDER.index(row.supervision) if row.supervision in LADDER else len(LADDER)
+        return rung, row.value is None, sign * (row.value or 0.0), row.method, row.backbone, row.label, row.runs
+
+    return sorted(rows, key=place)
 
 
 def _grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:

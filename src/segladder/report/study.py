@@ -16,6 +16,7 @@ from segladder.report.record import Record
 from segladder.report.rendering import markdown_table
 
 if TYPE_CHECKING:
+    from segladder.metrics.bootstrap import Sample, Statistic
     from segladder.metrics.counts import ImageCounts
 
 COUNTS = "counts.npz"  # per-image counts in a run's folder
@@ -70,8 +71,8 @@ def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: str) ->
 def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record, Path]]) -> str:
     """A Markdown table of paired bootstrap comparisons over images or episodes, each side the mean of its row's seeds.
 
-    Compared is what ranks: mean IoU over all classes, over an episode's foreground, or the harmonic mean of seen and
-    unseen classes.
+    Compared is what ranks the table: mean IoU over all classes or over an episode's foreground, the harmonic mean of
+    seen and unseen classes, how often an answer follows its support (queries are drawn), is empty, how much it paints.
 
     Args:
         table: the leaderboard the pairs stand in.
@@ -80,7 +81,7 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
         found: records with their folders, which hold the runs' counts.
 
     Raises:
-        ConfigError: a name fits no row or several.
+        ConfigError: a name fits no row or several, a metric without such a test.
         DataError: a run's counts are missing, or runs were scored on different images.
     """
     from segladder.metrics.bootstrap import paired_bootstrap  # brings torch: not for every leaderboard
@@ -89,37 +90,47 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
     lines = []
     for pair in pairs:
         first, second = ([runs[run] for run in row.runs] for row in _rows_named(table, pair))
-        result = paired_bootstrap(_counts(first), _counts(second), _statistic(first[0][0]))
+        of_run, statistic = _measure(table.metric, first[0][0])
+        result = paired_bootstrap(_samples(first, of_run), _samples(second, of_run), statistic)
         interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
         lines.append([*pair.split(":"), f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
     return markdown_table(["first", "second", f"difference in {table.metric}", "95 % interval", "p"], lines)
 
 
-def _statistic(record: Record) -> Callable[[Any], Any]:
-    """What ranks a run, as a function of outcomes (..., K, 3)."""
-    from segladder.metrics.bootstrap import mean_iou
-    from segladder.metrics.episodes import novel_mean_iou
+def _measure(metric: str, record: Record) -> tuple[Callable[[ImageCounts], Sample], Statistic]:
+    """What is drawn of a run's counts, and the metric as a function of the sums."""
+    from segladder.metrics import bootstrap, episodes
     from segladder.metrics.zero_shot import split_scores
 
-    groups = [row.get("group") for row in record.per_class]
-    if any(groups):
+    means = {
+        "swap_follows": episodes.following,
+        "negative_empty": episodes.empty_answers,
+        "negative_area": episodes.painted_shares,
+    }
+    if metric in means:
+        return means[metric], bootstrap.ratio
+    if metric == "harmonic_mIoU":
+        groups = [row.get("group") for row in record.per_class]
         seen, unseen = ([k for k, group in enumerate(groups) if group == name] for name in ("seen", "unseen"))
-        return lambda outcomes: split_scores(outcomes, seen, unseen)["harmonic_mIoU"]
+        return bootstrap.images, lambda outcomes: split_scores(outcomes, seen, unseen)["harmonic_mIoU"]
+    if metric != "mIoU":
+        raise ConfigError(
+            f"compare: no paired test of {metric}, expected metric= {', '.join(means)}, harmonic_mIoU or mIoU"
+        )
     every_class = record.fold is None or "novel" in record.per_class[0]
-    return mean_iou if every_class else novel_mean_iou
+    return bootstrap.images, bootstrap.mean_iou if every_class else episodes.novel_mean_iou
 
 
-def _counts(runs: Sequence[tuple[Record, Path]]) -> list[ImageCounts]:
-    """The counts of each seed, those of its folds in one."""
+def _samples(runs: Sequence[tuple[Record, Path]], of_run: Callable[[ImageCounts], Sample]) -> list[Sample]:
+    """What is drawn for each seed, that of its folds in one."""
+    from segladder.metrics.bootstrap import Sample
     from segladder.metrics.counts import ImageCounts
 
-    seeds: dict[int | None, list[ImageCounts]] = {}
+    seeds: dict[int | None, list[Sample]] = {}
     for record, folder in runs:
-        counts = ImageCounts.load(folder / COUNTS)
-        if record.fold is not None:
-            counts.ids = [f"{record.fold}|{name}" for name in counts.ids]
-        seeds.setdefault(record.seed, []).append(counts)
-    return [ImageCounts.merged(parts) for parts in seeds.values()]
+        names, sums = of_run(ImageCounts.load(folder / COUNTS))
+        seeds.setdefault(record.seed, []).append(Sample([f"{record.fold}|{name}" for name in names], sums))
+    return [Sample.joined(parts) for parts in seeds.values()]
 
 
 def _rows_named(table: Table, pair: str) -> tuple[Row, Row]:

@@ -18,7 +18,7 @@ from segladder.metrics.counts import ImageCounts
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
 from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, per_class, slim
+from segladder.report.study import collect, comparisons, per_class, slim, with_significance
 
 CLASSES = ["background", "cat", "dog"]
 
@@ -247,6 +247,26 @@ def test_comparisons_read_the_counts_of_runs(tmp_path):
             ConfigError, match=f"compare={pair}: expected FIRST:SECOND.*better@resnet18, worse@resnet18"
         ):
             comparisons(table, [pair], found)
+
+
+def test_rows_are_compared_with_the_best_where_there_are_counts(tmp_path):
+    records = [a_record("best", value=0.9), a_record("worse", value=0.8), a_record("uncounted", value=0.7)]
+    for record, right in zip(records[:2], (9, 5), strict=True):
+        counts = ImageCounts(2)
+        for i in range(8):
+            counts.add(str(i), [[9, 0], [9 - right, right]])
+        counts.save(tmp_path / record.id / "counts.npz")
+    found = [(record, tmp_path / record.id) for record in records]
+    table = with_significance(rank(records)[0], found)
+    best, worse, uncounted = table.rows
+    difference = 50 * (9 / 13 + 5 / 9) - 100
+    assert best.against_best is None and uncounted.against_best is None
+    assert 100 * worse.against_best["difference"] == pytest.approx(difference)
+    lines = markdown([table]).splitlines()
+    assert (
+        "| against the best |" in lines[2] and f"| {difference:.1f} [{difference:.1f}, {difference:.1f}] |" in lines[5]
+    )
+    assert "against the best" not in markdown(rank(records))
 
 
 def distractor_runs(tmp_path, metric, counted):

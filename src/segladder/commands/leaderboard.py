@@ -14,7 +14,7 @@ from segladder.report import ladder
 from segladder.report.leaderboard import Table, rank
 from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, per_class
+from segladder.report.study import collect, comparisons, per_class, with_significance
 
 PAGE = "leaderboard.html"
 TEXTS = {"markdown": markdown, "csv": csv_text, "json": json_text}
@@ -34,6 +34,8 @@ def run(config: Any) -> int:
     if config.copy_to is not None:
         collect([record for record, _ in found], config.copy_to)
     tables = rank([record for record, _ in found], config.metric)
+    if config.significance:
+        tables = [with_significance(table, found) for table in tables]
     write(tables, found, config)
     if config.report is not None:
         write_page(tables, found, Path(config.out or PAGE))

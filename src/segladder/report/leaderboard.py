@@ -55,6 +55,8 @@ class Row:
         note: what a reader must know: missing folds, repeats that do not count.
         lineage: methods of the stages before this one, the first ancestor first.
         others: means over runs of the scores that stand beside the one that ranks (`BESIDE`), those that all have.
+        against_best: `difference` to the table's best row, `low`, `high` and `p_value` of the paired bootstrap
+            (`segladder.report.study.with_significance`); None unless asked for, of the best row, and without counts.
     """
 
     supervision: str
@@ -79,6 +81,7 @@ class Row:
     note: str = ""
     lineage: tuple[str, ...] = ()
     others: dict[str, float] = field(default_factory=dict)
+    against_best: dict[str, float] | None = None
 
     @property
     def label(self) -> str:

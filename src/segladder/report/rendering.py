@@ -36,6 +36,8 @@ def columns(table: Table) -> list[Column]:
         ("images/s", lambda row: number(row.images_per_second, 1)),
         ("peak MB", lambda row: number(row.peak_memory_mb, 0)),
     ]
+    if any(row.against_best for row in table.rows):
+        found.insert(6, ("against the best", against_best))
     for name in dict.fromkeys(name for row in table.rows for name in row.others):
         found.insert(-5, (name.replace("_", " "), partial(beside, name=name)))
     if any(row.shots is not None for row in table.rows):
@@ -55,6 +57,14 @@ def score(row: Row) -> str:
         return f"{100 * row.value:.2f} ± {100 * row.std:.2f}"
     interval = "" if row.low is None or row.high is None else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
     return f"{100 * row.value:.2f}{interval}"
+
+
+def against_best(row: Row) -> str:
+    """Percent points that a row differs from the best one, with the 95 % interval of the paired bootstrap."""
+    if row.against_best is None:
+        return "-"
+    difference, low, high = (100 * row.against_best[key] for key in ("difference", "low", "high"))
+    return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def beside(row: Row, name: str) -> str:

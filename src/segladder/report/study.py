@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.report import record as records
-from segladder.report.leaderboard import Row, Table
+from segladder.report.leaderboard import LOWER_IS_BETTER, Row, Table
 from segladder.report.record import Record
 from segladder.report.rendering import markdown_table
 
@@ -95,6 +96,29 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
         interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
         lines.append([*pair.split(":"), f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
     return markdown_table(["first", "second", f"difference in {table.metric}", "95 % interval", "p"], lines)
+
+
+def with_significance(table: Table, found: Iterable[tuple[Record, Path]]) -> Table:
+    """The table with every row compared with its best one, as `comparisons` do; rows without counts are left alone.
+
+    Rows of other supervisions are compared too: they answer the same questions.
+    """
+    from segladder.metrics.bootstrap import paired_bootstrap  # brings torch: not for every leaderboard
+
+    runs = {record.id: (record, folder) for record, folder in found}
+    ranked = [row for row in table.rows if row.value is not None]
+    if not ranked:
+        return table
+    best = (min if table.metric in LOWER_IS_BETTER else max)(ranked, key=lambda row: row.value or 0.0)
+    rows = []
+    for row in table.rows:
+        with suppress(DataError, ConfigError):  # no counts were kept, of other items, or the metric has no such test
+            if row in ranked and row is not best:
+                of_run, statistic = _measure(table.metric, runs[row.runs[0]][0])
+                first, second = (_samples([runs[run] for run in side.runs], of_run) for side in (row, best))
+                row = replace(row, against_best=asdict(paired_bootstrap(first, second, statistic)))
+        rows.append(row)
+    return replace(table, rows=rows)
 
 
 def _measure(metric: str, record: Record) -> tuple[Callable[[ImageCounts], Sample], Statistic]:

@@ -1,6 +1,7 @@
-"""Data every test may use: a small rendering of the shapes, made once a session."""
+"""Data and the command line for every test: a small rendering of the shapes, made once a session, and `segladder`."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from segladder import cli
 settings.register_profile("any_machine", deadline=None)  # a slow machine is no failure
 settings.load_profile("any_machine")
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: the same bits here and in processes we start
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,20 @@ def segladder(shapes_root):
             return cli.main()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_segladder(shapes_root):
+    """Starts `segladder WORDS` in a process group of its own, for tests of what happens to processes."""
+
+    def start(*words):
+        return subprocess.Popen(
+            [sys.executable, "-m", "segladder.cli", *map(str, words)],
+            env={**os.environ, "SEGLADDER_DATA": str(shapes_root.parent)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start

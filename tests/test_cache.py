@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cache_builders import build_and_die, build_counting
 from dummy_data import picture, save_mask, write_folder, write_voc
 from torch.utils.data import DataLoader
 
 from segladder.data.augmentation import TrainAugmentation
-from segladder.data.cache import Packed, images_of, masks_of, pack, packed
+from segladder.data.cache import Packed, images_of, masks_of, pack
 from segladder.data.dataset import SegmentationDataset, collate
 from segladder.data.folder import Folder
 from segladder.data.voc import VOC
@@ -118,40 +117,15 @@ def test_default_place_is_the_users_cache_folder(cached: VOC, tmp_path: Path, mo
     assert len(list((tmp_path / "xdg" / "segladder").glob("voc-images-*.u8"))) == 1
 
 
-def build_counting(data: VOC, gate: Any, counts: Any) -> None:
-    """Ask for a cache at the same moment as another process; report how many arrays this one decoded."""
-    decoded = 0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal decoded
-        for array in arrays():
-            decoded += 1
-            yield array
-
-    gate.wait(60)
-    result = packed(data, "images", "key", counted())
-    counts.put((decoded, [result[i].tobytes() for i in range(len(result))]))
-
-
-def build_and_die(data: VOC) -> None:
-    """Be killed in the middle of building a cache."""
-
-    def deadly() -> Iterator[np.ndarray]:
-        yield from arrays(2)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    packed(data, "images", "key", deadly())
-
-
 def test_two_processes_build_once_after_a_third_was_killed_building(cached: VOC, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    victim = context.Process(target=build_and_die, args=(cached,))
+    victim = context.Process(target=build_and_die, args=(cached, arrays()))
     victim.start()
     victim.join()
     assert victim.exitcode == -signal.SIGKILL
     assert not list((tmp_path / "cache").glob("*.u8"))
     gate, counts = context.Barrier(2), context.Queue()
-    builders = [context.Process(target=build_counting, args=(cached, gate, counts)) for _ in range(2)]
+    builders = [context.Process(target=build_counting, args=(cached, arrays(), gate, counts)) for _ in range(2)]
     for process in builders:
         process.start()
     results = [counts.get(timeout=120) for _ in builders]

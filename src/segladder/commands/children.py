@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
@@ -23,10 +24,25 @@ def run_child(arguments: Sequence[str]) -> int:
         return child.wait()
 
 
-def start_child(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
-    """Start `segladder ARGUMENTS` with more environment variables; on Linux it ends if this process is killed."""
+def start_child(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, log: Path | None = None
+) -> Child:
+    """Start `segladder ARGUMENTS`; on Linux it ends if this process is killed.
+
+    Args:
+        arguments: command and overrides.
+        environment: further variables.
+        log: a file that gets all it prints, after what is there (its folder is created); None: the screen.
+    """
     command = [sys.executable, "-m", "segladder.cli", *arguments]
-    return subprocess.Popen(command, env={**os.environ, **(environment or {})}, preexec_fn=_end_with_parent)
+    variables = {**os.environ, **(environment or {})}
+    if log is None:
+        return subprocess.Popen(command, env=variables, preexec_fn=_end_with_parent)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            command, env=variables, preexec_fn=_end_with_parent, stdout=stream, stderr=subprocess.STDOUT
+        )
 
 
 @contextmanager

@@ -6,10 +6,7 @@ memory for certain, and lets one job crash alone. A sweep that is started again 
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +15,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segladder.commands import runs
-from segladder.commands.children import Child, start_child, waited_for
+from segladder.commands.slots import Job, Slots
 from segladder.errors import SegLadderError
 from segladder.report import record as records
-
-POLL = 0.2  # seconds between looks at the running jobs
-
-
-@dataclass
-class Job:
-    """A job of a sweep: its number, overrides (those of it alone as `name`), folder, and whether it was done before."""
-
-    number: int
-    overrides: list[str]
-    name: str
-    folder: Path
-    finished: bool = False
-    code: int = 0
 
 
 class Pool:
@@ -43,20 +26,13 @@ class Pool:
     Args:
         context: Hydra's, composes the configuration of a job.
         config: of the sweep.
-        slots: jobs at once.
-        threads: CPU threads of a job; None shares the cores out among the slots.
-        gpus: CUDA devices of a job, the next ones for each slot.
+        settings: those of `Slots`.
     """
 
-    def __init__(
-        self, context: HydraContext, config: DictConfig, slots: int = 1, threads: int | None = None, gpus: int = 0
-    ) -> None:
+    def __init__(self, context: HydraContext, config: DictConfig, **settings: Any) -> None:
         self.context = context
         self.config = config
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.slots = slots
-        self.threads = threads or max(1, cores // slots)
-        self.gpus = gpus
+        self.slots = Slots(**settings)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
         """Run the jobs, numbered from `first`, that have no finished record.
@@ -66,16 +42,17 @@ class Pool:
         """
         setup_globals()
         jobs = list(self.jobs(job_overrides, first))
-        todo = [job for job in jobs if not job.finished]
-        print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished before, {self.slots} at once", flush=True)
-        self.run(todo)
-        if failed := [job for job in todo if job.code]:
+        todo = [job for job, finished in jobs if not finished]
+        print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished before, {self.slots.slots} at once", flush=True)
+        failed: list[Job] = []
+        self.slots.run(announced(todo), lambda job: failed.append(job) if job.code else None)
+        if failed:
             names = "; ".join(f"job {job.number} ({job.name}), {job.folder}" for job in failed)
             raise SegLadderError(f"{len(failed)} of {len(jobs)} jobs failed: {names}")
-        return [self.answer(job) for job in jobs]
+        return [self.answer(job) for job, _ in jobs]
 
-    def jobs(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[Job]:
-        """Each job with its folder: that of its unfinished run, if there is one, or a new one."""
+    def jobs(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[tuple[Job, bool]]:
+        """Each job, in the folder of its unfinished run if there is one, and whether it has a finished one."""
         known = known_runs(Path(self.config.runs))
         shared = set.intersection(*map(set, job_overrides))
         for number, overrides in enumerate(job_overrides, start=first):
@@ -86,41 +63,20 @@ class Pool:
             config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
             status, folder = known.get(runs.hash_of(config), ("", fresh))
             own, finished = [o for o in overrides if o not in shared], status == "finished" and not config.stages
-            yield Job(number, list(filter_overrides(overrides)), " ".join(own), folder, finished)
-
-    def run(self, jobs: list[Job]) -> None:
-        """Run jobs, as many at once as there are slots."""
-        waiting, slots = list(jobs), list(range(self.slots))
-        running: dict[int, tuple[Child, Job]] = {}
-        children: list[Child] = []
-        with waited_for(children):
-            while waiting or running:
-                for slot in [s for s in slots if s not in running][: len(waiting)]:
-                    job = waiting.pop(0)
-                    print(f"job {job.number}: {job.name}", flush=True)
-                    words = ["train", *job.overrides, f"hydra.run.dir={job.folder}"]
-                    running[slot] = start_child(words, self.environment(slot)), job
-                    children.append(running[slot][0])
-                time.sleep(POLL)
-                for slot, (child, job) in list(running.items()):
-                    if child.poll() is not None:
-                        job.code = child.returncode
-                        record_death(job)
-                        del running[slot]
-
-    def environment(self, slot: int) -> dict[str, str]:
-        """Variables that give a slot its threads and devices."""
-        variables = {"OMP_NUM_THREADS": str(self.threads)}
-        if self.gpus:
-            devices = range(slot * self.gpus, (slot + 1) * self.gpus)
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
-        return variables
+            yield Job(number, list(filter_overrides(overrides)), " ".join(own), folder), finished
 
     def answer(self, job: Job) -> JobReturn:
         """What Hydra is told of a job."""
         answer: Any = JobReturn(overrides=job.overrides, working_dir=str(job.folder))
         answer.status, answer.return_value = JobStatus.COMPLETED, job.code
         return answer
+
+
+def announced(jobs: Sequence[Job]) -> Iterator[Job]:
+    """Jobs, each named on the screen when it is taken."""
+    for job in jobs:
+        print(f"job {job.number}: {job.name}", flush=True)
+        yield job
 
 
 def known_runs(folder: Path) -> dict[str, tuple[str, Path]]:
@@ -131,13 +87,3 @@ def known_runs(folder: Path) -> dict[str, tuple[str, Path]]:
     own = [(record, place) for record, place in found if (place / runs.CONFIG).exists()]  # no evaluations
     ranked = sorted(own, key=lambda pair: (pair[0].status == "finished", pair[0].time))
     return {record.config_hash: (record.status, place) for record, place in ranked}
-
-
-def record_death(job: Job) -> None:
-    """Write into the record of a job that died without a word that it failed."""
-    if job.code and (job.folder / records.FILE_NAME).exists():
-        record = records.read(job.folder)
-        if record.status == "running":
-            how = f"signal {-job.code}" if job.code < 0 else f"exit code {job.code}"
-            record.status, record.error = "failed", f"the process ended with {how}"
-            records.write(record, job.folder)

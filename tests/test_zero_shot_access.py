@@ -1,4 +1,7 @@
-"""What zero-shot training may see: no label of an unseen class, whatever the policy, nor what follows from one."""
+"""What zero-shot training may see: no label of an unseen class, whatever the policy, nor what follows from one.
+
+Few-label training sees those it has paid for, and none besides.
+"""
 
 from pathlib import Path
 
@@ -11,12 +14,14 @@ from episode_data import LARGE, varied, write_striped
 from segladder.data.dataset import SegmentationDataset, collate
 from segladder.data.decoding import read_mask
 from segladder.data.module import DataModule
+from segladder.data.pool import few_labelled
 from segladder.data.seen_labels import SeenLabels
 from segladder.data.voc import VOC, VOC_CLASSES
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 
 CLASSES = VOC_CLASSES[1:7]
 UNSEEN = VOC_CLASSES[1:4]  # values 1, 2, 3
+FEW = {"im006": [1], "im001": [2, 3]}  # im006 also holds 3, of which it shows nothing
 POLICIES = [
     {"background": background, "unseen_pixels": pixels, "transductive": transductive}
     for background in ("ignore", "seen")
@@ -53,15 +58,16 @@ def batches(root: Path, **policy) -> list[dict]:
     return list(module(root, **policy).train_dataloader())
 
 
-def scrambled(root: Path, target: Path) -> Path:
-    """A copy whose unseen classes are exchanged at random, pixel by pixel."""
+def scrambled(root: Path, target: Path, **shown: list[int]) -> Path:
+    """A copy whose unseen classes are exchanged at random, pixel by pixel, but those that an image shows."""
     random = np.random.default_rng(0)
     for folder in ("JPEGImages", "ImageSets"):
         (target / folder).symlink_to(root / folder)
     for path in (root / "SegmentationClass").glob("*.png"):
         mask = read_mask(path)
-        unseen = (mask >= 1) & (mask <= 3)
-        mask[unseen] = random.integers(1, 4, unseen.sum(), np.uint8)
+        hidden = np.setdiff1d([1, 2, 3], shown.get(path.stem, []))
+        unseen = np.isin(mask, hidden)
+        mask[unseen] = random.choice(hidden, unseen.sum())
         save_mask(target / "SegmentationClass" / path.name, mask)
     return target
 
@@ -73,6 +79,46 @@ def test_scrambled_unseen_labels_change_no_batch(root, tmp_path, policy):
     for one, other in zip(first, second, strict=True):
         assert one.keys() == other.keys() == {"image", "mask", "tags", "id"} and one["id"] == other["id"]
         assert all(torch.equal(one[key], other[key]) for key in ("image", "mask", "tags"))
+
+
+@named
+def test_few_labels_are_seen_and_all_others_change_no_batch(root, tmp_path, policy):
+    shown = {image_id: [VOC_CLASSES[k] for k in kept] for image_id, kept in FEW.items()}
+    first, second = (batches(r, **policy, shown=shown) for r in (root, scrambled(root, tmp_path, **FEW)))
+    assert len(first) == len(second) > 0
+    for one, other in zip(first, second, strict=True):
+        assert one["id"] == other["id"]
+        assert all(torch.equal(one[key], other[key]) for key in ("image", "mask", "tags"))
+    dataset = module(root, **policy, shown=shown).dataset
+    dataset.augment = None
+    for index, image_id in enumerate(dataset.ids):
+        truth, mask = source(root).mask(image_id), dataset[index]["mask"].numpy()
+        visible = np.isin(truth, [4, 5, 6, *FEW.get(image_id, ()), *([0] if policy["background"] == "seen" else [])])
+        assert np.array_equal(mask, np.where(visible, truth, 255))
+    assert set(FEW) <= set(dataset.ids)
+
+
+def test_few_labels_are_the_same_images_everywhere_and_fewer_the_first_of_more(root):
+    data = source(root)
+    assert few_labelled(data, (1, 2, 3), 2) == {
+        1: ("unseen0", "im010"),
+        2: ("im005", "im003"),
+        3: ("im003", "im009"),
+    }
+    most = few_labelled(data, (1, 2, 3), 4)
+    for count in range(1, 4):
+        assert few_labelled(data, (1, 2, 3), count) == {k: images[:count] for k, images in most.items()}
+    assert all(len(set(images)) == 4 and all((data.mask(i) == k).any() for i in images) for k, images in most.items())
+
+
+def test_more_masks_than_there_are_and_masks_left_out_of_training_are_named(root):
+    with pytest.raises(DataError, match="class aeroplane: 6 training images hold it, pool=7; take a smaller pool"):
+        few_labelled(source(root), (1, 2, 3), 7)
+    labels = SeenLabels(UNSEEN, shown={"im006": ["aeroplane"]})
+    with pytest.raises(
+        ConfigError, match="image im006 is one of the few with labels of aeroplane, but training leaves"
+    ):
+        labels.ids(source(root), ["im000", "im001"])
 
 
 @named

@@ -117,6 +117,20 @@ def test_masks_of_unseen_classes_count_where_all_compete():
 
 
 @pytest.mark.parametrize("seen", [SEEN, WITHOUT_BACKGROUND])
+def test_with_few_labels_all_classes_compete(seen):
+    labels = (1, 2, 3, 4)
+    assert gradients(made(SPNet, seen, few_labels=True), labels=labels)[0] == pytest.approx(
+        gradients(made(SPNet, seen, softmax_over="all"), labels=labels)[0]
+    )
+    assert torch.equal(made(SPNet, seen, few_labels=True).seen, seen)  # no unseen class counts as learnt
+
+
+def test_few_labels_are_refused_where_they_would_be_ignored():
+    with pytest.raises(ConfigError, match="pool: method=method does not learn from masks of unseen classes"):
+        made(SeenClassifier, few_labels=True)
+
+
+@pytest.mark.parametrize("seen", [SEEN, WITHOUT_BACKGROUND])
 def test_seen_bias_is_what_the_softmax_gives_to_seen_classes(seen):
     method, logits = made(Transductive, seen), 20 * draw(2, 5, 6, 7)
     pixels = draw(2, 6, 7, seed=1) > 0

@@ -265,9 +265,30 @@ def test_folds_are_no_part_of_the_hash_and_other_splits_have_none():
     assert protocol(folds=folds).hash == protocol().hash != protocol(unseen=("boat",)).hash
 
 
+def test_few_labels_are_another_row_of_the_same_table_and_paid_for(root):
+    strict, few = protocol(), protocol(pool=2)
+    assert few.hash == strict.hash == protocol(pool=0).hash
+    assert [p.place()["shots"] for p in (strict, protocol(pool=0), few)] == [None, None, 2]
+    assert "shown" not in strict.training(source(root)) and not strict.added_labels(source(root), "zero_shot")
+    (work,) = few.added_labels(source(root), "few_shot")
+    assert work.seconds() == pytest.approx(2 * 2 * 79 * 2.8 / 1.5)
+    shown = few.training(source(root))["shown"]
+    assert [sum(name in names for names in shown.values()) for name in HIDDEN] == [2, 2]
+    assert all((source(root).mask(i) == CLASSES.index(name) + 1).any() for i, names in shown.items() for name in names)
+
+
+def test_few_labels_choose_neither_gamma_nor_a_checkpoint(root):
+    data, method = source(root), NearestColour(1.5)
+    strict, few = (protocol(gamma_rule="seen_budget", pool=pool) for pool in (None, 2))
+    assert strict.score(method, data).metrics == few.score(method, data).metrics
+    ids = data.split("train")
+    assert strict.selection_score(method, data, ids, 4) == few.selection_score(method, data, ids, 4)
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
+        ({"pool": -1}, "pool=-1: expected how many masks of each unseen class"),
         ({"split_name": "spnet"}, "protocol.unseen=.*give names with split_name=custom, and with it alone"),
         ({"unseen": ()}, "protocol.unseen=.*give names with split_name=custom"),
         ({"split_name": "half"}, r"protocol\.split_name=half: expected one of folds, custom, spnet, zs3_2"),

@@ -74,9 +74,15 @@ def learns(config: DictConfig, method: Method, source: Source, protocol: Protoco
     visible, labels, paid = method.supervision, own, PAID[record.supervision]
     progress = config.trainer.progress and runs.is_first_process()
     hides = protocol.training(source)
-    share = config.pseudo_masks.surest
+    share, supervision = config.pseudo_masks.surest, record.supervision
     if method.supervision == "zero_shot":
+        supervision = method.supervision  # what a parent with few labels has learnt, `check_leaks` refuses
         if share is not None and "masks" in method.takes:
+            if hides and "shown" in hides:
+                raise ConfigError(
+                    f"pool={config.pool} with pseudo_masks.surest={share}: a run learns unseen classes from drawn masks"
+                    " or from pseudo-masks, leave one out"
+                )
             source = source.with_training_masks(
                 self_training_masks(folder, source, SeenLabels(**(hides or {})), share, progress)
             )
@@ -89,7 +95,22 @@ def learns(config: DictConfig, method: Method, source: Source, protocol: Protoco
         if novel:
             labels, paid = "masks of base classes and pseudo-masks", "masks"
     lineage = [*record.lineage, record.method]
-    return Learns(source, visible, hides, record.supervision, labels, paid, [record.id], lineage)
+    return Learns(source, visible, hides, supervision, labels, paid, [record.id], lineage)
+
+
+def with_few_labels(learns: Learns) -> Learns:
+    """The same, named for what it is: with masks of unseen classes a zero-shot method learns from few shots."""
+    if not (learns.limits or {}).get("shown"):
+        return learns
+    return learns._replace(supervision="few_shot", labels="masks, few of unseen classes")
+
+
+def label_access(learns: Learns, protocol: Protocol) -> dict[str, Any]:
+    """Which labels a run learns from, classes it has none of, and images that alone show the masks of a class."""
+    shown = (learns.limits or {}).get("shown", {})
+    labelled = {name for names in shown.values() for name in names}
+    hidden = [name for name in protocol.hidden(learns.supervision) if name not in labelled]
+    return {"labels": learns.labels, "hidden": hidden, **({"shown": shown} if shown else {})}
 
 
 def without_masks(config: DictConfig, source: Source, protocol: Protocol) -> tuple[Sequence[str], Sequence[int]]:

@@ -97,9 +97,10 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     protocol = build.protocol(config)
     method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
     learns = parents.learns(config, method, source, protocol)
-    record.supervision = learns.supervision
-    record.label_access |= {"labels": learns.labels, "hidden": list(protocol.hidden(learns.supervision))}
     protocol.check_method(method.name, learns.supervision)
+    learns = parents.with_few_labels(learns)
+    record.supervision = learns.supervision
+    record.label_access |= parents.label_access(learns, protocol)
     check_training_ready(learns.source, learns.visible)
     data = build.data_module(config, learns.source, learns.visible, learns.limits)
     record.data = {
@@ -121,7 +122,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
 
 def known(
     config: DictConfig, folder: Path, record: records.Record, source: Source, protocol: Protocol
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Any]:
     """What a zero-shot method is told of its classes, kept as FOLDER/embeddings.npz; nothing for other methods."""
     if config.method.supervision != "zero_shot":
         return {}
@@ -136,8 +137,9 @@ def known(
     if runs.is_first_process():
         embeddings.save(folder / runs.EMBEDDINGS)
     record.label_access["embeddings"] = {"sources": list(embeddings.sources), "control": settings["control"]}
+    few = isinstance(protocol, ZeroShotProtocol) and bool(protocol.pool)
     seen = torch.from_numpy(protocol.seen(source))
-    return {"embeddings": torch.from_numpy(embeddings.vectors), "seen": seen}
+    return {"embeddings": torch.from_numpy(embeddings.vectors), "seen": seen, "few_labels": few}
 
 
 def inherit(record: records.Record, config: DictConfig, protocol: Protocol) -> None:
@@ -225,7 +227,8 @@ def fit(run: Run) -> None:
     record.device = device_name(run.device)
     record.peak_memory_mb = round(peak_memory_mb(run.device), 1)
     if keep.best_epoch is not None:
-        record.label_access["epoch"] = keep.best_epoch
+        record.label_access |= {"epoch": keep.best_epoch, "score": keep.best}
+    write(record, run.folder, "running")  # a run killed while it is scored is resumed behind this line
 
 
 def selection(run: Run) -> Callable[[Method], float] | None:

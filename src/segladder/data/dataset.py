@@ -26,7 +26,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     """Items of some ids of a source, as one kind of supervision may see them.
 
     With `full` supervision an item holds a mask, and its tags are those of the whole mask; with `zero_shot` likewise,
-    but every mask is read through the table of `labels`; otherwise it has no mask: then tags are read once at the
+    but every mask is read through its table of `labels`; otherwise it has no mask: then tags are read once at the
     start, and neither the item nor this object can reach a mask.
 
     Args:
@@ -60,7 +60,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         has_masks = supervision in ("full", "zero_shot")
         self._masks = masks_of(source, ids) if has_masks else None
         self._mask_path = source.mask_path if has_masks else None
-        self._table = labels.table(source.classes) if labels and supervision == "zero_shot" else None  # (256,)
+        visible = labels if supervision == "zero_shot" else None
+        self._tables = [visible.table(source.classes, image_id) for image_id in ids] if visible else None  # N x (256,)
         self._tags = None if self._masks else np.stack([source.tags(image_id) for image_id in ids])  # (N, K - 1)
 
     def __len__(self) -> int:
@@ -102,8 +103,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if mask.shape != image.shape[:2]:
             assert self._mask_path is not None
             raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
-        if self._table is not None:
-            mask = cv2.LUT(mask, self._table)
+        if self._tables is not None:
+            mask = cv2.LUT(mask, self._tables[index])
         return image, mask, tags_of(mask, len(self.classes))
 
 

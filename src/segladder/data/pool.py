@@ -1,4 +1,7 @@
-"""The training images of a ladder: those without novel objects, and a pool of those with some, chosen by a hash."""
+"""Which training images are labelled for novel or unseen classes, chosen by a hash.
+
+A ladder has images without novel objects, and a pool of those with some; zero-shot runs may have a few masks.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from functools import lru_cache
 from itertools import zip_longest
 
 from segladder.data.episodes import Items, hashed_seed
+from segladder.data.module import hashed_share
 from segladder.data.source import Source
 from segladder.errors import DataError
 
@@ -72,3 +76,29 @@ def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
 def pool_of(source: Source, novel: tuple[int, ...], size: int | None, min_object: str, min_area: int) -> Pool:
     """The pool of a source's training split; arguments and errors as of `Items.read` and `choose`."""
     return choose(Items.read(source, source.split(source.train_split), min_object, min_area), novel, size)
+
+
+@lru_cache(maxsize=2)
+def few_labelled(source: Source, classes: tuple[int, ...], count: int) -> dict[int, tuple[str, ...]]:
+    """The training images that show each class where only `count` masks of it are drawn, be it by one pixel.
+
+    The images for fewer masks are the first of those for more. `loader.held_out` keeps back what the same hash puts
+    last, so that these are trained on.
+
+    Args:
+        source: the data set, its masks the drawn ones.
+        classes: indices of the classes.
+        count: masks of each class.
+
+    Raises:
+        DataError: too few training images hold a class.
+    """
+    items = Items.read(source, source.split(source.train_split), "none")
+    found = {k: sorted(items.holders(k), key=hashed_share, reverse=True) for k in classes}
+    for k, holders in found.items():
+        if len(holders) < count:
+            raise DataError(
+                f"{source.name}: class {source.classes[k]}: {len(holders)} training images hold it, pool={count};"
+                " take a smaller pool"
+            )
+    return {k: tuple(holders[:count]) for k, holders in found.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from segladder.errors import ConfigError
 class SeenLabels:
     """What training may see of the masks: unseen classes never; nothing tells one unseen class from another.
 
+    The exception are few labels: the masks of `shown`, with which a run is no longer zero-shot.
+
     Args:
         hidden: names of the unseen classes, whose pixels become 255.
         background: whether background pixels are labelled (`seen`) or 255 (`ignore`).
@@ -23,6 +25,7 @@ class SeenLabels:
             knowledge and shows none of their pixels).
         transductive: keep every image, labelled or not, for methods that learn from images alone; else images without
             a label left are left out.
+        shown: which of the unseen classes keep their label in some images, by image id; these images always stay.
 
     Raises:
         ConfigError: an unknown choice, or images both dropped and wanted.
@@ -32,6 +35,7 @@ class SeenLabels:
     background: str = "ignore"
     unseen_pixels: str = "ignore"
     transductive: bool = False
+    shown: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.background not in ("ignore", "seen"):
@@ -43,23 +47,35 @@ class SeenLabels:
                 "protocol.transductive=true learns from images of unseen classes: set unseen_pixels=ignore"
             )
 
-    def table(self, classes: Sequence[str]) -> np.ndarray:
-        """What each value of a mask becomes, uint8 (256,). Raises ConfigError for an unknown class or none left."""
+    def table(self, classes: Sequence[str], image_id: str | None = None) -> np.ndarray:
+        """What each value of a mask becomes, uint8 (256,): that of one image, or of any that shows no unseen class.
+
+        Raises:
+            ConfigError: an unknown class, or none is left.
+        """
         if unknown := [name for name in self.hidden if name not in classes[1:]]:
             raise ConfigError(f"unseen class {unknown[0]}: expected some of {', '.join(classes[1:])}")
         if set(self.hidden) == set(classes[1:]):
             raise ConfigError(f"unseen classes {', '.join(self.hidden)}: no seen class is left to train")
         table = np.arange(256, dtype=np.uint8)
-        table[[classes.index(name) for name in self.hidden]] = IGNORE
+        shown = self.shown.get(image_id, ()) if image_id is not None else ()
+        table[[classes.index(name) for name in self.hidden if name not in shown]] = IGNORE
         if self.background == "ignore":
             table[0] = IGNORE
         return table
 
     def ids(self, source: Source, ids: Sequence[str]) -> list[str]:
-        """The images that training may use. Raises ConfigError if none is left."""
+        """The images that training may use. Raises ConfigError if none is left, or not all that show unseen classes."""
+        if missing := sorted(set(self.shown) - set(ids)):
+            raise ConfigError(
+                f"{source.name}: image {missing[0]} is one of the few with labels of {self.shown[missing[0]][0]}, but"
+                " training leaves it out: choose another loader.without or loader.held_out"
+            )
         table = self.table(source.classes)
         hidden = [source.classes.index(name) for name in self.hidden]
-        kept = list(ids) if self.transductive else [i for i in ids if self._usable(source.mask(i), table, hidden)]
+        kept = list(ids)
+        if not self.transductive:
+            kept = [i for i in ids if i in self.shown or self._usable(source.mask(i), table, hidden)]
         if not kept:
             raise ConfigError(f"{source.name}: no training image is left without {', '.join(self.hidden)}")
         return kept

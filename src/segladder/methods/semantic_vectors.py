@@ -6,7 +6,7 @@ background) are 255. It answers with a score for every class, seen or not.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,15 +27,28 @@ class SemanticVectorMethod(Method):
         features: the visual network, normalised images (B, 3, H, W) to features (B, D, h, w); it has a `backbone`.
         embeddings: a vector per class, float32 (K, E), the background first (zeros if it has none).
         seen: which classes have labels, bool (K,); the background's entry says whether its pixels are labelled.
+        few_labels: training also has a few labels of unseen classes.
         common: the arguments of `Method` but mean and std, which are the backbone's.
+
+    Raises:
+        ConfigError: few labels for a method that does not learn from them.
     """
+
+    learns_few_labels: ClassVar[bool] = False  # of unseen classes
 
     embeddings: Tensor
     seen: Tensor
 
-    def __init__(self, features: nn.Module, embeddings: Tensor, seen: Tensor, **common: Any) -> None:
+    def __init__(
+        self, features: nn.Module, embeddings: Tensor, seen: Tensor, few_labels: bool = False, **common: Any
+    ) -> None:
         backbone: Any = features.backbone
         super().__init__(mean=backbone.mean, std=backbone.std, **common)
+        if few_labels and not self.learns_few_labels:
+            raise ConfigError(
+                f"pool: method={self.name} does not learn from masks of unseen classes; leave it out or choose another"
+                " method, such as spnet"
+            )
         self.features = features
         self.register_buffer("embeddings", embeddings.float())
         self.register_buffer("seen", seen.bool())

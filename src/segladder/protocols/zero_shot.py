@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from segladder.data.annotation_cost import Labelling, supports
 from segladder.data.module import hashed_share
+from segladder.data.pool import few_labelled
 from segladder.data.seen_labels import SeenLabels
 from segladder.data.source import Source
 from segladder.errors import ConfigError
@@ -74,6 +76,8 @@ class ZeroShotProtocol(Protocol):
         score_at: where predictions are compared with masks: `native` size, or that of the network's `input`.
         absent: rule for a class in neither truth nor prediction, `skip` or `zero`.
         bootstrap: resamples over images behind each 95 % interval.
+        pool: of how many training images for each unseen class the mask shows it; None or 0: of none, zero-shot. No
+            part of the hash: few labels are measured by what they add.
 
     Raises:
         ConfigError: an unknown choice, no or unknown unseen classes.
@@ -101,6 +105,7 @@ class ZeroShotProtocol(Protocol):
     score_at: str
     absent: str
     bootstrap: int
+    pool: int | None = None
 
     def __post_init__(self) -> None:
         for key, allowed in CHOICES.items():
@@ -112,19 +117,21 @@ class ZeroShotProtocol(Protocol):
             raise ConfigError(
                 f"protocol: seen_kept={self.seen_kept}, gamma_images={self.gamma_images}; expected 0..1 and >= 1"
             )
+        if self.pool is not None and not (isinstance(self.pool, int) and self.pool >= 0):
+            raise ConfigError(f"pool={self.pool}: expected how many masks of each unseen class there are")
         SeenLabels((), self.background, self.unseen_pixels, self.transductive)  # refuses what does not fit
 
     def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but the fold, and the folds where they do not decide what is unseen."""
+        """All fields in plain JSON types but fold and pool, and the folds where they do not decide what is unseen."""
         fields = super().fields()
-        del fields["fold"]
+        del fields["fold"], fields["pool"]
         if self.split_name != "folds":
             del fields["folds"]
         return fields
 
     def place(self) -> dict[str, int | None]:
-        """The fold, where folds decide what is unseen."""
-        return {"fold": self.fold if self.split_name == "folds" else None, "shots": None}
+        """The fold, where folds decide what is unseen; the masks of each unseen class as shots."""
+        return {"fold": self.fold if self.split_name == "folds" else None, "shots": self.pool or None}
 
     @property
     def novel(self) -> tuple[str, ...]:
@@ -148,7 +155,7 @@ class ZeroShotProtocol(Protocol):
 
     @property
     def labels(self) -> SeenLabels:
-        """What training may see."""
+        """What zero-shot training may see, and what chooses gamma and checkpoints in few-label runs too."""
         return SeenLabels(self.novel, self.background, self.unseen_pixels, self.transductive)
 
     @property
@@ -157,13 +164,26 @@ class ZeroShotProtocol(Protocol):
         return "harmonic_mIoU"
 
     def training(self, source: Source) -> dict[str, Any]:
-        """What training may see of the masks: arguments of `SeenLabels`."""
-        return {
+        """What training may see of the masks: arguments of `SeenLabels`. Raises DataError: too few for `pool`."""
+        limits = {
             "hidden": self.novel,
             "background": self.background,
             "unseen_pixels": self.unseen_pixels,
             "transductive": self.transductive,
         }
+        return {**limits, "shown": self.shown_classes(source)} if self.pool else limits
+
+    def shown_classes(self, source: Source) -> dict[str, tuple[str, ...]]:
+        """Which unseen classes the masks of training images show, by image id. Raises DataError: too few for `pool`."""
+        if not self.pool:
+            return {}
+        chosen = few_labelled(source, tuple(self.competitors(source)[1]), self.pool)
+        ids = sorted({image_id for images in chosen.values() for image_id in images})
+        return {i: tuple(source.classes[k] for k, images in chosen.items() if i in images) for i in ids}
+
+    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
+        """The masks of unseen classes."""
+        return [supports(self.pool, len(self.novel))] if self.pool else []
 
     def seen(self, source: Source) -> np.ndarray:
         """Which classes have labels in training, bool (K,), the background first."""

@@ -8,8 +8,9 @@ Published, DeepLabv2 on ResNet-101, VOC with 15 seen and 5 unseen classes, no ba
 logits[b, k, h, w] = sum over d of projection(features)[b, d, h, w] embeddings[k, d].
 
 Differences: a rectified layer lies between the summed maps and the projection, where the paper's ASPP projects by
-itself; any backbone. The calibration is the protocol's. Few-label training is a further run (`parent=RUN`) with masks
-of a few images of unseen classes and `softmax_over: all`.
+itself; any backbone. The calibration is the protocol's. Few-label training (the paper's n = 1, 2, 5, 10, 20) is a
+further run (`parent=RUN pool=N`) in which all classes compete; an image that was labelled for one unseen class shows no
+other, so that there are exactly N masks of each.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ class SPNet(SemanticVectorMethod):
         cosine: whether projected pixels are brought to unit length; the paper's are not.
         scale: factor on the inner products; the paper's 1.
         softmax_over: the classes that compete in training: `seen`, or `all` (with the background only if it is seen),
-            for masks that name unseen classes too.
-        common: the arguments of `Method`.
+            for masks that name unseen classes too; with few labels always all.
+        common: the other arguments of `SemanticVectorMethod`.
 
     Raises:
         ConfigError: another `softmax_over`.
     """
 
     takes = ("features", "masks")
+    learns_few_labels = True
 
     trained: Tensor
     candidates: Tensor
@@ -60,9 +62,10 @@ class SPNet(SemanticVectorMethod):
         cosine: bool = False,
         scale: float = 1.0,
         softmax_over: str = "seen",
+        few_labels: bool = False,
         **common: Any,
     ) -> None:
-        super().__init__(features, embeddings, seen, **common)
+        super().__init__(features, embeddings, seen, few_labels, **common)
         if softmax_over not in ("seen", "all"):
             raise ConfigError(f"method.softmax_over={softmax_over}: expected seen or all")
         self.projection = nn.Conv2d(features.channels, embeddings.shape[1], 1)
@@ -70,7 +73,8 @@ class SPNet(SemanticVectorMethod):
         self.scale = scale
         candidates = self.seen | (torch.arange(num_classes) > 0)  # (K,) all classes a pixel may be of
         self.register_buffer("candidates", candidates, persistent=False)
-        self.register_buffer("trained", self.seen if softmax_over == "seen" else candidates, persistent=False)
+        trained = candidates if few_labels or softmax_over == "all" else self.seen  # (K,)
+        self.register_buffer("trained", trained, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K, h, w) float32 of normalised images."""

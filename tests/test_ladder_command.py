@@ -9,6 +9,7 @@ import torch
 from dummy_data import save_mask
 from ladder_data import write_ladder
 
+from segladder.commands import stages
 from segladder.commands.complaints import check_choices
 from segladder.commands.stages import composed
 from segladder.data.annotation_cost import Prices
@@ -97,6 +98,38 @@ def test_every_rung_is_scored_on_the_same_items_and_knows_its_cost(root, runs, p
     assert found["supports"]["shots"] == 2 and found["masks"]["shots"] is None
 
 
+def test_a_few_shot_rung_is_scored_with_more_supports_beside_itself(runs, segladder, tmp_path, capsys):
+    supports = tmp_path / "supports"
+    shutil.copytree(runs / "supports", supports)
+    for shots in (1, 3):
+        assert segladder("evaluate", f"run={supports}", f"shots={shots}", "progress=false", "panels=0") == 0
+    first = record(runs, "supports")
+    found = {path.parent.name: json.loads(path.read_text()) for path in supports.glob("evaluations/*/record.json")}
+    rung = f"ladder-{first['protocol']['hash']}"
+    assert {name: r["shots"] for name, r in found.items()} == {f"{rung}-1shot": 1, f"{rung}-3shot": 3}
+    base = first["annotation_cost"]["seconds"] - first["annotation_cost"]["novel_seconds"]
+    for r in found.values():
+        assert r["protocol"] == first["protocol"] and r["id"] != first["id"]
+        cost, expected = r["annotation_cost"], r["shots"] * 2 * PRICES.of_class("masks")
+        assert (cost["novel_seconds"], cost["seconds"]) == pytest.approx((expected, base + expected), abs=0.2)
+    capsys.readouterr()
+    assert segladder("evaluate", f"run={runs}/names", "protocol=semantic", "shots=5") == 2
+    assert "shots=5: protocol semantic has no supports" in capsys.readouterr().err
+
+
+def test_a_stage_may_score_an_earlier_one_again(root, segladder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stages, "run_child", lambda words: segladder(*words))
+    chain = "stages={one:['method=all_foreground'],two:['evaluate=one','shots=2','panels=0','progress=false']}"
+    words = ["train", *SMALL, chain, f"data.root={root}", f"runs={tmp_path}"]
+    for already in (0, 2):
+        assert segladder(*words) == 0
+        assert capsys.readouterr().out.count("is there already") == already
+    (again,) = tmp_path.glob("one-seed0-*/evaluations/*/record.json")
+    assert json.loads(again.read_text())["shots"] == 2
+    assert segladder(*words, "stages.two.0='evaluate=seeds'") == 2
+    assert "stages.two: evaluate=seeds names no stage before it (one)" in capsys.readouterr().err
+
+
 def test_training_uses_base_images_and_where_novel_labels_are_given_the_pool(runs, pool):
     images = {name: record(runs, name)["data"]["train_ids"] for name in RUNGS if name != "supports"}
     base, whole = len(pool.base), len(pool.base) + len(pool.images)
@@ -157,9 +190,12 @@ def test_novel_pseudo_masks_need_the_ladder(root, runs, segladder, tmp_path, cap
     assert "pseudo_masks.classes=novel: expected all, or with protocol=ladder novel" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("stage", composed(["experiment=ladder"]).stages)
+STAGES = composed(["experiment=ladder"]).stages
+
+
+@pytest.mark.parametrize("stage", [name for name, words in STAGES.items() if not words[0].startswith("evaluate=")])
 def test_the_stages_of_the_experiment_are_runs_whose_choices_fit(stage):
-    overrides = [o for o in composed(["experiment=ladder"]).stages[stage] if not o.endswith("=floor") or "tag" in o]
+    overrides = [o for o in STAGES[stage] if not o.endswith("=floor") or "tag" in o]
     config = composed(["experiment=ladder", *overrides, "stages=null"])
     check_choices(config)
     assert config.protocol.name == "ladder" and config.protocol.supervision == config.method.supervision

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.commands import build, runs
 from segladder.commands.complaints import check_choices
+from segladder.commands.labelling import with_supports
 from segladder.commands.scoring import fill_scores, print_scores, write_panels
 from segladder.data.source import Source
 from segladder.errors import ConfigError
@@ -22,7 +23,7 @@ from segladder.report import record as records
 
 
 def run(config: DictConfig) -> int:
-    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json."""
+    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot."""
     folder = Path(config.run)
     run_config, record, method = runs.load(folder)
     scored = merged(config, run_config)
@@ -32,14 +33,17 @@ def run(config: DictConfig) -> int:
     check_classes(method, source, record.data["classes"])
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
-    place = folder / "evaluations" / f"{protocol.name}-{protocol.hash}"
+    record.fold, record.shots = protocol.place().values()
+    rung = protocol.hash if record.shots is None else f"{protocol.hash}-{record.shots}shot"  # one hash may have several
+    place = folder / "evaluations" / f"{protocol.name}-{rung}"
     place.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
-    record.parents, record.id = [record.id], f"{record.id}-{protocol.hash}"
+    record.parents, record.id = [record.id], f"{record.id}-{rung}"
     record.time = now.isoformat(timespec="seconds")
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
     record.protocol = protocol.described()
-    record.fold, record.shots = protocol.place().values()
+    if method.supervision == "few_shot" and record.annotation_cost:
+        record.annotation_cost = with_supports(record.annotation_cost, source, protocol, scored)
     record.data |= {
         "name": source.name,
         "classes": list(source.classes),
@@ -53,12 +57,21 @@ def run(config: DictConfig) -> int:
 
 
 def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:
-    """The run's configuration with the protocol asked for, on `data=NAME` or the run's own data at their new root."""
+    """The run's configuration with the protocol asked for, on `data=NAME` or the run's own data at their new root.
+
+    Raises:
+        ConfigError: `shots` of a protocol that has none.
+    """
     data: Any = OmegaConf.to_container(config.data if "_target_" in config.data else run_config.data, resolve=True)
     if config.data.root is not None:
         data["root"] = config.data.root
     scored = OmegaConf.create({**runs.plain(run_config), "data": data})
-    scored.protocol = OmegaConf.create(OmegaConf.to_container(config.protocol, resolve=False))
+    if (protocol := config.get("protocol")) is not None:
+        scored.protocol = OmegaConf.create(OmegaConf.to_container(protocol, resolve=False))
+    if config.shots is not None:
+        if "shots" not in scored.protocol:
+            raise ConfigError(f"shots={config.shots}: protocol {scored.protocol.name} has no supports")
+        scored.protocol.shots = config.shots
     return scored
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,6 +42,19 @@ def cost_of(
         before = parent.annotation_cost["seconds"] - parent.annotation_cost.get("novel_seconds", 0.0)
         cost["seconds"] = round(max(before, cost["seconds"] - cost["novel_seconds"]) + cost["novel_seconds"], 1)
     return cost
+
+
+def with_supports(cost: Mapping[str, Any], source: Source, protocol: Protocol, config: DictConfig) -> dict[str, Any]:
+    """The cost of a few-shot run with the supports that another protocol asks for instead of its own."""
+    prices = made(config.prices, "prices")
+    supports = protocol.added_labels(source, "few_shot")
+    novel = sum(work.seconds(prices) for work in supports)
+    return {
+        **cost,
+        "seconds": round(cost["seconds"] - cost.get("novel_seconds", 0.0) + novel, 1),
+        "novel_seconds": round(novel, 1),
+        "novel_labels": [work.labels for work in supports],
+    }
 
 
 def pairs(source: Source, ids: Sequence[str], classes: Sequence[int]) -> int:

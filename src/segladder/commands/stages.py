@@ -1,4 +1,4 @@
-"""A chain of runs, `stages` of an experiment: each a run of its own that builds on an earlier one.
+"""A chain of runs, `stages` of an experiment: each a run of its own that builds on an earlier one, or scores it again.
 
 A stage's folder is named by a hash of all that goes into it: its configuration, the content of its parent and the data.
 So a chain that is started again skips what has not changed, goes on with what was interrupted, and never overwrites.
@@ -6,6 +6,7 @@ So a chain that is started again skips what has not changed, goes on with what w
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from segladder.errors import ConfigError, SegLadderError
 from segladder.report import record as records
 
 NAMES_A_STAGE = ("parent", "backbone.weights")  # keys whose value may be the name of an earlier stage
+SCORES_AGAIN = (
+    "evaluate="  # first word of a stage that is no run: `evaluate=STAGE`, then overrides of segladder evaluate
+)
 
 
 def run_stages(config: DictConfig) -> int:
@@ -33,17 +37,35 @@ def run_stages(config: DictConfig) -> int:
     given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("stages", "hydra."))]
     folders: dict[str, Path] = {}
     for number, (name, own) in enumerate(config.stages.items(), start=1):
-        overrides = [*given, *(with_folder(str(o), name, folders) for o in own), "stages=null"]
-        folders[name] = folder = stage_folder(str(name), overrides)
-        print(f"stage {number} of {len(config.stages)}, {name}: {folder}", end="", flush=True)
-        if is_finished(folder):
-            print(" is there already", flush=True)
-            continue
-        print(flush=True)
-        if code := run_child(["train", *overrides, f"hydra.run.dir={folder}"]):
+        print(f"stage {number} of {len(config.stages)}, {name}: ", end="", flush=True)
+        words = [str(word) for word in own]
+        if words[0].startswith(SCORES_AGAIN):
+            folders[name] = folder = earlier(words[0].removeprefix(SCORES_AGAIN), name, folders)
+            command, is_there = ["evaluate", f"run={folder}", *words[1:]], is_scored(folder, words[1:])
+        else:
+            overrides = [*given, *(with_folder(word, name, folders) for word in words), "stages=null"]
+            folders[name] = folder = stage_folder(str(name), overrides)
+            command, is_there = ["train", *overrides, f"hydra.run.dir={folder}"], is_finished(folder)
+        print(f"{folder}{' is there already' if is_there else ''}", flush=True)
+        if not is_there and (code := run_child(command)):
             return code
     print(f"compare the stages: segladder leaderboard runs={config.runs}")
     return 0
+
+
+def earlier(wanted: str, stage: str, folders: dict[str, Path]) -> Path:
+    """The folder of an earlier stage. Raises ConfigError where there is none of that name."""
+    if wanted not in folders:
+        before = ", ".join(folders) or "none"
+        raise ConfigError(f"stages.{stage}: {SCORES_AGAIN}{wanted} names no stage before it ({before})")
+    return folders[wanted]
+
+
+def is_scored(folder: Path, words: list[str]) -> bool:
+    """Whether a run has been evaluated with these overrides, wherever it lay then."""
+    asked = " ".join(map(shlex.quote, words))
+    places = [path.parent for path in folder.glob(f"evaluations/*/{records.FILE_NAME}")]
+    return any(is_finished(place) and records.read(place).command.endswith(asked) for place in places)
 
 
 def with_folder(override: str, stage: str, folders: dict[str, Path]) -> str:

@@ -17,7 +17,7 @@ from segladder.data.module import DataModule
 from segladder.data.pool import few_labelled
 from segladder.data.seen_labels import SeenLabels
 from segladder.data.voc import VOC, VOC_CLASSES
-from segladder.errors import ConfigError, DataError
+from segladder.errors import ConfigError
 
 CLASSES = VOC_CLASSES[1:7]
 UNSEEN = VOC_CLASSES[1:4]  # values 1, 2, 3
@@ -112,7 +112,9 @@ def test_few_labels_are_the_same_images_everywhere_and_fewer_the_first_of_more(r
 
 
 def test_more_masks_than_there_are_and_masks_left_out_of_training_are_named(root):
-    with pytest.raises(DataError, match="class aeroplane: 6 training images hold it, pool=7; take a smaller pool"):
+    with pytest.raises(
+        ConfigError, match="pool=7: class aeroplane is in 6 training images of voc; take a smaller pool"
+    ):
         few_labelled(source(root), (1, 2, 3), 7)
     labels = SeenLabels(UNSEEN, shown={"im006": ["aeroplane"]})
     with pytest.raises(

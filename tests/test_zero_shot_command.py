@@ -1,6 +1,7 @@
-"""Zero-shot runs from the command line: class vectors, label access, stages, self-training."""
+"""Zero-shot runs from the command line: class vectors, label access, stages, self-training, few labels."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from segladder.commands.self_training import surest
+from segladder.data.annotation_cost import supports
 from segladder.data.embeddings import Embeddings
+from segladder.report.leaderboard import rank
+from segladder.report.record import find_records
 
 SMALL = ["data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"]
 SMALL += ["logger=none", "trainer.progress=false", "trainer.panels=1", "loader.batch_size=4", "trainer.epochs=1"]
 SMALL += ["protocol.bootstrap=20", "protocol.gamma_images=4"]
 OPEN = ["protocol=zero_shot", "protocol.transductive=true", "protocol.unseen_pixels=ignore"]
-UNSEEN = ["disc_solid", "square_striped", "triangle_dotted", "star_checkered", "cross_solid"]
+VALUES = {"disc_solid": 1, "square_striped": 6, "triangle_dotted": 11, "star_checkered": 16, "cross_solid": 17}
+UNSEEN = list(VALUES)
 
 
 def record_of(folder):
@@ -25,7 +30,7 @@ def record_of(folder):
 
 @pytest.fixture(scope="module")
 def runs(segladder, tmp_path_factory):
-    """SPNet, a second stage on its surest answers, and a generator on a seen classifier's features."""
+    """SPNet, a second stage on its surest answers, one on few labels, and a generator on a seen classifier."""
     folder = tmp_path_factory.mktemp("runs")
 
     def train(name, *words):
@@ -40,6 +45,7 @@ def runs(segladder, tmp_path_factory):
         "pseudo_masks.surest=0.25",
         *OPEN,
     )
+    train("few", "method=spnet", f"parent={folder / 'first'}", "pool=1", *OPEN)
     train("seen", "method=seen_classifier", *OPEN)
     train("zs3net", "method=zs3net", f"parent={folder / 'seen'}", *OPEN)
     return folder
@@ -95,9 +101,49 @@ def test_a_generator_keeps_the_visual_network_of_its_parent(runs):
     assert shared and all(torch.equal(parent[key], child[key]) for key in shared)
 
 
+def test_few_labels_are_recorded_paid_for_and_no_zero_shot_row(runs):
+    strict, few = record_of(runs / "first"), record_of(runs / "few")
+    access = few["label_access"]
+    assert access["hidden"] == [] and access["labels"] == "masks, few of unseen classes"
+    assert sorted(name for names in access["shown"].values() for name in names) == sorted(UNSEEN)
+    assert "shown" not in strict["label_access"] and strict["annotation_cost"]["novel_seconds"] == 0
+    cost = supports(1, len(UNSEEN)).seconds()
+    assert few["annotation_cost"]["novel_seconds"] == pytest.approx(cost, abs=0.1)
+    assert few["annotation_cost"]["seconds"] - strict["annotation_cost"]["seconds"] == pytest.approx(cost, abs=0.2)
+    assert few["protocol"]["hash"] == strict["protocol"]["hash"]
+    (table,) = rank(record for record, folder in find_records(runs)[0] if folder.name in ("first", "few"))
+    rows = {(row.supervision, row.shots, row.lineage) for row in table.rows}
+    assert rows == {("zero_shot", None, ()), ("few_shot", 1, ("spnet",))}
+
+
+def test_few_labels_scored_again_are_few_labels_still(runs, segladder):
+    words = ["protocol=zero_shot", "progress=false", "panels=0", *SMALL[-2:], *OPEN[1:]]
+    assert segladder("evaluate", f"run={runs / 'few'}", *words) == 0
+    (again,) = (runs / "few" / "evaluations").glob("*/record.json")
+    again, first = json.loads(again.read_text()), record_of(runs / "few")
+    assert again["metrics"] == first["metrics"]
+    assert all(again[key] == first[key] for key in ("supervision", "shots", "label_access", "annotation_cost"))
+
+
+def test_labels_that_are_not_among_the_few_change_nothing_that_was_learnt(runs, segladder, shapes_root, tmp_path):
+    root, shown = tmp_path / "shapes", record_of(runs / "few")["label_access"]["shown"]
+    shutil.copytree(shapes_root, root)
+    scatter(root, {image_id: [VALUES[name] for name in names] for image_id, names in shown.items()})
+    words = ["method=spnet", f"parent={runs / 'first'}", "pool=1", *OPEN, f"data.root={root}"]
+    assert segladder("train", *SMALL, *words, f"hydra.run.dir={tmp_path / 'few'}") == 0
+    first, second = (torch.load(place / "few" / "weights.pt", weights_only=True) for place in (runs, tmp_path))
+    assert record_of(tmp_path / "few")["label_access"]["shown"] == shown
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (["method=spnet", "parent=FEW", "pool=1", *OPEN], "has learnt cross_solid, a novel class of fold=0"),
+        (["method=spnet", "parent=FEW", *OPEN], "has learnt cross_solid, a novel class of fold=0"),
+        (["method=spnet", "parent=FIRST", "pool=2", *OPEN], "pool=2: class triangle_dotted is in 1 training images"),
+        (["method=zs3net", "parent=FIRST", "pool=1", *OPEN], "method=zs3net does not learn from masks of unseen"),
+        (["method=spnet", "parent=FIRST", "pool=1", "pseudo_masks.surest=0.5", *OPEN], "leave one out"),
         (
             ["method=spnet", "parent=FIRST", "pseudo_masks.surest=0.25", "protocol=zero_shot"],
             "set protocol.transductive",
@@ -110,7 +156,7 @@ def test_a_generator_keeps_the_visual_network_of_its_parent(runs):
     ],
 )
 def test_leaks_and_what_does_not_fit_are_refused(runs, segladder, tmp_path, capsys, words, complaint):
-    words = [w.replace("FIRST", str(runs / "first")) for w in words]
+    words = [w.replace("FIRST", str(runs / "first")).replace("FEW", str(runs / "few")) for w in words]
     small = SMALL if any("zero_shot" in w for w in words) else SMALL[:-2]
     assert segladder("train", *small, f"hydra.run.dir={tmp_path}", *words) == 2
     assert complaint in capsys.readouterr().err
@@ -132,11 +178,34 @@ def test_labels_of_unseen_classes_change_nothing_that_was_learnt(segladder, tmp_
 def scramble(root):
     """Give every unseen pixel of the training masks another unseen class, or none (255)."""
     random = np.random.default_rng(0)
-    for path in root.rglob("SegmentationClass/train_*.png"):
-        with Image.open(path) as drawn:
-            mask, palette = np.array(drawn), drawn.getpalette()
-        hidden = np.isin(mask, [1, 6, 11, 16, 17])
-        mask[hidden] = random.choice([1, 6, 11, 16, 17, 255], hidden.sum())
-        shuffled = Image.fromarray(mask, "P")
-        shuffled.putpalette(palette)
-        shuffled.save(path)
+    for path in training_masks(root):
+        mask, palette = read_palette_image(path)
+        hidden = np.isin(mask, list(VALUES.values()))
+        mask[hidden] = random.choice([*VALUES.values(), 255], hidden.sum())
+        write_palette_image(path, mask, palette)
+
+
+def scatter(root, shown):
+    """Move every unseen pixel of the training masks, but those that an image shows, to where no label is seen."""
+    random = np.random.default_rng(0)
+    for path in training_masks(root):
+        mask, palette = read_palette_image(path)
+        hidden = np.setdiff1d(list(VALUES.values()), shown.get(path.stem, []))
+        free = np.isin(mask, [0, 255, *hidden])
+        mask[free] = random.permutation(mask[free])
+        write_palette_image(path, mask, palette)
+
+
+def training_masks(root):
+    return sorted(root.rglob("SegmentationClass/train_*.png"))
+
+
+def read_palette_image(path):
+    with Image.open(path) as drawn:
+        return np.array(drawn), drawn.getpalette()
+
+
+def write_palette_image(path, values, palette):
+    image = Image.fromarray(values, "P")
+    image.putpalette(palette)
+    image.save(path)

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from segladder.data.episodes import Items, hashed_seed
 from segladder.data.module import hashed_share
 from segladder.data.source import Source
-from segladder.errors import DataError
+from segladder.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ def few_labelled(source: Source, classes: tuple[int, ...], count: int) -> dict[i
         count: masks of each class.
 
     Raises:
-        DataError: too few training images hold a class.
+        ConfigError: too few training images hold a class.
     """
     items = Items.read(source, source.split(source.train_split), "none")
     found = {k: sorted(items.holders(k), key=hashed_share, reverse=True) for k in classes}
     for k, holders in found.items():
         if len(holders) < count:
-            raise DataError(
-                f"{source.name}: class {source.classes[k]}: {len(holders)} training images hold it, pool={count};"
-                " take a smaller pool"
+            raise ConfigError(
+                f"pool={count}: class {source.classes[k]} is in {len(holders)} training images of {source.name}; take a"
+                " smaller pool"
             )
     return {k: tuple(holders[:count]) for k, holders in found.items()}

@@ -164,7 +164,7 @@ class ZeroShotProtocol(Protocol):
         return "harmonic_mIoU"
 
     def training(self, source: Source) -> dict[str, Any]:
-        """What training may see of the masks: arguments of `SeenLabels`. Raises DataError: too few for `pool`."""
+        """What training may see of the masks: arguments of `SeenLabels`. Raises ConfigError: `pool` is too large."""
         limits = {
             "hidden": self.novel,
             "background": self.background,
@@ -174,7 +174,7 @@ class ZeroShotProtocol(Protocol):
         return {**limits, "shown": self.shown_classes(source)} if self.pool else limits
 
     def shown_classes(self, source: Source) -> dict[str, tuple[str, ...]]:
-        """Which unseen classes the masks of training images show, by image id. Raises DataError: too few for `pool`."""
+        """Which unseen classes the masks of training images show, by image id. Raises ConfigError: `pool` is too large."""
         if not self.pool:
             return {}
         chosen = few_labelled(source, tuple(self.competitors(source)[1]), self.pool)

@@ -174,7 +174,11 @@ class ZeroShotProtocol(Protocol):
         return {**limits, "shown": self.shown_classes(source)} if self.pool else limits
 
     def shown_classes(self, source: Source) -> dict[str, tuple[str, ...]]:
-        """Which unseen classes the masks of training images show, by image id. Raises ConfigError: `pool` is too large."""
+        """Which unseen classes the masks of training images show, by image id.
+
+        Raises:
+            ConfigError: `pool` is too large.
+        """
         if not self.pool:
             return {}
         chosen = few_labelled(source, tuple(self.competitors(source)[1]), self.pool)

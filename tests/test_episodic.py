@@ -21,7 +21,15 @@ from segladder.data.voc import VOC, VOC_CLASSES
 from segladder.errors import ConfigError
 from segladder.methods.episodic import FewShotMethod
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
-from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou, novel_mean_iou
+from segladder.metrics.bootstrap import ratio
+from segladder.metrics.episodes import (
+    EpisodeCounts,
+    empty_answers,
+    following,
+    foreground_background_iou,
+    novel_mean_iou,
+    painted_shares,
+)
 from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, aggregated, merged
 from segladder.protocols.episodic import EpisodicProtocol
 from segladder.protocols.feature_store import FeatureStore
@@ -125,6 +133,17 @@ def test_swapped_queries_are_scored_for_the_class_asked_for_alone(coloured):
     assert value(result, "mIoU") > 0.95
     assert value(result, "swap_right_iou") > 0.95
     assert protocol("swap").ranked_by == "swap_follows"
+
+
+@pytest.mark.parametrize("salient", [False, True])
+def test_counts_of_distractor_tests_give_their_scores_again(coloured, salient):
+    swap, negative = (protocol(kind, *SHORT).score(Painter(salient), coloured) for kind in ("swap", "negative"))
+    for result, metric, sample in (
+        (swap, "swap_follows", following(swap.counts)),
+        (negative, "negative_empty", empty_answers(negative.counts)),
+        (negative, "negative_area", painted_shares(negative.counts)),
+    ):
+        assert ratio(sample.sums.sum(0)) == pytest.approx(value(result, metric))
 
 
 def test_void_pixels_are_left_out_or_background(coloured):

@@ -100,6 +100,8 @@ class EpisodicProtocol(FewShotProtocol):
                 advance = partial(bar.advance, task, shard()[1])
                 tallies[kind] = self.tally(runner, episodes, self.ways, kind == "swap", advance)
         result = self.result(tallies[self.kind].of_classes_asked_for(), classes, source.classes)
+        if self.kind == "swap":
+            result.counts = tallies[self.kind].counts  # which class it is that a wrong answer fits
         for kind in lists:
             result.metrics |= distraction(kind, tallies[kind])
         if self.kind == "negative":

@@ -13,6 +13,7 @@ from segladder import __version__
 
 COMMANDS = {
     "train": "train a method, score it, write its record (-m sweeps)",
+    "search": "tune train's keys on held-out training images: space={KEY: [choices] or {low, high, log}} trials=N",
     "evaluate": "score a run's weights under a protocol: run=DIR protocol=NAME",
     "predict": "segment images or a video: run=DIR images=DIR out=DIR [support=DIR] or video=DIR mask=FILE",
     "leaderboard": "rank the records of a folder: runs=DIR",

@@ -30,7 +30,8 @@ class Record:
         commit: of the package's checkout; None when installed from a wheel. `dirty` says whether code was changed.
         config: the resolved configuration in plain types; `config_hash` is `hash_of` it.
         backbone: `name`, `weights`, `pretraining`.
-        label_access: `labels` used, how `selection` and `thresholds` were chosen (`fixed`, `held_out`, `oracle`).
+        label_access: `labels` used, how `selection` and `thresholds` were chosen (`fixed`, `held_out`, `oracle`); the
+            chosen `epoch` and the `score` that chose it, where one did.
         protocol: `name`, `hash` and the protocol's `fields`.
         data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`.
         metrics: name to `value`, `low`, `high`: the score and its 95 % interval over images (None where not computed).

@@ -116,13 +116,13 @@ def test_masks_of_unseen_classes_count_where_all_compete():
         made(SPNet, softmax_over="none")
 
 
+@pytest.mark.parametrize("kind", [SPNet, Transductive])
 @pytest.mark.parametrize("seen", [SEEN, WITHOUT_BACKGROUND])
-def test_with_few_labels_all_classes_compete(seen):
-    labels = (1, 2, 3, 4)
-    assert gradients(made(SPNet, seen, few_labels=True), labels=labels)[0] == pytest.approx(
-        gradients(made(SPNet, seen, softmax_over="all"), labels=labels)[0]
-    )
-    assert torch.equal(made(SPNet, seen, few_labels=True).seen, seen)  # no unseen class counts as learnt
+def test_with_few_labels_all_classes_compete(kind, seen):
+    few, all_compete = (made(kind, seen, **option) for option in ({"few_labels": True}, {"softmax_over": "all"}))
+    losses = [gradients(method, labels=(1, 2, 3, 4, 255))[0] for method in (few, all_compete, made(kind, seen))]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(few.seen, seen)  # no unseen class counts as learnt
 
 
 def test_few_labels_are_refused_where_they_would_be_ignored():

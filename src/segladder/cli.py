@@ -66,6 +66,8 @@ def run(command: str, overrides: list[str]) -> int:
         try:
             codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
         except SegLadderError as error:  # the next job of a sweep goes on
+            if "SUBMITIT_EXECUTOR" in os.environ:  # here we are a job on its own, and the sweep waits to hear of it
+                raise
             codes.append(complain(one_line(error), 2 if isinstance(error, ConfigError) else 1))
         if codes[-1] == INTERRUPTED:
             raise SystemExit(INTERRUPTED)

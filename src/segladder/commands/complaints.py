@@ -44,6 +44,8 @@ def check_choices(config: DictConfig) -> None:
 def explain(command: str, overrides: list[str], error: Exception) -> str:
     """One line for an error of composing `conf/COMMAND.yaml` with `overrides`."""
     text = str(error)
+    if "'hydra/launcher/submitit" in text:
+        return "hydra/launcher=slurm needs a plugin: pip install 'segladder[slurm]'"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\S+)", text, re.MULTILINE)
         return f"{found[1]}={found[2]}: no such choice{suggestion(found[2], options)}; choose from {', '.join(options)}"

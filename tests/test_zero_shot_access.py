@@ -13,7 +13,7 @@ from episode_data import LARGE, varied, write_striped
 
 from segladder.data.dataset import SegmentationDataset, collate
 from segladder.data.decoding import read_mask
-from segladder.data.module import DataModule
+from segladder.data.module import DataModule, hashed_share
 from segladder.data.pool import few_labelled
 from segladder.data.seen_labels import SeenLabels
 from segladder.data.voc import VOC, VOC_CLASSES
@@ -109,6 +109,17 @@ def test_few_labels_are_the_same_images_everywhere_and_fewer_the_first_of_more(r
     for count in range(1, 4):
         assert few_labelled(data, (1, 2, 3), count) == {k: images[:count] for k, images in most.items()}
     assert all(len(set(images)) == 4 and all((data.mask(i) == k).any() for i in images) for k, images in most.items())
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_few_labels_are_held_out_only_where_nothing_else_is_left(root, share):
+    data = source(root)
+    held_out = {i for i in data.split("train") if hashed_share(i) < share}
+    for k in (1, 2, 3):
+        holders = {i for i in data.split("train") if (data.mask(i) == k).any()}
+        for count in range(1, len(holders) + 1):
+            chosen = set(few_labelled(data, (k,), count)[k])
+            assert len(chosen & held_out) == max(0, count - len(holders - held_out))
 
 
 def test_more_masks_than_there_are_and_masks_left_out_of_training_are_named(root):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from segladder.commands import runs
 from segladder.commands.making import made
 from segladder.commands.parents import Learns
-from segladder.data.annotation_cost import annotation_cost
+from segladder.data.annotation_cost import VOC_PRICES, annotation_cost
 from segladder.data.source import Source
 from segladder.protocols.base import Protocol
 
@@ -46,7 +46,7 @@ def cost_of(
 
 def with_supports(cost: Mapping[str, Any], source: Source, protocol: Protocol, config: DictConfig) -> dict[str, Any]:
     """The cost of a few-shot run with the supports that another protocol asks for instead of its own."""
-    prices = made(config.prices, "prices")
+    prices = made(config.prices, "prices") if "prices" in config else VOC_PRICES  # runs of older versions lack them
     supports = protocol.added_labels(source, "few_shot")
     novel = sum(work.seconds(prices) for work in supports)
     return {

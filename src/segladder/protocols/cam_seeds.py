@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from segladder.data.source import Source
 from segladder.methods.base import Method
@@ -24,7 +23,7 @@ from segladder.metrics.iou import summary
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.protocols.base import Picture, Result
 from segladder.protocols.classification import classification_score
-from segladder.protocols.inference import gathered, loaded, resized, same_size_chunks, shard, to_pixels
+from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.semantic import SemanticProtocol
 
 
@@ -56,25 +55,23 @@ class CamSeedsProtocol(SemanticProtocol):
         assert isinstance(method, TagMethod)
         self.check(source)
         started = time.perf_counter()
-        rank, world = shard()
-        chunks = same_size_chunks(source, source.split(self.split) if ids is None else ids, batch_size)[rank::world]
         counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         sweep = ThresholdSweep(len(source.classes), self.thresholds)
-        predict_seconds = 0.0
-        training = method.training
-        method.eval()
-        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
-            task = bar.add_task(f"{self.name} {self.split}", total=sum(map(len, chunks)))
-            for chunk, images, masks in loaded(source, chunks):
-                before = time.perf_counter()
-                scores = self.scores(method, source, chunk, images, masks[0].shape)
-                predict_seconds += time.perf_counter() - before
-                for image_id, each, mask in zip(chunk, scores, masks, strict=True):
-                    self.count(counts, boundary, image_id, self.labels(each, method), mask)
-                    if not method.scores_background:
-                        sweep.add(each, mask)
-                bar.advance(task, len(chunk))
-        method.train(training)
+
+        def count(image_id: str, scores: np.ndarray, mask: np.ndarray) -> None:
+            self.count(counts, boundary, image_id, self.labels(scores, method), mask)
+            if not method.scores_background:
+                sweep.add(scores, mask)
+
+        predict_seconds = answered(
+            method,
+            source,
+            source.split(self.split) if ids is None else ids,
+            batch_size,
+            lambda chunk, images, masks: self.scores(method, source, chunk, images, masks[0].shape),
+            count,
+            f"{self.name} {self.split}" if progress else None,
+        )
         parts = gathered((counts, boundary, sweep.counts))
         whole = ImageCounts.merged(part for part, _, _ in parts)
         whole = whole.select(sorted(whole.ids))

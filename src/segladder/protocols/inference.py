@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,10 +11,12 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segladder.data.source import Source
+from segladder.methods.base import Method
 
 Predict = Callable[[Tensor], Tensor]
 Item = TypeVar("Item")
@@ -59,6 +62,43 @@ def loaded(
             ahead = [pool.submit(source.pair, i) for i in chunks[number + 1]] if number + 1 < len(chunks) else []
             pairs = [future.result() for future in futures]
             yield chunk, [image for image, _ in pairs], [mask for _, mask in pairs]
+
+
+def answered(
+    method: Method,
+    source: Source,
+    ids: Sequence[str],
+    batch_size: int,
+    answer: Callable[[Sequence[str], list[np.ndarray], list[np.ndarray]], Iterable[Item]],
+    count: Callable[[str, Item, np.ndarray], None],
+    title: str | None = None,
+) -> float:
+    """Answer this process's share of some images, and count every answer; returns the seconds that answering took.
+
+    Args:
+        method: put into evaluation mode meanwhile.
+        source: the data set.
+        ids: of all processes.
+        batch_size: images of one size at once.
+        answer: ids, images (H, W, 3) and masks (H, W) of one size to an answer for each image.
+        count: an id, its answer and its mask.
+        title: of a progress bar; None for none.
+    """
+    rank, world = shard()
+    chunks = same_size_chunks(source, ids, batch_size)[rank::world]
+    seconds, training = 0.0, method.training
+    method.eval()
+    with Progress(disable=title is None or rank > 0) as bar, torch.inference_mode():
+        task = bar.add_task(title or "", total=sum(map(len, chunks)))
+        for chunk, images, masks in loaded(source, chunks):
+            before = time.perf_counter()
+            answers = answer(chunk, images, masks)
+            seconds += time.perf_counter() - before
+            for image_id, each, mask in zip(chunk, answers, masks, strict=True):
+                count(image_id, each, mask)
+            bar.advance(task, len(chunk))
+    method.train(training)
+    return seconds
 
 
 def to_pixels(images: Sequence[np.ndarray], input_size: int | None, device: torch.device) -> Tensor:

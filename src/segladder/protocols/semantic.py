@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from segladder.data.source import Source
 from segladder.errors import ConfigError
@@ -21,7 +20,7 @@ from segladder.metrics.counts import ImageCounts
 from segladder.metrics.iou import per_class, summary
 from segladder.metrics.size import iou_by_size
 from segladder.protocols.base import Picture, Protocol, Result
-from segladder.protocols.inference import class_maps, gathered, loaded, same_size_chunks, shard, to_pixels
+from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
 
 
 @dataclass(frozen=True)
@@ -73,22 +72,16 @@ class SemanticProtocol(Protocol):
         """
         self.check(source)
         started = time.perf_counter()
-        rank, world = shard()
-        chunks = same_size_chunks(source, source.split(self.split) if ids is None else ids, batch_size)[rank::world]
         counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
-        predict_seconds = 0.0
-        training = method.training
-        method.eval()
-        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
-            task = bar.add_task(f"{self.name} {self.split}", total=sum(map(len, chunks)))
-            for chunk, images, masks in loaded(source, chunks):
-                before = time.perf_counter()
-                predictions = self.predictions(method, images, masks[0].shape)
-                predict_seconds += time.perf_counter() - before
-                for image_id, prediction, mask in zip(chunk, predictions, masks, strict=True):
-                    self.count(counts, boundary, image_id, prediction, mask)
-                bar.advance(task, len(chunk))
-        method.train(training)
+        predict_seconds = answered(
+            method,
+            source,
+            source.split(self.split) if ids is None else ids,
+            batch_size,
+            lambda _, images, masks: self.predictions(method, images, masks[0].shape),
+            lambda image_id, prediction, mask: self.count(counts, boundary, image_id, prediction, mask),
+            f"{self.name} {self.split}" if progress else None,
+        )
         parts = gathered((counts, boundary))
         whole = ImageCounts.merged(part for part, _ in parts)
         whole = whole.select(sorted(whole.ids))  # the order must not depend on the number of processes

@@ -8,7 +8,7 @@ looks at no label of an unseen class, and the best gamma stands beside it as `or
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 import cv2
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from segladder.data.annotation_cost import Labelling, supports
 from segladder.data.module import hashed_share
@@ -32,9 +31,10 @@ from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, group_i
 from segladder.ops.projection import contest
 from segladder.protocols.base import Picture, Protocol, Result
 from segladder.protocols.episode_runner import InputSize
-from segladder.protocols.inference import gathered, loaded, resized, same_size_chunks, shard, to_pixels
+from segladder.protocols.inference import answered, gathered, resized, to_pixels
 
 Metrics = dict[str, dict[str, float | None]]
+Leads = tuple[torch.Tensor, ...]  # of one image: best seen class, best unseen class, lead (H, W)
 
 SPNET = ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
 ZS3 = ("cow", "motorbike", "aeroplane", "sofa", "cat", "tvmonitor", "train", "bottle", "chair", "pottedplant")
@@ -256,24 +256,20 @@ class ZeroShotProtocol(Protocol):
         Args:
             truth: what each mask value counts as, uint8 (256,).
         """
-        rank, world = shard()
-        chunks = same_size_chunks(source, ids, batch_size)[rank::world]
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
         counted = GammaSweep(len(source.classes), np.isin(source.classes, self.novel), self.grid)
-        seconds, training = 0.0, method.training
-        method.eval()
-        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
-            task = bar.add_task(f"{self.name} {len(ids)} images", total=sum(map(len, chunks)))
-            for chunk, images, masks in loaded(source, chunks):
-                before = time.perf_counter()
-                targets = [self.fitted(cv2.LUT(mask, truth)) for mask in masks]
-                logits = self.logits(method, images, targets[0].shape)
-                found = contest(logits, seen, unseen, self.gamma_on)
-                for n, (image_id, target) in enumerate(zip(chunk, targets, strict=True)):
-                    counted.add(image_id, torch.from_numpy(target).to(method.device), *(part[n] for part in found))
-                seconds += time.perf_counter() - before
-                bar.advance(task, len(chunk))
-        method.train(training)
+
+        def answer(_: Sequence[str], images: list[np.ndarray], masks: list[np.ndarray]) -> Iterable[Leads]:
+            size = self.fitted(masks[0]).shape
+            found = contest(self.logits(method, images, size), seen, unseen, self.gamma_on)
+            return zip(*found, strict=True)
+
+        def count(image_id: str, leads: Leads, mask: np.ndarray) -> None:
+            target = torch.from_numpy(self.fitted(cv2.LUT(mask, truth))).to(method.device)
+            counted.add(image_id, target, *leads)
+
+        title = f"{self.name} {len(ids)} images" if progress else None
+        seconds = answered(method, source, ids, batch_size, answer, count, title)
         return GammaSweep.merged(gathered(counted)), seconds
 
     def fitted(self, mask: np.ndarray) -> np.ndarray:

@@ -7,15 +7,19 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segladder.commands import search as command
 from segladder.commands import slots
 from segladder.commands.runs import CONFIG, hash_of
+from segladder.commands.search_space import distributions
 from segladder.commands.stages import composed
 from segladder.report import record as records
 from segladder.report.search_history import best_so_far
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 LR = "space={method.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}"
 TINY = [
     *("data.train_size=40", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
@@ -44,13 +48,13 @@ class Training:
         self.started += 1
         if self.started == self.cut_off_at:
             raise KeyboardInterrupt
-        given = dict(word.split("=", 1) for word in words[1:])
-        folder = log.parent.parent / given.pop("hydra.run.dir").rsplit("/", 1)[1]
-        self.returncode = int(given.get("method.dropout") == "0.9")
-        config = composed_once([f"{key}={value}" for key, value in given.items()])
+        overrides = dict(word.split("=", 1) for word in words[1:])
+        folder = log.parent.parent / overrides.pop("hydra.run.dir").rsplit("/", 1)[1]
+        self.returncode = int(overrides.get("method.dropout") == "0.9")
+        config = composed_once([f"{key}={value}" for key, value in overrides.items()])
         score = 1 / (1 + abs(math.log10(config.method.optimizer.lr) + 3))
         record = records.Record(status="failed" if self.returncode else "finished", config_hash=hash_of(config))
-        record.label_access = {"selection": given["selection"], "score": score}
+        record.label_access = {"selection": overrides["selection"], "score": score}
         records.write(record, folder)
         (folder / CONFIG).touch()
         return self
@@ -78,8 +82,6 @@ def search(segladder, tmp_path, monkeypatch):
 
 def trials(folder):
     """Number, state, parameters and score of each trial of the one search under a folder of runs."""
-    import optuna
-
     (storage,) = folder.glob("search/*/study.db")
     study = optuna.load_study(study_name="search", storage=f"sqlite:///{storage}")
     return [(t.number, t.state.name, t.params, t.value) for t in study.trials]
@@ -163,6 +165,30 @@ def test_without_optuna_one_line_says_what_to_install(search, capsys, monkeypatc
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert search(LR) == 2
     assert "pip install 'segladder[search]'" in capsys.readouterr().err
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=30)  # Hydra's parser is slow
+@given(SCALARS | st.lists(SCALARS, max_size=3))
+def test_a_choice_is_read_back_by_hydra_as_it_was_given(choice):
+    (kept,) = distributions({"key": [choice]})["key"].choices
+    read = OverridesParser.create().parse_override(f"key={kept}").value()
+    assert read == choice and type(read) is type(choice)
+
+
+def test_ranges_of_whole_numbers_stay_whole():
+    space = {
+        "a": {"low": 2, "high": 8, "step": 2},
+        "b": {"low": 1, "high": 64, "log": True},
+        "c": {"low": 0, "high": 0.5},
+    }
+    study = optuna.create_study()
+    drawn = [study.ask(distributions(space)).params for _ in range(20)]
+    assert {trial["a"] for trial in drawn} <= {2, 4, 6, 8}
+    assert all(isinstance(trial["b"], int) and 1 <= trial["b"] <= 64 for trial in drawn)
+    assert all(0 <= trial["c"] <= 0.5 for trial in drawn) and any(trial["c"] not in (0, 0.5) for trial in drawn)
 
 
 def test_the_best_so_far_never_falls_and_passes_over_failed_trials():

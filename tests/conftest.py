@@ -1,6 +1,7 @@
 """Data and the command line for every test: a small rendering of the shapes, made once a session, and `segladder`."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -34,12 +35,13 @@ def segladder(shapes_root):
     return run
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def start_segladder(shapes_root):
-    """Starts `segladder WORDS` in a process group of its own, for tests of what happens to processes."""
+    """Starts `segladder WORDS` in a process group of its own, which does not outlive the test."""
+    started = []
 
     def start(*words):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "segladder.cli", *map(str, words)],
             env={**os.environ, "SEGLADDER_DATA": str(shapes_root.parent)},
             stdout=subprocess.PIPE,
@@ -47,5 +49,10 @@ def start_segladder(shapes_root):
             text=True,
             start_new_session=True,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ from segladder.metrics.counts import ImageCounts
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
 from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, per_class, slim, with_significance
+from segladder.report.study import collect, comparisons, per_class, slim, supports_compared, with_significance
 
 CLASSES = ["background", "cat", "dog"]
 
@@ -295,6 +295,21 @@ def test_swaps_are_compared_by_answers_that_follow_the_support(tmp_path):
     table, found = distractor_runs(tmp_path, "swap_follows", counted)
     line = comparisons(table, ["follows:half"], found).splitlines()[-1]
     assert line == "| follows | half | +50.00 | [+50.00, +50.00] | 0.002 |"
+
+
+def test_more_supports_are_compared_on_the_same_queries(tmp_path):
+    found = []
+    for shots, hits, supports in ((1, 5, "s"), (5, 8, "s,t,u,v,w")):
+        fields = {"name": "strict", "hash": f"0123456{shots}", "ranked_by": "mIoU", "fields": {"folds": [["a"]]}}
+        record = a_record("panet", value=hits / 10, fold=0, shots=shots, protocol=fields, id=f"run{shots}")
+        counts = ImageCounts(2)
+        for i in range(8):
+            counts.add(f"{i}|query|1|{supports}", [[90, 0], [10 - hits, hits]])
+        counts.save(tmp_path / record.id / "counts.npz")
+        found.append((record, tmp_path / record.id))
+    text = supports_compared(rank([record for record, _ in found]), found)
+    assert "| strict | panet | 5 | 1 | mIoU | +30.00 | [+30.00, +30.00] | 0.002 |" in text
+    assert supports_compared(rank([found[0][0]]), found) == ""
 
 
 @pytest.mark.parametrize(("metric", "difference"), [("negative_empty", "+50.00"), ("negative_area", "-10.00")])

@@ -14,9 +14,10 @@ from segladder.report import ladder
 from segladder.report.leaderboard import Table, rank
 from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, per_class, with_significance
+from segladder.report.study import collect, comparisons, per_class, supports_compared, with_significance
 
 PAGE = "leaderboard.html"
+SUPPORTS = "shots"  # in `compare`: every few-shot row with more supports against itself with fewest
 TEXTS = {"markdown": markdown, "csv": csv_text, "json": json_text}
 
 
@@ -93,8 +94,10 @@ def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) 
             parts.append(climbed(table, [record for record, _ in found], config))
         if config.per_class:
             parts.append(f"IoU per class, {table.title}\n\n{per_class(table, [record for record, _ in found])}")
-        if config.compare:
-            parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, list(config.compare), found)}")
+        if pairs := [pair for pair in config.compare if pair != SUPPORTS]:
+            parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, pairs, found)}")
+    if SUPPORTS in config.compare:
+        parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, found)}")
     return "\n".join(parts)
 
 

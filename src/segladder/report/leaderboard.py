@@ -213,7 +213,8 @@ def _rows(records: Sequence[Record], metric: str) -> list[Row]:
 
 def _read_by(record: Record) -> dict[str, Any]:
     """A record's configuration without the nodes that its run did not read."""
-    unread = {"embeddings"} if record.supervision != "zero_shot" else set()
+    knows_names = record.supervision == "zero_shot" or "embeddings" in record.label_access
+    unread = set() if knows_names else {"embeddings"}
     unread |= {"pseudo_masks"} if record.config.get("parent") is None else set()
     return {key: value for key, value in record.config.items() if key not in unread}
 

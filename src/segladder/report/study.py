@@ -98,6 +98,42 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
     return markdown_table(["first", "second", f"difference in {table.metric}", "95 % interval", "p"], lines)
 
 
+def supports_compared(tables: Iterable[Table], found: Iterable[tuple[Record, Path]]) -> str:
+    """A Markdown table of paired bootstrap comparisons of more supports with fewest, on the same queries; or nothing.
+
+    Lists of one protocol with other supports are other tables; their queries are the same, number by number.
+    """
+    from segladder.metrics.bootstrap import paired_bootstrap
+
+    runs = {record.id: (record, folder) for record, folder in found}
+    same: dict[tuple[str, ...], list[tuple[int, Table, Row]]] = {}
+    for table in tables:
+        for row in table.rows:
+            if row.shots is not None and row.value is not None:
+                key = table.protocol, table.fingerprint, table.metric, f"{row.label}@{row.backbone}"
+                same.setdefault(key, []).append((row.shots, table, row))
+    lines = []
+    for (protocol, _, metric, name), rungs in same.items():
+        (fewest, _, least), *more = sorted(rungs, key=lambda rung: rung[0])
+        of_run, statistic = _measure(metric, runs[least.runs[0]][0])
+        for shots, _, row in more:
+            first, second = (
+                [_queries(sample) for sample in _samples([runs[run] for run in side.runs], of_run)]
+                for side in (row, least)
+            )
+            result = paired_bootstrap(first, second, statistic)
+            interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
+            what = [protocol, name.split("@")[0], str(shots), str(fewest), metric]
+            lines.append([*what, f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
+    headings = ["protocol", "method", "supports", "against", "score", "difference", "95 % interval", "p"]
+    return markdown_table(headings, lines) if lines else ""
+
+
+def _queries(sample: Sample) -> Sample:
+    """Episodes named without their supports."""
+    return sample._replace(names=[name.rsplit("|", 1)[0] for name in sample.names])
+
+
 def with_significance(table: Table, found: Iterable[tuple[Record, Path]]) -> Table:
     """The table with every row compared with its best one, as `comparisons` do; rows without counts are left alone.
 

@@ -20,6 +20,7 @@ from segladder.data.source import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.report import record as records
+from segladder.report.provenance import git_state, versions
 
 
 def run(config: DictConfig) -> int:
@@ -40,6 +41,8 @@ def run(config: DictConfig) -> int:
     now = datetime.now(UTC)
     record.parents, record.id = [record.id], f"{record.id}-{rung}"
     record.time = now.isoformat(timespec="seconds")
+    record.commit, record.dirty = git_state()  # of the scoring; the parent's record has that of the training
+    record.versions = versions()
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
     record.protocol = protocol.described()
     if method.supervision == "few_shot" and record.annotation_cost:

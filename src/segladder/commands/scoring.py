@@ -17,6 +17,7 @@ from segladder.report.curves import CURVE, save_curve
 from segladder.report.loggers import log_image
 from segladder.report.panels import save_panels
 from segladder.report.record import Record
+from segladder.report.rendering import shown
 from segladder.report.study import COUNTS
 
 SHOWN = (
@@ -67,21 +68,14 @@ def print_scores(record: Record, folder: Path) -> None:
     columns = [c for c in COLUMNS if c in record.per_class[0]]
     table = Table(Column("class", no_wrap=True), *(c.replace("_", " ") for c in columns), title=title)
     for row in record.per_class:
-        table.add_row(row["class"], *(percent(row[c]) for c in columns))
+        table.add_row(row["class"], *(shown(c, row[c]) for c in columns))
     console = Console()
     console.print(table)
     for name in (name for name in SHOWN if name in record.metrics):
-        score = record.metrics[name]
-        interval = (
-            "" if score["low"] is None else f"  (95 % interval {percent(score['low'])} to {percent(score['high'])})"
-        )
-        console.print(f"  {name.replace('_', ' '):<17} {percent(score['value'])}{interval}", highlight=False)
+        value, low, high = (shown(name, record.metrics[name][key]) for key in ("value", "low", "high"))
+        interval = "" if low == "-" else f"  (95 % interval {low} to {high})"
+        console.print(f"  {name.replace('_', ' '):<17} {value}{interval}", highlight=False)
     console.print(f"  {folder}", highlight=False)
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage with one decimal, a dash where there is none."""
-    return "-" if share is None or share != share else f"{100 * share:.1f}"
 
 
 def log_scores(record: Record, mirrors: Sequence[Logger], panels: Sequence[Path]) -> None:

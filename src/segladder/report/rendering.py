@@ -18,6 +18,7 @@ from segladder.report.leaderboard import Row, Table
 from segladder.report.record import plain
 
 Column = tuple[str, Callable[[Row], str]]
+NOT_SHARES = ("threshold_oracle", "gamma", "oracle_gamma")  # shown as they are
 UNRANKED = ("method", "backbone", "seed", "status", "reason", "run")
 
 
@@ -68,8 +69,15 @@ def against_best(row: Row) -> str:
 
 
 def beside(row: Row, name: str) -> str:
-    """Another score in percent, a dash where the row has none."""
-    return "-" if name not in row.others else f"{100 * row.others[name]:.1f}"
+    """Another score, a dash where the row has none."""
+    return shown(name, row.others.get(name))
+
+
+def shown(name: str, value: float | None) -> str:
+    """A score in percent, or as it is where it is no share; a dash for None and nan."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.2f}" if name in NOT_SHARES else f"{100 * value:.1f}"
 
 
 def number(value: float | None, digits: int) -> str:

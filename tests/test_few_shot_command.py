@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train_command import segladder
 
 from segladder.commands import runs
 from segladder.data.decoding import read_mask
@@ -24,10 +23,10 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def run(shapes_root, tmp_path_factory):
+def run(segladder, tmp_path_factory):
     """A finished run on fold 1."""
     folder = tmp_path_factory.mktemp("runs") / "sg_one"
-    segladder(shapes_root, "train", "method=sg_one", "protocol=strict", "fold=1", *SMALL, f"hydra.run.dir={folder}")
+    assert segladder("train", "method=sg_one", "protocol=strict", "fold=1", *SMALL, f"hydra.run.dir={folder}") == 0
     return folder
 
 

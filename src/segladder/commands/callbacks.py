@@ -62,6 +62,7 @@ class ResumePoints(Callback):
         self.interruption = interruption
         self.interrupted = False
         self.earlier_seconds = 0.0  # of training before this resume
+        self.random: dict[str, Any] = {}  # states to restore at the first batch
         self.started = time.perf_counter()
 
     @property
@@ -73,6 +74,16 @@ class ResumePoints(Callback):
         """From here on the loop looks at interruptions."""
         self.interruption.wait_for_loop()
         self.started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Restore the random state of the resume point: what starting the loader has drawn meanwhile does not count."""
+        if "torch" in self.random:
+            torch.set_rng_state(self.random["torch"])
+        if "cuda" in self.random and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(self.random["cuda"])
+        self.random = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on interruptions act at once."""
@@ -106,11 +117,9 @@ class ResumePoints(Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the random state and the time spent."""
+        """Take the time spent, and the random state until the first batch."""
         self.earlier_seconds = state_dict["seconds"]
-        torch.set_rng_state(state_dict["torch"])
-        if "cuda" in state_dict and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state_dict["cuda"])
+        self.random = state_dict
 
 
 class KeepWeights(Callback):

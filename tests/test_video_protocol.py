@@ -225,7 +225,8 @@ def test_a_moved_root_needs_no_name(segladder, shapes_root, runs, tmp_path):
 def test_data_that_do_not_fit_end_in_one_line(segladder, runs, tmp_path, videos, capsys):
     davis, dense, few_shot = f"data.root={videos.root}", f"run={runs / 'dense'}", f"run={runs / 'few_shot'}"
     for words, line in (
-        ([dense, "data=voc", f"data.root={write_voc(tmp_path)}"], "data=voc: holds aeroplane, "),
+        ([dense, "data=davis", davis], "data=davis: the run's protocol is for shapes; give protocol=NAME"),
+        ([dense, "data=voc", f"data.root={write_voc(tmp_path)}", "protocol=semantic"], "data=voc: holds aeroplane, "),
         ([dense, "data=davis", davis, "protocol=davis2016"], "protocol=davis2016 scores few_shot methods"),
         ([few_shot, "protocol=davis2016"], "protocol=davis2016 scores davis, but data=shapes"),
     ):

@@ -39,7 +39,7 @@ def run_stages(config: DictConfig) -> int:
     for number, (name, own) in enumerate(config.stages.items(), start=1):
         print(f"stage {number} of {len(config.stages)}, {name}: ", end="", flush=True)
         words = [str(word) for word in own]
-        if words[0].startswith(SCORES_AGAIN):
+        if words and words[0].startswith(SCORES_AGAIN):
             folders[name] = folder = earlier(words[0].removeprefix(SCORES_AGAIN), name, folders)
             command, is_there = ["evaluate", f"run={folder}", *words[1:]], is_scored(folder, words[1:])
         else:

@@ -37,12 +37,15 @@ def segladder(shapes_root):
 
 @pytest.fixture
 def start_segladder(shapes_root):
-    """Starts `segladder WORDS` in a process group of its own, which does not outlive the test."""
+    """Starts `segladder WORDS`, after the code `first`, in a process group that does not outlive the test."""
     started = []
 
-    def start(*words):
+    def start(*words, first=""):
+        door = ["-m", "segladder.cli"]
+        if first:
+            door = ["-c", f"{first}\nimport sys\nfrom segladder import cli\nsys.exit(cli.main())"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "segladder.cli", *map(str, words)],
+            [sys.executable, *door, *map(str, words)],
             env={**os.environ, "SEGLADDER_DATA": str(shapes_root.parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -164,33 +163,36 @@ def assert_same_run(first, second):
     assert second["metrics"] == first["metrics"]
 
 
-def wait_for_second_epoch(runs, process):
-    """The folder under `runs` that has a resume point inside the second epoch, as soon as it does."""
-    while process.poll() is None:
-        for point in runs.rglob("last.ckpt"):
-            if torch.load(point, weights_only=True)["epoch"] >= 1:
-                return point.parents[1]
-        time.sleep(0.01)
-    raise AssertionError(process.communicate())
+STOPS_ITSELF = """
+import signal
+from segladder.commands.callbacks import ResumePoints
+save = ResumePoints.save
+
+def save_and_signal(points, trainer):
+    save(points, trainer)
+    if trainer.global_step == 9:  # of 6 an epoch
+        signal.raise_signal(signal.{stop})
+
+ResumePoints.save = save_and_signal
+"""
 
 
 @pytest.mark.parametrize(
     ("stop", "code", "status"),
     [
-        (signal.SIGKILL, -9, "running"),
-        pytest.param(signal.SIGTERM, 130, "interrupted", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+        ("SIGKILL", -9, "running"),
+        pytest.param("SIGTERM", 130, "interrupted", marks=pytest.mark.slow),
+        pytest.param("SIGINT", 130, "interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_auto_resumes_a_killed_process_to_the_same_bits(
     start_segladder, segladder, uninterrupted, tmp_path, stop, code, status
 ):
     words = ["train", *RESUMED, f"runs={tmp_path}"]
-    process = start_segladder(*words)
-    broken = wait_for_second_epoch(tmp_path, process)
-    process.send_signal(stop)
-    process.communicate(timeout=60)
+    process = start_segladder(*words, first=STOPS_ITSELF.format(stop=stop))
+    process.communicate(timeout=240)
     assert process.returncode == code
+    (broken,) = [path.parent for path in tmp_path.rglob("record.json")]
     assert not (broken / "weights.pt").exists() and record_of(broken)["status"] == status
     assert segladder(*words, "resume=auto") == 0
     assert [path.parent for path in tmp_path.rglob("record.json")] == [broken]

@@ -196,7 +196,7 @@ def test_a_missing_pseudo_mask_is_named(chain, segladder, tmp_path, capsys):
         (["method=cam", "parent=CAM", *SEEDS], "method=cam takes nothing from another run"),
         (["method=dense_crf", "parent=nowhere", *SEEDS], "parent=nowhere: no record.json there"),
         (["method=fcn8s", "parent=FCN"], "gives no class scores"),
-        (["method=fcn8s", "parent=CAM", "pseudo_masks.background=soft"], "expected constant or power"),
+        (["method=fcn8s", "parent=CAM", "pseudo_masks.background=soft"], "expected one of constant, power, base"),
         (["method=fcn8s", "parent=CAM", "data.classes=[disc_solid]"], "it knows the classes"),
         (["method=fcn8s", *SEEDS], "scores image_level methods, but method=fcn8s is full"),
     ],

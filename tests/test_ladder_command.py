@@ -11,6 +11,8 @@ from ladder_data import write_ladder
 
 from segladder.commands import stages
 from segladder.commands.complaints import check_choices
+from segladder.commands.pseudo_masks import THRESHOLDS
+from segladder.commands.runs import trained_method
 from segladder.commands.stages import composed
 from segladder.data.annotation_cost import Prices
 from segladder.data.decoding import read_mask
@@ -28,7 +30,12 @@ RUNGS = {
     "floor": ["method=fcn8s", "pool=0", "tag=floor"],
     "masks": ["method=fcn8s", "tag=masks"],
     "seeds": ["method=cam", "trainer.panels=1"],
-    "tags": ["method=fcn8s", "parent={}/seeds", "pseudo_masks.classes=novel", "tag=tags"],
+    "tags": [
+        "method=fcn8s",
+        "parent={}/seeds",
+        *("pseudo_masks.classes=novel", "pseudo_masks.background=base"),
+        "tag=tags",
+    ],
     "supports": ["method=prototype", "backbone.weights={}/floor", "protocol.shots=2", "trainer.panels=1"],
     "names": ["method=spnet"],
 }
@@ -146,6 +153,29 @@ def test_pseudo_masks_show_novel_classes_beside_drawn_base_ones(root, runs, pool
         assert set(np.unique(made[~base])) <= {0, 255, *np.intersect1d(drawn, (1, 2))}
 
 
+def iou_of(matrix, k):
+    return matrix[k, k] / (matrix[k].sum() + matrix[:, k].sum() - matrix[k, k])
+
+
+def test_the_threshold_of_pseudo_masks_fits_drawn_masks_of_base_classes_best(root, runs, pool):
+    (manifest,) = (runs / "seeds" / "pseudo_masks").glob("*/manifest.json")
+    settings = json.loads(manifest.read_text())["settings"]
+    source, method = Folder(root), trained_method(runs / "seeds")
+    shares = {}
+    for threshold in THRESHOLDS:
+        matrix = np.zeros((5, 5))
+        for i in pool.base:
+            pixels, tags = torch.from_numpy(source.image(i)).permute(2, 0, 1)[None], torch.from_numpy(source.tags(i))
+            with torch.inference_mode():
+                given = method.class_scores([], pixels.float(), tags[None], [1.0], False).half().float()
+            scores = torch.nn.functional.interpolate(given, (64, 64), mode="bilinear")[0].numpy()
+            labels = np.where(scores.max(0) > threshold, scores.argmax(0) + 1, 0)
+            mask = source.mask(i)
+            np.add.at(matrix, (mask[mask != 255], labels[mask != 255]), 1)
+        shares[threshold] = np.mean([iou_of(matrix, k) for k in (0, 3, 4)])
+    assert settings["foreground_at"] == settings["background_at"] == max(shares, key=shares.get), shares
+
+
 def test_what_a_rung_may_not_see_does_not_reach_its_weights(root, runs, pool, segladder, tmp_path):
     """Novel objects move, in the pool and outside; their outlines of 255 too. Images keep their tags."""
     scrambled = tmp_path / "data"
@@ -188,6 +218,8 @@ def test_novel_pseudo_masks_need_the_ladder(root, runs, segladder, tmp_path, cap
     wanted = [word for word in words(root, "tags", tmp_path) if not word.startswith(("parent=", "protocol"))]
     assert segladder(*wanted, "protocol=semantic", f"parent={runs}/seeds") == 2
     assert "pseudo_masks.classes=novel: expected all, or with protocol=ladder novel" in capsys.readouterr().err
+    assert segladder(*words(root, "tags", runs)[:-1], f"hydra.run.dir={tmp_path}", "pseudo_masks.classes=all") == 2
+    assert "pseudo_masks.background=base: needs drawn masks of base classes" in capsys.readouterr().err
 
 
 STAGES = composed(["experiment=ladder"]).stages

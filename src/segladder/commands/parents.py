@@ -88,8 +88,8 @@ def learns(config: DictConfig, method: Method, source: Source, protocol: Protoco
             )
             labels, hides = "masks and pseudo-masks", {**(hides or {}), "hidden": ()}
     elif "masks" in method.takes and method.trains:
-        ids, novel = without_masks(config, source, protocol)
-        made = pseudo_masks(folder, source, config.pseudo_masks, ids, novel, progress)
+        ids, novel, base = without_masks(config, source, protocol)
+        made = pseudo_masks(folder, source, config.pseudo_masks, ids, novel, base, progress)
         source = source.with_training_masks(made, ids)
         visible, labels = "full", "pseudo-masks"
         if novel:
@@ -113,18 +113,21 @@ def label_access(learns: Learns, protocol: Protocol) -> dict[str, Any]:
     return {"labels": learns.labels, "hidden": hidden, **({"shown": shown} if shown else {})}
 
 
-def without_masks(config: DictConfig, source: Source, protocol: Protocol) -> tuple[Sequence[str], Sequence[int]]:
-    """The training images that need pseudo-masks, and the classes that these show beside drawn ones (none: all).
+def without_masks(
+    config: DictConfig, source: Source, protocol: Protocol
+) -> tuple[Sequence[str], Sequence[int], Sequence[str]]:
+    """Training images that need pseudo-masks, the classes these show beside drawn ones (none: all), the other images.
 
     Raises:
         ConfigError: an unknown choice, or drawn masks where no protocol says which classes have some.
     """
     limits, wanted = protocol.training(source) or {}, config.pseudo_masks.classes
     if wanted == "all":
-        return limits.get("ids", source.split(source.train_split)), ()
+        return limits.get("ids", source.split(source.train_split)), (), ()
     if wanted != "novel" or not isinstance(protocol, LadderProtocol):
         raise ConfigError(
             f"pseudo_masks.classes={wanted}: expected all, or with protocol=ladder novel, which keeps the drawn masks"
             " of base classes"
         )
-    return protocol.labelled(source).images, protocol.indices(source)
+    pool = protocol.labelled(source)
+    return pool.images, protocol.indices(source), pool.base

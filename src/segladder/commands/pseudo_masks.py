@@ -16,9 +16,12 @@ from rich.progress import Progress
 
 from segladder.commands import runs
 from segladder.commands.class_scores import StoredScores
+from segladder.data.module import hashed_share
 from segladder.data.palette import stored_png
 from segladder.data.source import IGNORE, Source
 from segladder.errors import ConfigError, DataError
+from segladder.metrics.iou import iou
+from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import dense_crf_labels
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
 from segladder.report import record as records
@@ -26,10 +29,19 @@ from segladder.report import record as records
 FOLDER = "pseudo_masks"
 MANIFEST = "manifest.json"
 BATCH = 8
+BACKGROUNDS = ("constant", "power", "base")
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # among which base classes choose
+JUDGES = 200  # images whose masks choose
 
 
 def pseudo_masks(
-    parent: Path, source: Source, settings: DictConfig, ids: Sequence[str], novel: Sequence[int], progress: bool
+    parent: Path,
+    source: Source,
+    settings: DictConfig,
+    ids: Sequence[str],
+    novel: Sequence[int],
+    base: Sequence[str],
+    progress: bool,
 ) -> Path:
     """The folder of the parent's pseudo-masks for training images of a source; makes those not there yet.
 
@@ -39,6 +51,7 @@ def pseudo_masks(
         settings: `pseudo_masks` of the configuration.
         ids: the images.
         novel: indices of the classes that pseudo-masks show, where the others keep their drawn pixels; none for all.
+        base: images without novel classes, whose drawn masks may choose the threshold.
         progress: show a progress bar.
 
     Returns:
@@ -49,8 +62,11 @@ def pseudo_masks(
     """
     scores = StoredScores(parent, runs.trained_method)
     wanted: Any = OmegaConf.to_container(settings, resolve=True)
-    check_settings(wanted)
     views = views_of(parent)
+    check_settings(wanted, novel)
+    if wanted["background"] == "base":
+        value = base_threshold(scores, source, base, views, novel, progress)
+        wanted |= {"foreground_at": value, "background_at": value}
     key = {
         "content": scores.content,
         "settings": wanted,
@@ -77,10 +93,46 @@ def pseudo_masks(
     return folder
 
 
-def check_settings(settings: dict[str, Any]) -> None:
+def check_settings(settings: dict[str, Any], novel: Sequence[int]) -> None:
     """Raise ConfigError for settings that make no pseudo-masks."""
-    if settings["background"] not in ("constant", "power"):
-        raise ConfigError(f"pseudo_masks.background={settings['background']}: expected constant or power")
+    if settings["background"] not in BACKGROUNDS:
+        raise ConfigError(f"pseudo_masks.background={settings['background']}: expected one of {', '.join(BACKGROUNDS)}")
+    if settings["background"] == "base" and not novel:
+        raise ConfigError("pseudo_masks.background=base: needs drawn masks of base classes: pseudo_masks.classes=novel")
+
+
+def base_threshold(
+    scores: StoredScores,
+    source: Source,
+    ids: Sequence[str],
+    views: dict[str, Any],
+    novel: Sequence[int],
+    progress: bool,
+) -> float:
+    """The threshold at which pseudo-masks of base classes fit their drawn masks best, by mean IoU.
+
+    Args:
+        scores: of the parent run.
+        source: the data set.
+        ids: images without novel classes; at most `JUDGES` of them are looked at, chosen by a hash.
+        views: scales and flip.
+        novel: indices of the novel classes.
+        progress: show a progress bar.
+
+    Returns:
+        One of `THRESHOLDS`; where a parent scores the background itself it makes no difference.
+    """
+    sweep = ThresholdSweep(len(source.classes), THRESHOLDS)
+    judges = sorted(ids, key=hashed_share)[:JUDGES]
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("threshold from base classes", total=len(judges))
+        for chunk in same_size_chunks(source, judges, BATCH):
+            for image_id, given in zip(chunk, class_scores(scores, source, chunk, views), strict=True):
+                sweep.add(given[len(given) - len(source.classes) + 1 :], source.mask(image_id))
+            bar.advance(task, len(chunk))
+    base = [k for k in range(len(source.classes)) if k not in novel]
+    fits = [iou(torch.from_numpy(matrix))[base].nanmean().item() for matrix in sweep.confusions()]
+    return THRESHOLDS[int(np.nanargmax(fits))]
 
 
 def views_of(parent: Path) -> dict[str, Any]:
@@ -98,16 +150,22 @@ def labelled(
     novel: Sequence[int],
 ) -> list[np.ndarray]:
     """Class indices uint8 (H, W), 255 where not confident, of some images of one size; novel ones alone, if any."""
-    images = [source.image(image_id) for image_id in ids]
-    tags = torch.from_numpy(np.stack([source.tags(image_id) for image_id in ids]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    given = scores(ids, to_pixels(images, None, device), tags.to(device), views["scales"], views["flip"])
+    given = class_scores(scores, source, ids, views)
     if novel:
         first = given.shape[1] - len(source.classes) + 1  # channel of class 0, -1 where there is none
         base = [k + first - 1 for k in range(1, len(source.classes)) if k not in novel]
         given[:, base] = 0
-    whole = resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
-    return [labels_of(each, image, len(source.classes), settings) for each, image in zip(whole, images, strict=True)]
+    images = (source.image(image_id) for image_id in ids)
+    return [labels_of(each, image, len(source.classes), settings) for each, image in zip(given, images, strict=True)]
+
+
+def class_scores(scores: StoredScores, source: Source, ids: Sequence[str], views: dict[str, Any]) -> np.ndarray:
+    """Class scores float32 (B, C or K, H, W) at image size of some images of one size, their tags known."""
+    images = [source.image(image_id) for image_id in ids]
+    tags = torch.from_numpy(np.stack([source.tags(image_id) for image_id in ids]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    given = scores(ids, to_pixels(images, None, device), tags.to(device), views["scales"], views["flip"])
+    return resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
 
 
 def labels_of(scores: np.ndarray, image: np.ndarray, num_classes: int, settings: dict[str, Any]) -> np.ndarray:
@@ -121,7 +179,7 @@ def labels_of(scores: np.ndarray, image: np.ndarray, num_classes: int, settings:
     best, height = scores.argmax(0).astype(np.uint8) + 1, scores.max(0)
     sure = []
     for value in (settings["foreground_at"], settings["background_at"]):
-        background = value if settings["background"] == "constant" else (1 - np.clip(height, 0, 1)) ** value
+        background = (1 - np.clip(height, 0, 1)) ** value if settings["background"] == "power" else value
         labels = np.where(height > background, best, 0).astype(np.uint8)
         sure.append(fitted(image, labels) if settings["crf"] else labels)
     objects, background_free = sure

@@ -14,6 +14,7 @@ import numpy as np
 from segladder.data.decoding import read_mask
 from segladder.data.sbd import derive_train_aug, read_sbd_mask, sbd_ids, sbd_root
 from segladder.data.source import Source
+from segladder.data.tag_file import read_tag_file
 from segladder.errors import ConfigError, DataError
 
 VOC_CLASSES = (
@@ -34,7 +35,7 @@ class VOC(Source):
         name: public name of the data set.
         all_classes: names of mask values 0, 1, ...
         sbd: folder benchmark_RELEASE of SBD, or None.
-        tags: where image-level tags come from, `masks` or `xml` (Annotations/ID.xml).
+        tags: where image-level tags come from, `masks`, `xml` (Annotations/ID.xml) or a file such as cls_labels.npy.
         difficult: whether objects that the XML marks as difficult count as tags.
         expected: number of ids per split when the data set is complete; `segladder data action=check` compares.
         common: the arguments of `Source`.
@@ -52,8 +53,8 @@ class VOC(Source):
         **common: Any,
     ) -> None:
         super().__init__(name, all_classes, **common)
-        if tags not in ("masks", "xml"):
-            raise ConfigError(f"data.tags={tags}: expected masks or xml")
+        if tags not in ("masks", "xml") and not tags.endswith(".npy"):
+            raise ConfigError(f"data.tags={tags}: expected masks, xml or FILE.npy")
         self.root = Path(root)
         self.sbd = None if sbd is None else Path(sbd)
         self.tag_source = tags
@@ -91,12 +92,24 @@ class VOC(Source):
         return self.root / "Annotations" / f"{image_id}.xml"
 
     def tag_path(self, image_id: str) -> Path:
-        """The XML or the mask, as `tags` was chosen."""
-        return self.annotation_path(image_id) if self.tag_source == "xml" else self.mask_path(image_id)
+        """The XML, the mask or the file of all tags, as `tags` was chosen."""
+        places = {"xml": self.annotation_path, "masks": self.mask_path}
+        return places[self.tag_source](image_id) if self.tag_source in places else Path(self.tag_source)
 
     def tags(self, image_id: str) -> np.ndarray:
-        """Which foreground classes the image holds, float32 (len(classes) - 1,), from its mask or its XML."""
-        return self.xml_tags(image_id) if self.tag_source == "xml" else super().tags(image_id)
+        """Which foreground classes the image holds, float32 (len(classes) - 1,). Raises DataError naming the file."""
+        if self.tag_source == "masks":
+            return super().tags(image_id)
+        return self.xml_tags(image_id) if self.tag_source == "xml" else self._filed_tags(image_id)
+
+    def _filed_tags(self, image_id: str) -> np.ndarray:
+        if image_id not in self._tag_table:
+            raise DataError(f"{self.tag_source}: no tags of {image_id}")
+        return self._tag_table[image_id][[self.all_classes.index(name) - 1 for name in self.classes[1:]]]
+
+    @cached_property
+    def _tag_table(self) -> dict[str, np.ndarray]:
+        return read_tag_file(Path(self.tag_source), len(self.all_classes) - 1)
 
     def xml_tags(self, image_id: str) -> np.ndarray:
         """Tags from Annotations/ID.xml, float32 (len(classes) - 1,). Raises DataError naming file and class."""

@@ -1,9 +1,7 @@
 """Chains of runs: skipped where nothing has changed, taken up where they were killed, never overwritten."""
 
 import json
-import os
 import signal
-import time
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from segladder.commands.children import run_child
 TINY = [
     *("data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("logger=none", "trainer.progress=false", "trainer.panels=0", "loader.batch_size=4", "trainer.checkpoint_every=1"),
-    *("protocol.scales=[1]", "protocol.bootstrap=20"),
+    *("protocol.bootstrap=20", "protocol.scales=[1]"),
 ]
 
 
@@ -35,24 +33,50 @@ def weights(runs, stage):
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
+PIPELINE = {
+    "seeds": ["method=puzzle_cam", "protocol=cam_seeds"],
+    "affinity": ["method=irn", "protocol=cam_seeds", "parent=seeds", "pseudo_masks.foreground_at=0.4"],
+    "crf": ["method=dense_crf", "protocol=cam_seeds", "parent=affinity"],
+    "network": ["method=fcn8s", "protocol=semantic", "parent=crf"],
+}
+KILLED = """
+import os, signal
+from segladder.commands import runs
+from segladder.commands.callbacks import ResumePoints
+from segladder.protocols.cam_seeds import CamSeedsProtocol
+
+def killing(work):
+    def killed(*arguments):
+        work(*arguments)
+        if "/{stage}-seed0-" in os.environ[runs.FOLDER_VARIABLE]:
+            os.killpg(0, signal.SIGKILL)
+    return killed
+
+ResumePoints.save = killing(ResumePoints.save)  # in the middle of training
+CamSeedsProtocol.count = killing(CamSeedsProtocol.count)  # or of scoring, where nothing trains
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_chain_killed_in_its_second_stage_ends_as_if_it_had_not_been(start_segladder, tmp_path):
-    words = chain("epochs=2", "epochs=3")
+def test_a_pipeline_killed_in_each_of_its_stages_ends_as_if_it_had_not_been(start_segladder, tmp_path):
+    listed = ",".join(f"{name}:[{','.join(map(repr, own))}]" for name, own in PIPELINE.items())
+    words = ["train", *TINY, "trainer.epochs=2", f"stages={{{listed}}}"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start_segladder("train", f"runs={whole}", *words))
-    process = start_segladder("train", f"runs={broken}", *words)
-    deadline = time.monotonic() + 500
-    while not list(broken.glob("net-*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert json.loads(next(broken.glob("net-*/record.json")).read_text())["status"] == "running"
-    out = finish(start_segladder("train", f"runs={broken}", *words))
-    assert "cam: " in out and out.count("is there already") == 1
-    for stage in ("cam", "net"):
+    finish(start_segladder(*words, f"runs={whole}"))
+    for stage in PIPELINE:
+        process = start_segladder(*words, f"runs={broken}", first=KILLED.format(stage=stage))
+        process.communicate(timeout=600)
+        (folder,) = broken.glob(f"{stage}-seed0-*")
+        assert process.returncode == -signal.SIGKILL
+        assert json.loads((folder / "record.json").read_text())["status"] == "running"
+    assert finish(start_segladder(*words, f"runs={broken}")).count("is there already") == len(PIPELINE) - 1
+    for stage in ("seeds", "affinity", "network"):
         first, second = weights(whole, stage), weights(broken, stage)
         assert all(torch.equal(first[key], second[key]) for key in first)
+    for stage in PIPELINE:
+        first, second = (json.loads(next(r.glob(f"{stage}-*/record.json")).read_text()) for r in (whole, broken))
+        assert second["status"] == "finished" and second["metrics"] == first["metrics"]
 
 
 def test_stages_that_have_not_changed_are_skipped_and_changed_ones_lie_beside(segladder, tmp_path, capsys, monkeypatch):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import multiprocessing
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def _in_fork(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     GlobalHydra.instance().clear()
     sys.argv = [sys.argv[0], *arguments]
-    runpy.run_module("segladder.cli", run_name="__main__")
+    sys.exit(importlib.import_module("segladder.cli").main())  # by its name, as a fresh interpreter is told it
 
 
 def run_child(arguments: Sequence[str]) -> int:

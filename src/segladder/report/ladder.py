@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from segladder.report import curves
 from segladder.report.leaderboard import LADDER, Row, Table, rank
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
@@ -23,7 +24,7 @@ from segladder.report.study import per_class
 PROTOCOL = "ladder"
 HOUR = 3600
 BESIDE = ("base_mIoU", "harmonic_mIoU", "hard_mIoU", "negative_area")
-COLOURS = dict(zip(LADDER, ("#0072b2", "#009e73", "#d55e00", "#cc79a7"), strict=True))  # Okabe and Ito
+COLOURS = dict(zip(LADDER, curves.COLOURS, strict=True))
 MARKERS = dict(zip(LADDER, "osD^", strict=True))
 
 

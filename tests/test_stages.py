@@ -89,6 +89,7 @@ def test_stages_that_have_not_changed_are_skipped_and_changed_ones_lie_beside(se
     first = records_after("steps=1", "steps=1")
     assert sorted(path.parent.name.split("-")[0] for path in first) == ["cam", "net"]
     assert "is there already" not in capsys.readouterr().out
+    assert not (tmp_path / "shapes").exists()  # where a single run would lie
     assert records_after("steps=1", "steps=1") == first
     assert capsys.readouterr().out.count("is there already") == 2
     changed = records_after("steps=1", "steps=2")

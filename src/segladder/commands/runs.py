@@ -50,7 +50,7 @@ def place(config: DictConfig) -> tuple[DictConfig, Path]:
     else:
         folder = fresh if config.resume is None else resumed_folder(config.resume)
     if folder.resolve() != fresh.resolve():
-        discard_if_empty(fresh)
+        discard_if_empty(fresh, Path(config.runs))
     if (folder / CONFIG).exists():
         stored = OmegaConf.load(folder / CONFIG)
         assert isinstance(stored, DictConfig)
@@ -65,10 +65,14 @@ def fresh_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def discard_if_empty(folder: Path) -> None:
-    """Remove a folder that nothing was written to."""
+def discard_if_empty(folder: Path, runs: Path) -> None:
+    """Remove a folder that nothing was written to, and the folders between `runs` and it that this leaves empty."""
     with suppress(OSError):  # not empty
         folder.rmdir()
+        for above in folder.resolve().parents:
+            if runs.resolve() not in above.parents:
+                return
+            above.rmdir()
 
 
 def resumed_folder(resume: str) -> Path:

@@ -59,12 +59,12 @@ def run(config: DictConfig) -> int:
     Faults raise once they are recorded.
     """
     if config.stages:
-        runs.discard_if_empty(runs.fresh_folder())
+        runs.discard_if_empty(runs.fresh_folder(), Path(config.runs))
         return run_stages(config)
     try:
         check_choices(config)
     except ConfigError:
-        runs.discard_if_empty(runs.fresh_folder())
+        runs.discard_if_empty(runs.fresh_folder(), Path(config.runs))
         raise
     config, folder = runs.place(config)
     record = runs.start_record(config, folder)

@@ -1,6 +1,7 @@
 """cls_labels.npy: both kinds of keys, and nothing that a pickle could run."""
 
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -32,6 +33,18 @@ def test_a_data_set_takes_the_classes_it_uses(tmp_path):
     assert data.tag_path("2007_000032") == tmp_path / "cls_labels.npy"
     with pytest.raises(DataError, match=r"cls_labels.npy: no tags of 2007_000033"):
         data.tags("2007_000033")
+
+
+def test_files_of_older_numpy_are_read(tmp_path):
+    table = np.array({2007000032: tags(CAT), 2007000033: tags(COW)}, object)
+    with (tmp_path / "cls_labels.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(table))
+        file.write(pickle.dumps(table, 2).replace(b"numpy._core.", b"numpy.core."))
+    found = read_tag_file(tmp_path / "cls_labels.npy", 20)
+    assert {key: value.nonzero()[0].tolist() for key, value in found.items()} == {
+        "2007_000032": [CAT],
+        "2007_000033": [COW],
+    }
 
 
 class Runs:

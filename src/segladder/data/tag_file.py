@@ -14,16 +14,17 @@ import numpy as np
 
 from segladder.errors import DataError
 
-ARRAYS = {  # what numpy's pickles name, from any of its versions
+ARRAYS = {  # what numpy's pickles name
     *(("numpy", name) for name in ("ndarray", "dtype")),
-    *((f"{core}.multiarray", name) for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),
-    *((f"{core}.numeric", "_frombuffer") for core in ("numpy.core", "numpy._core")),
+    *(("numpy._core.multiarray", name) for name in ("_reconstruct", "scalar")),
+    ("numpy._core.numeric", "_frombuffer"),
     ("_codecs", "encode"),  # bytes in old protocols
 }
 
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core.", "numpy._core.")  # its name before numpy 2
         if (module, name) not in ARRAYS:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no table of tags needs")
         return super().find_class(module, name)

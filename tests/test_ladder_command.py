@@ -210,7 +210,7 @@ def test_the_leaderboard_says_what_annotation_buys(runs, segladder, capsys, tmp_
     text = out.read_text()
     assert "folds missing: seed 0: 1" in text and "What annotation buys, ladder-" in text
     assert "| prototype from floor" not in text and "prototype, 2 masks a class | 10 min |" in text
-    assert "| method | backbone | apple | brick |" in text
+    assert "| method | backbone | shots | apple | brick |" in text
     assert [path.name.split("-")[-1] for path in tmp_path.glob("*.png")] == ["fold0.png"]
 
 

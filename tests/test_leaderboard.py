@@ -312,6 +312,22 @@ def test_more_supports_are_compared_on_the_same_queries(tmp_path):
     assert supports_compared(rank([found[0][0]]), found) == ""
 
 
+def test_rows_that_differ_in_supports_are_named_by_them(tmp_path):
+    found = []
+    for shots, hits in ((1, 5), (5, 8)):
+        fields = {"name": "ladder", "hash": "01234567", "ranked_by": "mIoU", "fields": {"folds": [["a"]]}}
+        record = a_record("panet", value=hits / 10, fold=0, shots=shots, protocol=fields, id=f"run{shots}")
+        counts = ImageCounts(2)
+        for i in range(8):
+            counts.add(str(i), [[90, 0], [10 - hits, hits]])
+        counts.save(tmp_path / record.id / "counts.npz")
+        found.append((record, tmp_path / record.id))
+    (table,) = rank([record for record, _ in found])
+    assert "| panet@5shot | panet@1shot | +30.00 |" in comparisons(table, ["panet@5shot:panet@1shot"], found)
+    with pytest.raises(ConfigError, match=r"compare=panet:panet@1shot: expected .*panet@5shot, panet@1shot"):
+        comparisons(table, ["panet:panet@1shot"], found)
+
+
 @pytest.mark.parametrize(("metric", "difference"), [("negative_empty", "+50.00"), ("negative_area", "-10.00")])
 def test_negatives_are_compared_by_what_is_painted(tmp_path, metric, difference):
     counted = {"careful": ImageCounts(2), "careless": ImageCounts(2)}

@@ -194,8 +194,6 @@ def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
             "capsize": 3,
         }
         axes.errorbar(hours, scores, yerr=ends, **look)
-        for rung, x, y in zip(drawn, hours, scores, strict=True):
-            axes.annotate(rung.label, (x, y), (5, 4), textcoords="offset points", fontsize=7)
     steps = frontier(ladder)
     axes.step(
         [rung.novel_seconds / HOUR or left for rung in steps],
@@ -211,8 +209,29 @@ def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
     axes.margins(x=0.15)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.draw_without_rendering()  # settles the layout
+    _write_labels(axes, [(rung.label, rung.novel_seconds / HOUR or left, 100 * rung.value) for rung in ladder])
     partial = path.with_name(f".{path.name}.{os.getpid()}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(partial, dpi=130)
     os.replace(partial, path)
     return path
+
+
+def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]]) -> None:
+    """Write texts beside points (text, x, y), each at the nearest place where it covers no other."""
+    places = [(side * 6, "left" if side > 0 else "right", up) for up in (3, -9, 14, -20, 25, -31) for side in (1, -1)]
+    inside = axes.get_window_extent()
+    taken: list[Any] = []
+    for text, x, y in labels:
+        for right, side, up in places:
+            style = {"textcoords": "offset points", "ha": side, "fontsize": 7}
+            written = axes.annotate(text, (x, y), (right, up), **style)
+            box = written.get_window_extent()
+            if box.x0 > inside.x0 and box.x1 < inside.x1 and not any(box.overlaps(other) for other in taken):
+                break
+            written.remove()
+        else:
+            written = axes.annotate(text, (x, y), (6, 3), textcoords="offset points", fontsize=7)
+            box = written.get_window_extent()
+        taken.append(box)

@@ -60,8 +60,15 @@ def per_class(table: Table, found: Iterable[Record], score: str = "iou") -> str:
     runs = {id(row): [by_id[run, table.hash].per_class for run in row.runs] for row in table.rows}
     scored = dict.fromkeys(line["class"] for lines in runs.values() for run in lines for line in run)
     names = sorted(scored, key=lambda name: table.classes.index(name) if name in table.classes else len(table.classes))
-    rows = [[row.label, row.backbone, *(_mean_of(runs[id(row)], name, score) for name in names)] for row in table.rows]
-    return markdown_table(["method", "backbone", *names], rows)
+    few = any(row.shots is not None for row in table.rows)
+    rows = [
+        [
+            *(row.label, row.backbone, *(["-" if row.shots is None else str(row.shots)] if few else [])),
+            *(_mean_of(runs[id(row)], name, score) for name in names),
+        ]
+        for row in table.rows
+    ]
+    return markdown_table(["method", "backbone", *(["shots"] if few else []), *names], rows)
 
 
 def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: str) -> str:
@@ -193,13 +200,16 @@ def _samples(runs: Sequence[tuple[Record, Path]], of_run: Callable[[ImageCounts]
     return [Sample.joined(parts) for parts in seeds.values()]
 
 
+def _names(row: Row) -> list[str]:
+    """What a row goes by in `compare`, the most exact last; the number of supports tells few-shot rows apart."""
+    shots = [] if row.shots is None else [f"{row.label}@{row.shots}shot"]
+    return [row.method, row.label, f"{row.label}@{row.backbone}", *shots]
+
+
 def _rows_named(table: Table, pair: str) -> tuple[Row, Row]:
     """The two rows a pair names."""
-    fits = [
-        [row for row in table.rows if name in (row.label, f"{row.label}@{row.backbone}", row.method)]
-        for name in pair.split(":")
-    ]
+    fits = [[row for row in table.rows if name in _names(row)] for name in pair.split(":")]
     if [len(rows) for rows in fits] != [1, 1]:
-        allowed = ", ".join(f"{row.label}@{row.backbone}" for row in table.rows)
+        allowed = ", ".join(_names(row)[-1] for row in table.rows)
         raise ConfigError(f"compare={pair}: expected FIRST:SECOND, each fitting one of the rows {allowed}")
     return fits[0][0], fits[1][0]

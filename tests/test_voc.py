@@ -109,6 +109,14 @@ def test_train_aug_from_pngs_and_from_a_list_of_paths(voc: Path) -> None:
     assert data.split("train_aug") == ["2008_9"]
 
 
+def test_train_sbd_is_what_train_aug_adds_to_train_unless_listed(voc: Path) -> None:
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "train_aug.txt").write_text("2008_9\n2007_train02\n2008_1\n")
+    assert source(voc).split("train_sbd") == ["2008_9", "2008_1"]
+    (lists / "train_sbd.txt").write_text("2008_1\n")
+    assert source(voc).split("train_sbd") == ["2008_1"]
+
+
 def test_train_aug_without_sbd_says_what_to_do(voc: Path) -> None:
     with pytest.raises(DataError, match=r"train_aug.txt: no such list.*data\.sbd=DIR"):
         source(voc).split("train_aug")

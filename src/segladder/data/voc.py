@@ -28,7 +28,8 @@ class VOC(Source):
     """A folder laid out like VOCdevkit/VOC2012: JPEGImages, SegmentationClass, ImageSets/Segmentation/SPLIT.txt.
 
     A mask is looked for in SegmentationClass, then SegmentationClassAug, then SBD's .mat files. The split `train_aug`
-    is read from train_aug.txt or trainaug.txt, or else derived: VOC train + SBD train + SBD val - VOC val.
+    is read from train_aug.txt or trainaug.txt, or else derived: VOC train + SBD train + SBD val - VOC val. `train_sbd` is
+    what that adds to VOC train, so that settings can be chosen by training on it and scoring `train`.
 
     Args:
         root: the folder VOC2012.
@@ -64,7 +65,8 @@ class VOC(Source):
     def split(self, name: str) -> list[str]:
         """Image ids of a split, in the order of its list. Raises DataError if it is missing, empty or repeats an id."""
         path = self._list_path(name)
-        ids = self._derived_train_aug() if name == "train_aug" and not path.is_file() else read_ids(path)
+        derived = {"train_aug": self._derived_train_aug, "train_sbd": self._derived_train_sbd}
+        ids = derived[name]() if name in derived and not path.is_file() else read_ids(path)
         if not ids:
             raise DataError(f"{path}: empty list, expected image ids, one per line")
         return ids
@@ -142,6 +144,10 @@ class VOC(Source):
             )
         extra = sbd_ids(self.sbd) if self.sbd is not None else [path.stem for path in pngs.glob("*.png")]
         return derive_train_aug(self.split("train"), self.split("val"), extra)
+
+    def _derived_train_sbd(self) -> list[str]:
+        voc_train = set(self.split("train"))
+        return [image_id for image_id in self.split("train_aug") if image_id not in voc_train]
 
 
 def read_ids(path: Path, paths: bool = True) -> list[str]:

@@ -349,7 +349,9 @@ def test_a_metric_without_a_paired_test_is_refused(tmp_path):
 
 def test_what_should_be_small_is_ranked_upwards():
     records = [a_record(name, metrics={"negative_area": {"value": value}}) for name, value in (("a", 0.4), ("b", 0.1))]
-    assert [row.method for row in rank(records, "negative_area")[0].rows] == ["b", "a"]
+    table = rank(records, "negative_area")[0]
+    assert [row.method for row in table.rows] == ["b", "a"]
+    assert not any(row.others for row in table.rows)  # the score that ranks has its column already
 
 
 def test_folds_of_episodes_are_compared_as_one_list_without_the_background(tmp_path):

@@ -275,12 +275,12 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row
         runs=[record.id for record in kept if record.seed in scores],
         note="; ".join(notes),
         lineage=tuple(first.lineage),
-        others=_others(kept, complete=bool(scores)),
+        others=_others(kept, metric, complete=bool(scores)),
     )
 
 
-def _others(records: Sequence[Record], complete: bool) -> dict[str, float]:
-    found = {name: _mean_score(records, name) for name in BESIDE}
+def _others(records: Sequence[Record], metric: str, complete: bool) -> dict[str, float]:
+    found = {name: _mean_score(records, name) for name in BESIDE if name != metric}
     if complete and any(record.fold is not None for record in records):
         found["fb_iou_pooled"] = _mean(map(_pooled_fb_iou, _grouped(records, lambda record: record.seed).values()))
     return {name: value for name, value in found.items() if value is not None}

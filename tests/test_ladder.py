@@ -10,6 +10,7 @@ from segladder.data.folder import Folder
 from segladder.data.pool import choose
 from segladder.errors import DataError
 from segladder.methods.base import Method
+from segladder.methods.class_maps import TagMethod
 from segladder.methods.episodic import FewShotMethod
 from segladder.protocols.ladder import LadderProtocol, Questions
 
@@ -164,6 +165,29 @@ def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source)
     assert ladder.place() == {"fold": 0, "shots": 2} and protocol().place() == {"fold": 0, "shots": None}
     shown = ladder.shown(method, source, result.counts.ids[0])
     assert set(np.unique(shown.prediction)) <= {0, 1, 2} and len(shown.beside) >= 1
+
+
+class Left(TagMethod):
+    """The first class is in the left half."""
+
+    def __init__(self) -> None:
+        super().__init__(0.3, name="left", supervision="image_level", trains=False, **NOTHING)
+
+    def loss(self, batch):
+        raise NotImplementedError
+
+    def class_scores(self, ids, images, tags, scales, flip):
+        scores = torch.zeros(len(images), 4, *images.shape[-2:])
+        scores[:, 0, :, : images.shape[-1] // 2] = 1
+        return scores
+
+
+def test_where_a_method_of_tags_fires_is_shown(source):
+    picture = protocol(supervision="image_level").shown(Left(), source, source.split("val")[0])
+    fires = picture.beside["class scores"].mean(-1) > picture.image.mean(-1) / 4 + 40  # inferno's top is far from black
+    half = fires.shape[1] // 2
+    assert fires[:, :half].all() and not fires[:, half:].any()
+    assert (picture.prediction[:, :half] == 1).all() and not picture.prediction[:, half:].any()
 
 
 def test_a_zero_shot_method_has_the_gamma_of_the_rule_and_others_none(source):

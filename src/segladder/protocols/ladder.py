@@ -23,6 +23,7 @@ from segladder.data.seen_labels import SeenLabels
 from segladder.data.source import IGNORE, Source
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
+from segladder.methods.class_maps import TagMethod
 from segladder.methods.episodic import FewShotMethod
 from segladder.metrics.bootstrap import Statistic, bootstrap_interval, class_iou
 from segladder.metrics.confusion import confusion_matrix
@@ -32,6 +33,7 @@ from segladder.metrics.iou import per_class
 from segladder.metrics.ladder import asked, painted_share
 from segladder.metrics.zero_shot import GammaSweep, group_iou, harmonic
 from segladder.protocols.base import Picture, Protocol, Result
+from segladder.protocols.cam_seeds import heat_map
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
 from segladder.protocols.few_shot import Metrics, outlined, scored
 from segladder.protocols.inference import gathered, shard
@@ -348,12 +350,18 @@ class LadderProtocol(Protocol):
         return float(np.nan_to_num(self.dense.swept_scores(sweep, source)["seen_mIoU"][self.dense.grid.index(0.0)]))
 
     def shown(self, method: Method, source: Source, item: str) -> Picture:
-        """An image with all classes of a dense method; with a few-shot method's novel ones and their first supports."""
+        """An image with all classes of a dense method, and where one of tags fires; with a few-shot method's novel
+        ones and their first supports."""
+        image, mask = source.pair(item)
         if not isinstance(method, FewShotMethod):
             if method not in GAMMAS:
                 self.score(method, source)
-            return self.dense.shown(method, source, item)
-        image, mask = source.pair(item)
+            picture = self.dense.shown(method, source, item)
+            if isinstance(method, TagMethod):
+                with torch.inference_mode():
+                    scores = self.dense.logits(method, [image], mask.shape)[0, 1:].amax(0)  # (H, W), in 0..1
+                picture.beside["class scores"] = heat_map(image, scores.cpu().numpy())
+            return picture
         held = [k for k in self.indices(source) if (mask == k).any()]
         runner, episodes = (
             self.runner(method.eval(), source, batch_size=1),

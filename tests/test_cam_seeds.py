@@ -11,10 +11,12 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segladder.commands.pseudo_masks import fitted, joined, labels_of
 from segladder.data.voc import VOC
 from segladder.methods.class_maps import ClassMapMethod
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.threshold_sweep import ThresholdSweep
+from segladder.ops.crf import backend_name, dense_crf, label_probabilities
 from segladder.protocols.classification import classification_score, ranked_precision
 
 COMMON = {
@@ -160,6 +162,7 @@ def test_each_stage_names_its_parent_and_what_it_learnt_from(chain):
     assert [r["supervision"] for r in (cam, crf, fcn)] == ["image_level"] * 3
     assert [r["label_access"]["labels"] for r in (cam, crf, fcn)] == ["tags", "tags", "pseudo-masks"]
     assert fcn["annotation_cost"] == cam["annotation_cost"]
+    assert crf["config"]["method"]["backend"] == backend_name()  # `auto` in the configuration
     assert len(cam["curve"]) == 16 and (chain / "cam" / "curve.png").exists() and crf["curve"] == []
 
 
@@ -177,6 +180,33 @@ def test_pseudo_masks_come_with_a_manifest_and_are_what_was_scored(chain, shapes
         )
     accuracy = float(confusion.trace() / confusion.sum())
     assert record_of(chain / "crf")["metrics"]["pixel_accuracy"]["value"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_pixels_between_both_thresholds_are_ignored():
+    scores = np.array([[[0.9, 0.5, 0.2, 0.0]], [[0.1, 0.6, 0.1, 0.0]]], np.float32)  # (C, H, W)
+    sure, cautious = (labels_of(scores, "constant", value) for value in (0.55, 0.15))
+    assert joined(sure, cautious).tolist() == [[1, 2, 255, 0]]
+    assert labels_of(scores, "power", 2).tolist() == [[1, 2, 0, 0]]  # backgrounds .01, .16, .64, 1
+
+
+def test_labels_are_refined_among_the_classes_they_hold():
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (12, 16, 3), np.uint8) for _ in range(2)]
+    labels = [
+        np.full((12, 16), 7, np.uint8),
+        np.where(np.arange(16) < 9, 3, 0).astype(np.uint8).repeat(12).reshape(12, 16),
+    ]
+    found = fitted(images, labels, "torch")
+    probabilities = label_probabilities(torch.from_numpy((labels[1] == 3).astype(np.uint8)), 2)
+    refined = dense_crf(torch.from_numpy(images[1]), probabilities, 10, 3, 3, 50, 5, 10, "torch").argmax(0).numpy()
+    assert (found[0] == 7).all() and (found[1] == np.where(refined, 3, 0)).all()
+
+
+def test_pseudo_masks_after_a_crf_name_its_backend(chain, segladder, tmp_path):
+    words = [f"parent={chain / 'cam'}", "pseudo_masks.crf=true", "trainer.steps=1", f"hydra.run.dir={tmp_path}"]
+    assert segladder("train", *SMALL, "method=fcn8s", *words) == 0
+    (manifest,) = (chain / "cam").glob("pseudo_masks/*/manifest.json")
+    assert json.loads(manifest.read_text())["settings"]["crf"] == backend_name()
 
 
 def test_a_missing_pseudo_mask_is_named(chain, segladder, tmp_path, capsys):

@@ -49,6 +49,12 @@ def slow_mean_field(image, probabilities, iterations, smooth, appearance):
     return beliefs.reshape(probabilities.shape).float()
 
 
+def fit(image, labels, backend):
+    """Labels (H, W) of three classes as the official codes refine them."""
+    probabilities = crf.label_probabilities(labels, 3)
+    return crf.dense_crf(image, probabilities, bilateral_sxy=50, bilateral_srgb=5, backend=backend)
+
+
 def agreement(one, other):
     return float((one.argmax(0) == other.argmax(0)).float().mean())
 
@@ -80,8 +86,8 @@ def test_fast_forms_choose_the_classes_of_the_exact_one(fast_backend, contrast):
 def test_fast_forms_agree_after_labels_too(fast_backend):
     image, _, truth = picture(48, 56, contrast=60)
     labels = torch.where(torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) < 0.5, truth, 255)
-    exact = crf.dense_crf_labels(image, labels, 3, backend="exact")
-    fast = crf.dense_crf_labels(image, labels, 3, backend=fast_backend)
+    exact = fit(image, labels, "exact")
+    fast = fit(image, labels, fast_backend)
     assert agreement(fast, exact) >= 0.97 and (fast - exact).abs().mean() < 0.02
 
 
@@ -111,8 +117,8 @@ def test_any_picture_gives_probabilities(height, width, classes, seed):
 
 
 def test_labels_become_their_certainty_and_unknown_ones_none():
-    image, labels = torch.zeros(1, 3, 3, dtype=torch.uint8), torch.tensor([[0, 2, 255]], dtype=torch.uint8)
-    found = crf.dense_crf_labels(image, labels, 3, certainty=0.7, iterations=0, backend="torch")
+    labels = torch.tensor([[0, 2, 255]], dtype=torch.uint8)
+    found = crf.label_probabilities(labels, 3, certainty=0.7)
     expected = torch.tensor([[0.7, 0.15, 1 / 3], [0.15, 0.15, 1 / 3], [0.15, 0.7, 1 / 3]])
     torch.testing.assert_close(found[:, 0], expected)
 
@@ -121,8 +127,22 @@ def test_unknown_labels_take_the_class_of_their_colour():
     image, _, truth = picture(32, 40, contrast=60)
     labels = truth.clone()
     labels[:, ::2] = 255
-    refined = crf.dense_crf_labels(image, labels, 3, backend="exact").argmax(0)
+    refined = fit(image, labels, "exact").argmax(0)
     assert (refined == truth).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("backend", ["torch", "pydensecrf"])
+def test_several_images_of_any_size_are_each_what_one_is(backend, monkeypatch):
+    if backend == "pydensecrf":
+        pytest.importorskip("pydensecrf")
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a pool, also where there is one core for each test
+    images, probabilities, _ = zip(
+        *(picture(24, width, 40, seed) for seed, width in enumerate((20, 24, 28))), strict=True
+    )
+    found = crf.dense_crf_each(images, probabilities, iterations=3, backend=backend)
+    for image, before, after in zip(images, probabilities, found, strict=True):
+        torch.testing.assert_close(after, crf.dense_crf(image, before, iterations=3, backend=backend), atol=0, rtol=0)
+    assert crf.dense_crf_each([], [], backend=backend) == []
 
 
 def test_auto_names_the_backend_that_runs(monkeypatch):

@@ -22,7 +22,7 @@ from segladder.data.source import IGNORE, Source
 from segladder.errors import ConfigError, DataError
 from segladder.metrics.iou import iou
 from segladder.metrics.threshold_sweep import ThresholdSweep
-from segladder.ops.crf import dense_crf_labels
+from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
 from segladder.report import record as records
 
@@ -32,6 +32,7 @@ BATCH = 8
 BACKGROUNDS = ("constant", "power", "base")
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # among which base classes choose
 JUDGES = 200  # images whose masks choose
+SURE = ("foreground_at", "background_at")
 
 
 def pseudo_masks(
@@ -64,6 +65,7 @@ def pseudo_masks(
     wanted: Any = OmegaConf.to_container(settings, resolve=True)
     views = views_of(parent)
     check_settings(wanted, novel)
+    wanted["crf"] = wanted["crf"] and backend_name()  # a name, since backends differ
     if wanted["background"] == "base":
         value = base_threshold(scores, source, base, views, novel, progress)
         wanted |= {"foreground_at": value, "background_at": value}
@@ -155,8 +157,13 @@ def labelled(
         first = given.shape[1] - len(source.classes) + 1  # channel of class 0, -1 where there is none
         base = [k + first - 1 for k in range(1, len(source.classes)) if k not in novel]
         given[:, base] = 0
-    images = (source.image(image_id) for image_id in ids)
-    return [labels_of(each, image, len(source.classes), settings) for each, image in zip(given, images, strict=True)]
+    if given.shape[1] == len(source.classes):  # scores with a background of their own need no threshold
+        return list(given.argmax(1).astype(np.uint8))
+    sure = {at: [labels_of(each, settings["background"], settings[at]) for each in given] for at in SURE}
+    if settings["crf"]:
+        images = [source.image(image_id) for image_id in ids]
+        sure = {at: fitted(images, labels, settings["crf"]) for at, labels in sure.items()}
+    return [joined(*both) for both in zip(*sure.values(), strict=True)]
 
 
 def class_scores(scores: StoredScores, source: Source, ids: Sequence[str], views: dict[str, Any]) -> np.ndarray:
@@ -168,22 +175,19 @@ def class_scores(scores: StoredScores, source: Source, ids: Sequence[str], views
     return resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
 
 
-def labels_of(scores: np.ndarray, image: np.ndarray, num_classes: int, settings: dict[str, Any]) -> np.ndarray:
-    """Class indices uint8 (H, W) of scores (C or K, H, W): those sure of their class, those sure of background, 255.
+def labels_of(scores: np.ndarray, background: str, value: float) -> np.ndarray:
+    """Class indices uint8 (H, W): of scores (C, H, W) the best class where it beats the background, else 0.
 
-    A pixel has a class where that class beats the background at `foreground_at`; it is background where no class
-    beats the background at `background_at`. Scores with a background of their own need no such rule.
+    The background's score is `value`, or (1 - the best class' score)^value with `background` = power.
     """
-    if len(scores) == num_classes:
-        return scores.argmax(0).astype(np.uint8)
     best, height = scores.argmax(0).astype(np.uint8) + 1, scores.max(0)
-    sure = []
-    for value in (settings["foreground_at"], settings["background_at"]):
-        background = (1 - np.clip(height, 0, 1)) ** value if settings["background"] == "power" else value
-        labels = np.where(height > background, best, 0).astype(np.uint8)
-        sure.append(fitted(image, labels) if settings["crf"] else labels)
-    objects, background_free = sure
-    return np.where(objects > 0, objects, np.where(background_free == 0, 0, IGNORE)).astype(np.uint8)
+    limit = (1 - np.clip(height, 0, 1)) ** value if background == "power" else value
+    return np.where(height > limit, best, 0).astype(np.uint8)
+
+
+def joined(objects: np.ndarray, cautious: np.ndarray) -> np.ndarray:
+    """Labels (H, W) of `objects`; background only where `cautious`, which takes less for it, agrees, else 255."""
+    return np.where(objects > 0, objects, np.where(cautious == 0, 0, IGNORE)).astype(np.uint8)
 
 
 def with_drawn(labels: np.ndarray, drawn: np.ndarray, novel: Sequence[int]) -> np.ndarray:
@@ -192,15 +196,21 @@ def with_drawn(labels: np.ndarray, drawn: np.ndarray, novel: Sequence[int]) -> n
     return np.where(keeps, drawn, labels)
 
 
-def fitted(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Class indices uint8 (H, W) after a dense CRF over the classes that are present."""
-    present, places = np.unique(labels, return_inverse=True)
-    if len(present) == 1:
-        return labels
-    probabilities = dense_crf_labels(
-        torch.from_numpy(image), torch.from_numpy(places.reshape(labels.shape)), len(present)
+def fitted(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], backend: str) -> list[np.ndarray]:
+    """Class indices uint8 (H, W) of images after a dense CRF over the classes that each one's labels hold."""
+    present, places = zip(*(np.unique(each, return_inverse=True) for each in labels), strict=True)
+    several = [i for i, classes in enumerate(present) if len(classes) > 1]
+    found = dense_crf_each(
+        [torch.from_numpy(images[i]) for i in several],
+        [label_probabilities(torch.from_numpy(places[i].reshape(labels[i].shape)), len(present[i])) for i in several],
+        bilateral_sxy=50,  # official codes, for labels
+        bilateral_srgb=5,
+        backend=backend,
     )
-    return present[probabilities.argmax(0).numpy()]
+    answers = list(labels)
+    for i, probabilities in zip(several, found, strict=True):
+        answers[i] = present[i][probabilities.argmax(0).numpy()]
+    return answers
 
 
 def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:

@@ -114,6 +114,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     record.fold, record.shots = protocol.place().values()
     record.annotation_cost = labelling.cost_of(config, source, protocol, learns, data.dataset.ids)
     record.parameters = parameter_count(method)
+    record.config["method"].update(method.resolved)
     record.parents, record.lineage = learns.parents, learns.lineage
     inherit(record, config, protocol)
     record.error = None

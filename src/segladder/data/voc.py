@@ -28,8 +28,8 @@ class VOC(Source):
     """A folder laid out like VOCdevkit/VOC2012: JPEGImages, SegmentationClass, ImageSets/Segmentation/SPLIT.txt.
 
     A mask is looked for in SegmentationClass, then SegmentationClassAug, then SBD's .mat files. The split `train_aug`
-    is read from train_aug.txt or trainaug.txt, or else derived: VOC train + SBD train + SBD val - VOC val. `train_sbd` is
-    what that adds to VOC train, so that settings can be chosen by training on it and scoring `train`.
+    is read from train_aug.txt or trainaug.txt, or else derived: VOC train + SBD train + SBD val - VOC val. `train_sbd`
+    is what that adds to VOC train, so that settings can be chosen by training on it and scoring `train`.
 
     Args:
         root: the folder VOC2012.

@@ -38,6 +38,7 @@ class Method(pl.LightningModule):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    resolved: Mapping[str, Any]  # what settings such as `auto` came to, by their key; the record holds that
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Method(pl.LightningModule):
         self.trains = trains
         self.optimizer_settings = dict(optimizer)
         self.schedule_settings = dict(schedule)
+        self.resolved = {}
         self.fused = False  # set by the strategy
         self.memory_format = torch.contiguous_format  # set by the strategy
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)

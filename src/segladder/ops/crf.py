@@ -11,16 +11,15 @@ can be far from the exact ones, the best class seldom differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from segladder.errors import ConfigError
+from segladder.ops.densecrf import Problem, solve_each
 from segladder.ops.permutohedral import lattice_filter
 
 BACKENDS = ("pydensecrf", "torch", "exact")
@@ -85,39 +84,26 @@ def dense_crf(
         ConfigError: a backend that is unknown, not installed, or exact for more than 10,000 pixels.
         ValueError: image and probabilities of different size.
     """
-    if image.shape != (*probabilities.shape[1:], 3):
-        size = tuple(probabilities.shape[1:])
-        raise ValueError(f"image: expected (H, W, 3) of the probabilities' size {size}, got {tuple(image.shape)}")
     kernels = _Kernels(gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
-    unary = -probabilities.detach().float().clamp(LEAST_PROBABILITY, 1).log()  # (K, H, W)
-    chosen = backend_name(backend)
-    if chosen == "pydensecrf":
-        return _pydensecrf(image, unary, iterations, kernels)
-    with torch.autocast(unary.device.type, enabled=False):
-        message = (_exact_message if chosen == "exact" else _lattice_message)(image.to(unary.device), kernels)
-        return _mean_field(unary.flatten(1).T, message, iterations).T.reshape(unary.shape)
+    return _solved([image], [probabilities], iterations, kernels, backend)[0]
 
 
-def dense_crf_labels(
-    image: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    certainty: float = 0.7,
+def dense_crf_each(
+    images: Sequence[Tensor],
+    probabilities: Sequence[Tensor],
     iterations: int = 10,
     gaussian_sxy: float = 3,
     gaussian_compat: float = 3,
-    bilateral_sxy: float = 50,
-    bilateral_srgb: float = 5,
+    bilateral_sxy: float = 80,
+    bilateral_srgb: float = 13,
     bilateral_compat: float = 10,
     backend: str = "auto",
-) -> Tensor:
-    """Class probabilities after mean-field inference from hard labels; their argmax are the refined labels.
+) -> list[Tensor]:
+    """`dense_crf` of several images, with pydensecrf in a pool of processes, one a core.
 
     Args:
-        image: uint8 (H, W, 3).
-        labels: class ids (H, W) below `num_classes`, 255 where every class is as likely.
-        num_classes: K, at least 2.
-        certainty: probability of a label; the other classes share the rest.
+        images: uint8 (H, W, 3) each.
+        probabilities: (K, H, W) of each image; sizes and K may differ.
         iterations: as in `dense_crf`, like all that follow.
         gaussian_sxy: standard deviation of place, smoothness.
         gaussian_compat: weight, smoothness.
@@ -127,16 +113,55 @@ def dense_crf_labels(
         backend: `auto`, `pydensecrf`, `torch` or `exact`.
 
     Returns:
-        (K, H, W) float32.
+        (K, H, W) float32 for each image, on the device of its probabilities.
 
     Raises:
         ConfigError, ValueError: as `dense_crf`.
     """
+    kernels = _Kernels(gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
+    return _solved(images, probabilities, iterations, kernels, backend)
+
+
+def label_probabilities(labels: Tensor, num_classes: int, certainty: float = 0.7) -> Tensor:
+    """Probabilities that hard labels stand for; after `dense_crf` their argmax are the refined labels.
+
+    Args:
+        labels: class ids (H, W) below `num_classes`, 255 where every class is as likely.
+        num_classes: K, at least 2.
+        certainty: probability of a label; the other classes share the rest. Official codes: .7.
+
+    Returns:
+        (K, H, W) float32.
+    """
     classes = torch.arange(num_classes, device=labels.device)[:, None, None]
     probabilities = torch.where(labels == classes, certainty, (1 - certainty) / (num_classes - 1))  # (K, H, W)
-    probabilities = probabilities.where(labels != IGNORED, 1 / num_classes)
-    kernels = _Kernels(gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
-    return dense_crf(image, probabilities, iterations, *kernels, backend=backend)
+    return probabilities.where(labels != IGNORED, 1 / num_classes)
+
+
+def _solved(
+    images: Sequence[Tensor], probabilities: Sequence[Tensor], iterations: int, kernels: _Kernels, backend: str
+) -> list[Tensor]:
+    for image, given in zip(images, probabilities, strict=True):
+        if image.shape != (*given.shape[1:], 3):
+            size = tuple(given.shape[1:])
+            raise ValueError(f"image: expected (H, W, 3) of the probabilities' size {size}, got {tuple(image.shape)}")
+    chosen = backend_name(backend)
+    unaries = [-given.detach().float().clamp(LEAST_PROBABILITY, 1).log() for given in probabilities]  # (K, H, W) each
+    if chosen == "pydensecrf":
+        problems = [
+            Problem(image.cpu().numpy(), unary.cpu().numpy(), iterations, *kernels)
+            for image, unary in zip(images, unaries, strict=True)
+        ]
+        found = map(torch.from_numpy, solve_each(problems))
+        return [beliefs.to(unary.device) for beliefs, unary in zip(found, unaries, strict=True)]
+    if not unaries:
+        return []
+    make = _exact_message if chosen == "exact" else _lattice_message
+    with torch.autocast(unaries[0].device.type, enabled=False):
+        return [
+            _mean_field(unary.flatten(1).T, make(image.to(unary.device), kernels), iterations).T.reshape(unary.shape)
+            for image, unary in zip(images, unaries, strict=True)
+        ]
 
 
 def _mean_field(unary: Tensor, message: Message, iterations: int) -> Tensor:
@@ -182,18 +207,3 @@ def _exact_message(image: Tensor, kernels: _Kernels) -> Message:
         scale = kernel.sum(1).rsqrt()
         total += kernel.mul_(compat * scale).mul_(scale[:, None])
     return lambda beliefs: total @ beliefs
-
-
-def _pydensecrf(image: Tensor, unary: Tensor, iterations: int, kernels: _Kernels) -> Tensor:
-    count, height, width = unary.shape
-    crf = import_module("pydensecrf.densecrf").DenseCRF2D(width, height, count)
-    crf.setUnaryEnergy(np.ascontiguousarray(unary.flatten(1).cpu().numpy()))
-    crf.addPairwiseGaussian(sxy=kernels.gaussian_sxy, compat=kernels.gaussian_compat)
-    crf.addPairwiseBilateral(
-        sxy=kernels.bilateral_sxy,
-        srgb=kernels.bilateral_srgb,
-        rgbim=np.ascontiguousarray(image.cpu().numpy()),
-        compat=kernels.bilateral_compat,
-    )
-    beliefs = np.asarray(crf.inference(iterations), dtype=np.float32)
-    return torch.from_numpy(beliefs).view(unary.shape).to(unary.device)

@@ -25,6 +25,7 @@ PACKAGES = (
     "albumentations",
     "hydra-core",
     "numpy",
+    "pydensecrf2",
 )
 
 

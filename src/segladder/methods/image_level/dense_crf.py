@@ -20,7 +20,7 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.class_maps import Refinement
 from segladder.ops.cam import background_power
-from segladder.ops.crf import backend_name, dense_crf
+from segladder.ops.crf import backend_name, dense_crf_each
 from segladder.ops.upsampling import bilinear
 
 
@@ -39,9 +39,6 @@ class DenseCRF(Refinement):
         bilateral_compat: its weight.
         backend: of `ops.crf.dense_crf`.
         common: the arguments of `Method`.
-
-    Attributes:
-        backend: the one that runs, where `auto` was asked for.
 
     Raises:
         ConfigError: an unknown backend, or one that is not installed.
@@ -66,16 +63,16 @@ class DenseCRF(Refinement):
     ) -> None:
         super().__init__(num_classes, background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)
         self.background_power = background_power
-        self.backend = backend_name(backend)
+        self.resolved = {"backend": backend_name(backend)}
         self.crf = partial(
-            dense_crf,
+            dense_crf_each,
             iterations=iterations,
             gaussian_sxy=gaussian_sxy,
             gaussian_compat=gaussian_compat,
             bilateral_sxy=bilateral_sxy,
             bilateral_srgb=bilateral_srgb,
             bilateral_compat=bilateral_compat,
-            backend=self.backend,
+            backend=self.resolved["backend"],
         )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -89,17 +86,16 @@ class DenseCRF(Refinement):
         if scores.shape[1] < self.num_classes:
             scores = torch.cat([self._background(scores), scores], 1)  # (B, K, H, W)
         present = torch.cat([torch.ones_like(tags[:, :1]), tags], 1) > 0  # (B, K)
-        return torch.stack([self._fitted(*each) for each in zip(images, scores, present, strict=True)])
+        chosen = [given[classes] for given, classes in zip(scores, present, strict=True)]
+        tiny = torch.finfo(scores.dtype).tiny
+        shares = [given / given.sum(0).clamp_min(tiny) for given in chosen]  # of the classes that are present
+        fitted = torch.zeros_like(scores)
+        found = self.crf(list(images.permute(0, 2, 3, 1)), shares)
+        for probabilities, classes, beliefs in zip(fitted, present, found, strict=True):
+            probabilities[classes] = beliefs
+        return fitted
 
     def _background(self, scores: Tensor) -> Tensor:
         if self.background_power is None:
             return torch.full_like(scores[:, :1], self.background_score)
         return background_power(scores, self.background_power)[:, None]
-
-    def _fitted(self, image: Tensor, scores: Tensor, present: Tensor) -> Tensor:
-        """Probabilities (K, H, W) for one image (3, H, W) and its scores (K, H, W), 0 for classes that are absent."""
-        chosen = scores[present]
-        total = chosen.sum(0).clamp_min(torch.finfo(scores.dtype).tiny)
-        fitted = torch.zeros_like(scores)
-        fitted[present] = self.crf(image.permute(1, 2, 0), chosen / total)
-        return fitted

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segladder.commands.class_scores import StoredScores
 from segladder.commands.pseudo_masks import fitted, joined, labels_of
 from segladder.data.voc import VOC
 from segladder.methods.class_maps import ClassMapMethod
@@ -180,6 +181,29 @@ def test_pseudo_masks_come_with_a_manifest_and_are_what_was_scored(chain, shapes
         )
     accuracy = float(confusion.trace() / confusion.sum())
     assert record_of(chain / "crf")["metrics"]["pixel_accuracy"]["value"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_kept_scores_belong_to_pixels_and_tags(chain):
+    asked = []
+
+    def load(folder):
+        method = Bright()
+        method.class_maps = lambda images: asked.append(len(images)) or images[:, :2] + 1
+        return method
+
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
+    tags = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+
+    def answer(pixels, known):
+        asked.clear()
+        return StoredScores(chain / "cam", load)(["a", "b"], pixels, known, [1.0], False)
+
+    first = answer(images, tags)
+    assert asked == [2] and torch.equal(answer(images, tags), first) and asked == []
+    changed = images.clone()
+    changed[1] = 255 - changed[1]
+    assert not torch.equal(answer(changed, tags)[1], first[1]) and asked == [1]
+    assert answer(changed, torch.ones(2, 2))[0, 1].any() and asked == [1]
 
 
 def test_pixels_between_both_thresholds_are_ignored():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ class StoredScores:
     """The class scores of a run, read from RUN/class_scores/KEY/ID.npz or computed and written there.
 
     A file holds the scores of the classes that are present, in half precision; scores come back rounded to it whether
-    they were read or computed. KEY stands for the run's weights and the views (scales, flip).
+    they were read or computed. KEY stands for the run's weights and the views (scales, flip); a file of another image
+    of the same id, or of other tags, is computed anew.
 
     Args:
         folder: of the run.
@@ -57,12 +59,14 @@ class StoredScores:
         if not ids or tags is None:
             return self._computed(ids, images, tags, scales, flip)
         place = self._place(scales, flip)
-        found = [read_scores(place / f"{i}.npz", image_tags) for i, image_tags in zip(ids, tags.cpu(), strict=True)]
+        files = [place / f"{image_id}.npz" for image_id in ids]
+        digests = [digest_of(image) for image in images]
+        found = [read_scores(*each) for each in zip(files, tags.cpu(), digests, strict=True)]
         missing = [i for i, scores in enumerate(found) if scores is None]
         if missing:
             computed = self._computed([ids[i] for i in missing], images[missing], tags[missing], scales, flip).cpu()
             for i, scores in zip(missing, computed, strict=True):
-                write_scores(place / f"{ids[i]}.npz", scores, tags[i].cpu())
+                write_scores(files[i], scores, tags[i].cpu(), digests[i])
                 found[i] = scores.half().float()
         return torch.stack([scores for scores in found if scores is not None]).to(images.device)
 
@@ -79,29 +83,35 @@ class StoredScores:
         return place
 
 
-def read_scores(path: Path, tags: Tensor) -> Tensor | None:
-    """Scores (C or K, h, w) float32 of one image, None where there are none for these tags (C,)."""
+def digest_of(image: Tensor) -> str:
+    """A hash of the pixels of an image uint8 (3, H, W)."""
+    return hashlib.blake2b(image.cpu().contiguous().numpy(), digest_size=8).hexdigest()
+
+
+def read_scores(path: Path, tags: Tensor, digest: str) -> Tensor | None:
+    """Scores (C or K, h, w) float32 of one image, None where there are none for these tags (C,) and pixels."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             classes, scores, channels = stored["classes"], stored["scores"], int(stored["channels"])
+            of_this = str(stored["image"]) == digest
     except (OSError, ValueError, KeyError, EOFError):
         return None
     background = channels - len(tags)
-    if not np.array_equal(classes, np.flatnonzero(tags.numpy())):
+    if not of_this or not np.array_equal(classes, np.flatnonzero(tags.numpy())):
         return None
     whole = torch.zeros(channels, *scores.shape[1:])
     whole[[*range(background), *(classes + background)]] = torch.from_numpy(scores).float()
     return whole
 
 
-def write_scores(path: Path, scores: Tensor, tags: Tensor) -> None:
-    """Write the scores (C or K, h, w) of one image with these tags (C,), atomically."""
+def write_scores(path: Path, scores: Tensor, tags: Tensor, digest: str) -> None:
+    """Write the scores (C or K, h, w) of one image with these tags (C,) and pixels, atomically."""
     classes = np.flatnonzero(tags.numpy())
     background = len(scores) - len(tags)
     kept = scores[[*range(background), *(classes + background)]].half().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(partial, classes=classes, scores=kept, channels=len(scores), allow_pickle=False)
+    np.savez_compressed(partial, classes=classes, scores=kept, channels=len(scores), image=digest, allow_pickle=False)
     os.replace(partial, path)
 
 

@@ -85,7 +85,7 @@ class StoredScores:
 
 def digest_of(image: Tensor) -> str:
     """A hash of the pixels of an image uint8 (3, H, W)."""
-    return hashlib.blake2b(image.cpu().contiguous().numpy(), digest_size=8).hexdigest()
+    return hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def read_scores(path: Path, tags: Tensor, digest: str) -> Tensor | None:

@@ -18,7 +18,7 @@ from segladder.metrics.counts import ImageCounts
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
 from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, per_class, slim, supports_compared, with_significance
+from segladder.report.study import collect, comparisons, pairs_of, per_class, slim, supports_compared, with_significance
 
 CLASSES = ["background", "cat", "dog"]
 
@@ -249,6 +249,16 @@ def test_comparisons_read_the_counts_of_runs(tmp_path):
             comparisons(table, [pair], found)
 
 
+def test_pairs_go_to_the_tables_that_hold_both_rows():
+    other = {"name": "strict", "hash": "89abcdef", "fields": {}}
+    tables = rank([a_record("a"), a_record("b"), a_record("c", protocol=other), a_record("a", protocol=other)])
+    given = pairs_of(tables, ["a:b", "c:a@resnet18", "a:x"])
+    holds = {tuple(sorted(row.method for row in table.rows)): pairs for table, pairs in zip(tables, given, strict=True)}
+    assert "a:x" in given[0]  # which fails there, with the rows there are
+    assert [pair for pair in holds["a", "b"] if pair != "a:x"] == ["a:b"]
+    assert [pair for pair in holds["a", "c"] if pair != "a:x"] == ["c:a@resnet18"]
+
+
 def test_rows_are_compared_with_the_best_where_there_are_counts(tmp_path):
     records = [a_record("best", value=0.9), a_record("worse", value=0.8), a_record("uncounted", value=0.7)]
     for record, right in zip(records[:2], (9, 5), strict=True):
@@ -371,6 +381,39 @@ def test_folds_of_episodes_are_compared_as_one_list_without_the_background(tmp_p
     assert (
         comparisons(table, ["better:worse"], found).splitlines()[-1].startswith("| better | worse | +30.00 | [+30.00")
     )
+
+
+@pytest.mark.parametrize("background", ["ignore", "seen"])
+def test_unseen_classes_of_each_fold_are_compared_by_the_mean_of_their_harmonic_means(tmp_path, background):
+    fields = {
+        "name": "zero_shot",
+        "hash": "01234567",
+        "ranked_by": "harmonic_mIoU",
+        "fields": {"folds": [["a"], ["b"]]},
+    }
+    hits = {"better": [(8, 4), (5, 9)], "worse": [(6, 2), (1, 9)]}  # of 10 pixels of a and of b, in both folds
+    found, means = [], {}
+    for method, folds in hits.items():
+        for fold, shares in enumerate(folds):
+            value = 2 / sum(10 / h for h in shares)  # misses go to the background, so that the IoU is the recall
+            record = a_record(method, fold=fold, protocol=fields, metrics={"harmonic_mIoU": {"value": value}})
+            record.per_class = [
+                {"class": name, "group": "unseen" if k == fold else "seen"} for k, name in enumerate("ab")
+            ]
+            if background == "seen":
+                record.per_class.insert(0, {"class": "background", "group": "background"})
+            means.setdefault(method, []).append(value)
+            counts = ImageCounts(3)
+            for i in range(4):
+                counts.add(
+                    str(i), [[0, 0, 0], *([10 - h, *((h, 0) if k == 0 else (0, h))] for k, h in enumerate(shares))]
+                )
+            counts.save(tmp_path / record.id / "counts.npz")
+            found.append((record, tmp_path / record.id))
+    table = rank([record for record, _ in found])[0]
+    difference = 50 * (sum(means["better"]) - sum(means["worse"]))
+    last = comparisons(table, ["better:worse"], found).splitlines()[-1]
+    assert last.startswith(f"| better | worse | {difference:+.2f} | [{difference:+.2f}, {difference:+.2f}]")
 
 
 def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_folds():

@@ -14,7 +14,7 @@ from segladder.report import ladder
 from segladder.report.leaderboard import Table, rank
 from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, per_class, supports_compared, with_significance
+from segladder.report.study import collect, comparisons, pairs_of, per_class, supports_compared, with_significance
 
 PAGE = "leaderboard.html"
 SUPPORTS = "shots"  # in `compare`: every few-shot row with more supports against itself with fewest
@@ -89,12 +89,14 @@ def write_text(out: Path, text: str) -> None:
 def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> str:
     """What a ladder says, and the tables per class and the comparisons that were asked for, as Markdown."""
     parts = []
-    for table in (table for table in tables if table.rows):
+    ranked = [table for table in tables if table.rows]
+    asked = pairs_of(ranked, [pair for pair in config.compare if pair != SUPPORTS]) if ranked else []
+    for table, pairs in zip(ranked, asked, strict=True):
         if table.protocol == ladder.PROTOCOL:
             parts.append(climbed(table, [record for record, _ in found], config))
         if config.per_class:
             parts.append(f"IoU per class, {table.title}\n\n{per_class(table, [record for record, _ in found])}")
-        if pairs := [pair for pair in config.compare if pair != SUPPORTS]:
+        if pairs:
             parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, pairs, found)}")
     if SUPPORTS in config.compare:
         parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, found)}")

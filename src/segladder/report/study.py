@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from segladder.errors import ConfigError, DataError
 from segladder.report import record as records
@@ -98,8 +101,8 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
     lines = []
     for pair in pairs:
         first, second = ([runs[run] for run in row.runs] for row in _rows_named(table, pair))
-        of_run, statistic = _measure(table.metric, first[0][0])
-        result = paired_bootstrap(_samples(first, of_run), _samples(second, of_run), statistic)
+        measure = _measure(table.metric, first)
+        result = paired_bootstrap(_samples(first, measure), _samples(second, measure), measure.statistic)
         interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
         lines.append([*pair.split(":"), f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
     return markdown_table(["first", "second", f"difference in {table.metric}", "95 % interval", "p"], lines)
@@ -122,13 +125,13 @@ def supports_compared(tables: Iterable[Table], found: Iterable[tuple[Record, Pat
     lines = []
     for (protocol, _, metric, name), rungs in same.items():
         (fewest, _, least), *more = sorted(rungs, key=lambda rung: rung[0])
-        of_run, statistic = _measure(metric, runs[least.runs[0]][0])
+        measure = _measure(metric, [runs[run] for run in least.runs])
         for shots, _, row in more:
             first, second = (
-                [_queries(sample) for sample in _samples([runs[run] for run in side.runs], of_run)]
+                [_queries(sample) for sample in _samples([runs[run] for run in side.runs], measure)]
                 for side in (row, least)
             )
-            result = paired_bootstrap(first, second, statistic)
+            result = paired_bootstrap(first, second, measure.statistic)
             interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
             what = [protocol, name.split("@")[0], str(shots), str(fewest), metric]
             lines.append([*what, f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
@@ -157,17 +160,27 @@ def with_significance(table: Table, found: Iterable[tuple[Record, Path]]) -> Tab
     for row in table.rows:
         with suppress(DataError, ConfigError):  # no counts were kept, of other items, or the metric has no such test
             if row in ranked and row is not best:
-                of_run, statistic = _measure(table.metric, runs[row.runs[0]][0])
-                first, second = (_samples([runs[run] for run in side.runs], of_run) for side in (row, best))
-                row = replace(row, against_best=asdict(paired_bootstrap(first, second, statistic)))
+                measure = _measure(table.metric, [runs[run] for run in row.runs])
+                first, second = (_samples([runs[run] for run in side.runs], measure) for side in (row, best))
+                row = replace(row, against_best=asdict(paired_bootstrap(first, second, measure.statistic)))
         rows.append(row)
     return replace(table, rows=rows)
 
 
-def _measure(metric: str, record: Record) -> tuple[Callable[[ImageCounts], Sample], Statistic]:
-    """What is drawn of a run's counts, and the metric as a function of the sums."""
+class Measure(NamedTuple):
+    """How runs are compared: what is drawn of a run's counts, and the metric as a function of the sums.
+
+    Where each of several folds has groups of classes of its own, `folds` lists them, and sums are (N, folds, ...).
+    """
+
+    of_run: Callable[[ImageCounts], Sample]
+    statistic: Statistic
+    folds: Sequence[int | None] = ()
+
+
+def _measure(metric: str, runs: Sequence[tuple[Record, Path]]) -> Measure:
+    """How the runs of a row are compared with others' by a metric."""
     from segladder.metrics import bootstrap, episodes
-    from segladder.metrics.zero_shot import split_scores
 
     means = {
         "swap_follows": episodes.following,
@@ -175,27 +188,47 @@ def _measure(metric: str, record: Record) -> tuple[Callable[[ImageCounts], Sampl
         "negative_area": episodes.painted_shares,
     }
     if metric in means:
-        return means[metric], bootstrap.ratio
+        return Measure(means[metric], bootstrap.ratio)
     if metric == "harmonic_mIoU":
-        groups = [row.get("group") for row in record.per_class]
-        seen, unseen = ([k for k, group in enumerate(groups) if group == name] for name in ("seen", "unseen"))
-        return bootstrap.images, lambda outcomes: split_scores(outcomes, seen, unseen)["harmonic_mIoU"]
+        groups = {record.fold: _groups(record) for record, _ in runs}
+        return Measure(bootstrap.images, partial(_harmonic, groups=list(groups.values())), list(groups))
     if metric != "mIoU":
         raise ConfigError(
             f"compare: no paired test of {metric}, expected metric= {', '.join(means)}, harmonic_mIoU or mIoU"
         )
+    record = runs[0][0]
     every_class = record.fold is None or "novel" in record.per_class[0]
-    return bootstrap.images, bootstrap.mean_iou if every_class else episodes.novel_mean_iou
+    return Measure(bootstrap.images, bootstrap.mean_iou if every_class else episodes.novel_mean_iou)
 
 
-def _samples(runs: Sequence[tuple[Record, Path]], of_run: Callable[[ImageCounts], Sample]) -> list[Sample]:
+def _groups(record: Record) -> list[list[int]]:
+    """Indices of seen and of unseen classes."""
+    groups = [row.get("group") for row in record.per_class]
+    if groups and groups[0] != "background":
+        groups.insert(0, "background")  # ignored, so that it has no row
+    return [[k for k, group in enumerate(groups) if group == name] for name in ("seen", "unseen")]
+
+
+def _harmonic(sums: np.ndarray, groups: Sequence[list[list[int]]]) -> np.ndarray:
+    """Mean over folds of the harmonic mean of seen and unseen classes, of outcomes (..., folds, K, 3)."""
+    from segladder.metrics.zero_shot import split_scores
+
+    folds = [split_scores(sums[..., i, :, :], seen, unseen)["harmonic_mIoU"] for i, (seen, unseen) in enumerate(groups)]
+    return np.mean(folds, axis=0)
+
+
+def _samples(runs: Sequence[tuple[Record, Path]], measure: Measure) -> list[Sample]:
     """What is drawn for each seed, that of its folds in one."""
     from segladder.metrics.bootstrap import Sample
     from segladder.metrics.counts import ImageCounts
 
     seeds: dict[int | None, list[Sample]] = {}
     for record, folder in runs:
-        names, sums = of_run(ImageCounts.load(folder / COUNTS))
+        names, sums = measure.of_run(ImageCounts.load(folder / COUNTS))
+        if measure.folds:
+            whole = np.zeros((len(sums), len(measure.folds), *sums.shape[1:]), sums.dtype)
+            whole[:, measure.folds.index(record.fold)] = sums
+            sums = whole
         seeds.setdefault(record.seed, []).append(Sample([f"{record.fold}|{name}" for name in names], sums))
     return [Sample.joined(parts) for parts in seeds.values()]
 
@@ -204,6 +237,16 @@ def _names(row: Row) -> list[str]:
     """What a row goes by in `compare`, the most exact last; the number of supports tells few-shot rows apart."""
     shots = [] if row.shots is None else [f"{row.label}@{row.shots}shot"]
     return [row.method, row.label, f"{row.label}@{row.backbone}", *shots]
+
+
+def pairs_of(tables: Sequence[Table], pairs: Sequence[str]) -> list[list[str]]:
+    """For each table the pairs of which it holds both rows; a pair that no table holds goes to the first, to fail."""
+    given: list[list[str]] = [[] for _ in tables]
+    names = [{name for row in table.rows for name in _names(row)} for table in tables]
+    for pair in pairs:
+        for i in [i for i, known in enumerate(names) if known.issuperset(pair.split(":"))] or [0]:
+            given[i].append(pair)
+    return given
 
 
 def _rows_named(table: Table, pair: str) -> tuple[Row, Row]:

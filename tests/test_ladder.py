@@ -184,7 +184,9 @@ class Left(TagMethod):
 
 def test_where_a_method_of_tags_fires_is_shown(source):
     picture = protocol(supervision="image_level").shown(Left(), source, source.split("val")[0])
-    fires = picture.beside["class scores"].mean(-1) > picture.image.mean(-1) / 4 + 40  # inferno's top is far from black
+    fires = (
+        picture.beside["scores of its classes"].mean(-1) > picture.image.mean(-1) / 4 + 40
+    )  # inferno's top is far from black
     half = fires.shape[1] // 2
     assert fires[:, :half].all() and not fires[:, half:].any()
     assert (picture.prediction[:, :half] == 1).all() and not picture.prediction[:, half:].any()

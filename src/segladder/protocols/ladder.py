@@ -36,7 +36,7 @@ from segladder.protocols.base import Picture, Protocol, Result
 from segladder.protocols.cam_seeds import heat_map
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
 from segladder.protocols.few_shot import Metrics, outlined, scored
-from segladder.protocols.inference import gathered, shard
+from segladder.protocols.inference import gathered, resized, shard, to_pixels
 from segladder.protocols.zero_shot import GAMMAS, ZeroShotProtocol
 
 Confusions = Mapping[tuple[str, int], np.ndarray]  # (K, K) of each image asked for a class
@@ -349,18 +349,25 @@ class LadderProtocol(Protocol):
         sweep, _ = self.dense.sweep(method, source, ids, table, batch_size)
         return float(np.nan_to_num(self.dense.swept_scores(sweep, source)["seen_mIoU"][self.dense.grid.index(0.0)]))
 
+    @torch.inference_mode()
+    def fires(self, method: TagMethod, source: Source, item: str) -> np.ndarray:
+        """The best class score in 0..1 at each pixel (H, W) of an image, among the classes that it holds."""
+        image, tags = source.image(item), torch.from_numpy(source.tags(item))[None]
+        pixels = to_pixels([image], None, method.device)
+        scores = method.class_scores((), pixels, tags.to(pixels.device), (1.0,), False)
+        of_classes = scores[:, scores.shape[1] - tags.shape[1] :]  # without a background
+        return resized(of_classes, image.shape[:2])[0].amax(0).cpu().numpy()
+
     def shown(self, method: Method, source: Source, item: str) -> Picture:
-        """An image with all classes of a dense method, and where one of tags fires; with a few-shot method's novel
-        ones and their first supports."""
+        """An image with all classes of a dense method, and where one of tags fires when told the tags; with a few-shot
+        method's novel ones and their first supports."""
         image, mask = source.pair(item)
         if not isinstance(method, FewShotMethod):
             if method not in GAMMAS:
                 self.score(method, source)
             picture = self.dense.shown(method, source, item)
             if isinstance(method, TagMethod):
-                with torch.inference_mode():
-                    scores = self.dense.logits(method, [image], mask.shape)[0, 1:].amax(0)  # (H, W), in 0..1
-                picture.beside["class scores"] = heat_map(image, scores.cpu().numpy())
+                picture.beside["scores of its classes"] = heat_map(image, self.fires(method, source, item))
             return picture
         held = [k for k in self.indices(source) if (mask == k).any()]
         runner, episodes = (

@@ -414,6 +414,9 @@ def test_unseen_classes_of_each_fold_are_compared_by_the_mean_of_their_harmonic_
     difference = 50 * (sum(means["better"]) - sum(means["worse"]))
     last = comparisons(table, ["better:worse"], found).splitlines()[-1]
     assert last.startswith(f"| better | worse | {difference:+.2f} | [{difference:+.2f}, {difference:+.2f}]")
+    half = rank([record for record, _ in found if (record.method, record.fold) != ("worse", 1)])[0]
+    with pytest.raises(ConfigError, match="a row without a seed that has every fold"):
+        comparisons(half, ["worse:better"], found)
 
 
 def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_folds():

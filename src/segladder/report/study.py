@@ -182,6 +182,8 @@ def _measure(metric: str, runs: Sequence[tuple[Record, Path]]) -> Measure:
     """How the runs of a row are compared with others' by a metric."""
     from segladder.metrics import bootstrap, episodes
 
+    if not runs:
+        raise ConfigError("compare: a row without a seed that has every fold, expected one")
     means = {
         "swap_follows": episodes.following,
         "negative_empty": episodes.empty_answers,
@@ -226,6 +228,8 @@ def _samples(runs: Sequence[tuple[Record, Path]], measure: Measure) -> list[Samp
     for record, folder in runs:
         names, sums = measure.of_run(ImageCounts.load(folder / COUNTS))
         if measure.folds:
+            if record.fold not in measure.folds:
+                raise DataError(f"fold {record.fold}: scored by one row only, expected rows of the same folds")
             whole = np.zeros((len(sums), len(measure.folds), *sums.shape[1:]), sums.dtype)
             whole[:, measure.folds.index(record.fold)] = sums
             sums = whole

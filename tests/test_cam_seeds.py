@@ -183,6 +183,18 @@ def test_pseudo_masks_come_with_a_manifest_and_are_what_was_scored(chain, shapes
     assert record_of(chain / "crf")["metrics"]["pixel_accuracy"]["value"] == pytest.approx(accuracy, abs=1e-6)
 
 
+def test_pseudo_masks_see_images_of_the_size_that_was_scored(segladder, tmp_path):
+    large = [*SMALL, "data.train_size=4", "trainer.steps=1", "trainer.panels=0"]
+    seeds = ["method=cam", *SEEDS, "protocol.input_size=96", f"hydra.run.dir={tmp_path / 'cam'}"]
+    assert segladder("train", *large, *seeds) == 0
+    scored = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    network = ["method=fcn8s", f"parent={tmp_path / 'cam'}", f"hydra.run.dir={tmp_path / 'fcn'}"]
+    assert segladder("train", *large, *network) == 0
+    kept = list((tmp_path / "cam" / "class_scores").rglob("*.npz"))
+    assert len(kept) == 4 and {np.load(path)["scores"].shape[1:] for path in kept} == {(24, 24)}
+    assert all(path.read_bytes() == content for path, content in scored.items())
+
+
 def test_kept_scores_belong_to_pixels_and_tags(chain):
     asked = []
 

@@ -117,7 +117,7 @@ def base_threshold(
         scores: of the parent run.
         source: the data set.
         ids: images without novel classes; at most `JUDGES` of them are looked at, chosen by a hash.
-        views: scales and flip.
+        views: input size, scales and flip.
         novel: indices of the novel classes.
         progress: show a progress bar.
 
@@ -138,9 +138,13 @@ def base_threshold(
 
 
 def views_of(parent: Path) -> dict[str, Any]:
-    """The scales and flip that the parent was scored with, so that its pseudo-masks are what was scored."""
+    """The input size, scales and flip that the parent was scored with, so that its pseudo-masks are what was scored."""
     fields = records.read(parent).protocol["fields"]
-    return {"scales": list(fields.get("scales", [1.0])), "flip": bool(fields.get("flip", False))}
+    return {
+        "input_size": fields.get("input_size"),
+        "scales": list(fields.get("scales", [1.0])),
+        "flip": bool(fields.get("flip", False)),
+    }
 
 
 def labelled(
@@ -171,7 +175,8 @@ def class_scores(scores: StoredScores, source: Source, ids: Sequence[str], views
     images = [source.image(image_id) for image_id in ids]
     tags = torch.from_numpy(np.stack([source.tags(image_id) for image_id in ids]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    given = scores(ids, to_pixels(images, None, device), tags.to(device), views["scales"], views["flip"])
+    pixels = to_pixels(images, views["input_size"], device)
+    given = scores(ids, pixels, tags.to(device), views["scales"], views["flip"])
     return resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
 
 

@@ -289,7 +289,7 @@ def test_irn_learns_to_fill_the_object_up_to_its_border():
 def crf(**changes: Any) -> DenseCRF:
     appearance = {"bilateral_sxy": 20, "bilateral_srgb": 13, "bilateral_compat": 10}
     smoothness = {"gaussian_sxy": 1, "gaussian_compat": 3}
-    background = {"background_score": 0.35, "background_power": None}
+    background = {"background_score": 0.35, "background_power": None, "certainty": None}
     settings = {"iterations": 10, "backend": "exact", **appearance, **smoothness, **background, **changes}
     return DenseCRF(num_classes=CLASSES, name="dense_crf", **{**COMMON, "trains": False}, **settings)
 
@@ -316,6 +316,17 @@ def test_crf_starts_from_scores_over_their_sum(power):
     assert not found[:, 2].any()
 
 
+def test_crf_may_start_from_labels_of_one_certainty():
+    images, scores = pixels(12, 16), class_scores(12, 16)
+    tags = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    found = crf(iterations=0, certainty=0.7).refine(images, scores, tags)
+    best = torch.cat([torch.full_like(scores[:, :1], 0.35), scores], 1)[0].argmax(0)
+    expected = torch.stack([torch.where(best == k, 0.7, 0.1) for k in range(CLASSES)])
+    assert len(best.unique()) == CLASSES - 1  # one has no score
+    torch.testing.assert_close(found[0], expected)
+    assert (found[1, 0] == 1).all() and not found[1, 1:].any()  # an image without tags
+
+
 def test_crf_takes_the_background_its_parent_scores_with_or_without_tags():
     images, scores = pixels(12, 16), class_scores(12, 16)
     known = torch.cat([torch.full_like(scores[:, :1], 0.35), scores], 1)
@@ -340,5 +351,7 @@ def test_settings_that_do_not_fit_are_named():
         affinity_net(output_stride=8)
     with pytest.raises(ConfigError, match="backend=fast: expected auto"):
         crf(backend="fast")
+    with pytest.raises(ConfigError, match=r"method\.certainty=1\.5: expected a probability between 0 and 1, or null"):
+        crf(certainty=1.5)
     with pytest.raises(ConfigError, match=r"method\.trains=true: method=dense_crf has nothing to learn"):
         crf().loss({})

@@ -1,11 +1,11 @@
 """Dense CRF: class scores fitted to the image's colours, the last step before pseudo-masks.
 
 Kraehenbuehl, Koltun: Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011,
-https://arxiv.org/abs/1210.5644. The form is that of jiwoon-ahn/psa and irn (MIT) and of Puzzle-CAM: the scores of
-background and present classes, divided by their sum, are the pixel's probabilities. No published number of its own.
-
-Differences: scores, not labels of certainty .7 as in the last step of Puzzle-CAM. Standard deviations are in pixels:
-published ones suit images of about 500 pixels, smaller images need smaller ones.
+https://arxiv.org/abs/1210.5644. Two published forms: the scores of background and present classes, divided by their
+sum, are the pixel's probabilities (jiwoon-ahn/psa, MIT), or every pixel has its best class with one `certainty` (the
+last step of irn, MIT, and of Puzzle-CAM). No published number of its own. Scores over their sum are flat, so that
+colour decides almost alone: it cuts thin and dim parts off. Standard deviations are in pixels: published ones suit
+images of about 500 pixels, smaller images need smaller ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.class_maps import Refinement
 from segladder.ops.cam import background_power
-from segladder.ops.crf import backend_name, dense_crf_each
+from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
 from segladder.ops.upsampling import bilinear
 
 
@@ -31,6 +31,7 @@ class DenseCRF(Refinement):
         num_classes: K, background included.
         background_score: the background's score at every pixel, where the parent gives none.
         background_power: (1 - the best class' score)^power as the background's score instead; None: the constant.
+        certainty: probability of the best class of background and scores; None: scores over their sum.
         iterations: of mean field.
         gaussian_sxy: standard deviation of place in the smoothness kernel, in pixels.
         gaussian_compat: its weight.
@@ -41,7 +42,7 @@ class DenseCRF(Refinement):
         common: the arguments of `Method`.
 
     Raises:
-        ConfigError: an unknown backend, or one that is not installed.
+        ConfigError: an unknown backend, or one that is not installed; a certainty that is no probability.
     """
 
     takes = ("class_scores",)
@@ -52,6 +53,7 @@ class DenseCRF(Refinement):
         num_classes: int,
         background_score: float,
         background_power: float | None,
+        certainty: float | None,
         iterations: int,
         gaussian_sxy: float,
         gaussian_compat: float,
@@ -61,8 +63,11 @@ class DenseCRF(Refinement):
         backend: str,
         **common: Any,
     ) -> None:
+        if certainty is not None and not 0 < certainty < 1:
+            raise ConfigError(f"method.certainty={certainty}: expected a probability between 0 and 1, or null")
         super().__init__(num_classes, background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)
         self.background_power = background_power
+        self.certainty = certainty
         self.resolved = {"backend": backend_name(backend)}
         self.crf = partial(
             dense_crf_each,
@@ -86,14 +91,18 @@ class DenseCRF(Refinement):
         if scores.shape[1] < self.num_classes:
             scores = torch.cat([self._background(scores), scores], 1)  # (B, K, H, W)
         present = torch.cat([torch.ones_like(tags[:, :1]), tags], 1) > 0  # (B, K)
-        chosen = [given[classes] for given, classes in zip(scores, present, strict=True)]
-        tiny = torch.finfo(scores.dtype).tiny
-        shares = [given / given.sum(0).clamp_min(tiny) for given in chosen]  # of the classes that are present
+        evidence = [self._evidence(given[classes]) for given, classes in zip(scores, present, strict=True)]
         fitted = torch.zeros_like(scores)
-        found = self.crf(list(images.permute(0, 2, 3, 1)), shares)
+        found = self.crf(list(images.permute(0, 2, 3, 1)), evidence)
         for probabilities, classes, beliefs in zip(fitted, present, found, strict=True):
             probabilities[classes] = beliefs
         return fitted
+
+    def _evidence(self, scores: Tensor) -> Tensor:
+        """Probabilities of the classes that are present, background first, by their scores (C, H, W)."""
+        if self.certainty is None or len(scores) == 1:
+            return scores / scores.sum(0).clamp_min(torch.finfo(scores.dtype).tiny)
+        return label_probabilities(scores.argmax(0), len(scores), self.certainty)
 
     def _background(self, scores: Tensor) -> Tensor:
         if self.background_power is None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segladder.commands.class_scores import StoredScores
-from segladder.commands.pseudo_masks import fitted, joined, labels_of
+from segladder.commands.pseudo_masks import fitted, joined, labels_of, pseudo_masks
 from segladder.data.voc import VOC
 from segladder.methods.class_maps import ClassMapMethod
 from segladder.metrics.confusion import confusion_matrix
@@ -193,6 +193,22 @@ def test_pseudo_masks_see_images_of_the_size_that_was_scored(segladder, tmp_path
     kept = list((tmp_path / "cam" / "class_scores").rglob("*.npz"))
     assert len(kept) == 4 and {np.load(path)["scores"].shape[1:] for path in kept} == {(24, 24)}
     assert all(path.read_bytes() == content for path, content in scored.items())
+
+
+def test_another_image_of_the_same_name_gets_pseudo_masks_of_its_own(chain, shapes_root, monkeypatch):
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        config = compose("train", [*SMALL, f"data.root={shapes_root}"])
+    drawn = instantiate(config.data)
+    first, second, third = drawn.split("train")[:3]
+
+    def made():
+        return pseudo_masks(chain / "cam", drawn, config.pseudo_masks, [first, second], (), (), False)
+
+    before = made()
+    assert made() == before
+    other = drawn.image_path(third)
+    monkeypatch.setattr(type(drawn), "image_path", lambda self, image_id: other)
+    assert made() != before
 
 
 def test_kept_scores_belong_to_pixels_and_tags(chain):

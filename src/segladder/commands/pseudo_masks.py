@@ -76,7 +76,7 @@ def pseudo_masks(
         "data": source.name,
         "classes": source.classes,
         "novel": list(novel),
-        "ids": records.hash_of({"ids": sorted(ids)}),
+        "image_fingerprint": source.image_fingerprint(sorted(ids)),
     }
     folder = parent / FOLDER / records.hash_of(key)
     if (folder / MANIFEST).exists():

@@ -162,6 +162,14 @@ class Source(ABC):
         digest.update(self.lookup.tobytes())
         return digest.hexdigest()[:16]
 
+    def image_fingerprint(self, ids: Iterable[str]) -> str:
+        """First 16 hex digits of a sha256 over ids and the bytes of the image files; reads no mask."""
+        digest = hashlib.sha256()
+        for image_id in ids:
+            digest.update(image_id.encode() + b"\0")
+            digest.update(hashlib.sha256(self.image_path(image_id).read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
 
 def _checked_folds(folds: Sequence[Sequence[str]], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Folds as tuples. Raises ConfigError for a class that does not exist or stands twice."""

@@ -156,6 +156,17 @@ def test_a_repeated_seed_counts_once_by_its_latest_run():
     assert row.note == "1 older repeats not counted"
 
 
+def test_runs_of_other_folds_scored_without_folds_are_rows_of_their_own():
+    trained = [a_record(seed=seed, value=0.5 + fold / 10) for fold in (0, 1) for seed in (0, 1)]
+    for number, record in enumerate(trained):
+        record.id, record.config["fold"] = str(number), number // 2
+    (table,) = rank(trained)
+    assert [(row.label, row.seeds, row.note) for row in table.rows] == [
+        ("fcn8s fold=1", [0, 1], ""),
+        ("fcn8s fold=0", [0, 1], ""),
+    ]
+
+
 def test_settings_tell_rows_apart_but_places_and_workers_do_not():
     def configured(seed, **config):
         return a_record(seed=seed, config={"seed": seed, **config})

@@ -205,7 +205,7 @@ def _pretraining(backbone: Mapping[str, Any]) -> str:
 
 def _rows(records: Sequence[Record], metric: str) -> list[Row]:
     """Rows of records of one kind: as many as there are settings."""
-    settings = {id(record): settings_of(_read_by(record)) for record in records}
+    settings = {id(record): settings_of(_read_by(record)) | _trained_on(record) for record in records}
     told = telling_keys(list(settings.values()))
     groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
     return [_row(group, {key: settings[id(group[0])].get(key) for key in told}, metric) for group in groups.values()]
@@ -217,6 +217,11 @@ def _read_by(record: Record) -> dict[str, Any]:
     unread = set() if knows_names else {"embeddings"}
     unread |= {"pseudo_masks"} if record.config.get("parent") is None else set()
     return {key: value for key, value in record.config.items() if key not in unread}
+
+
+def _trained_on(record: Record) -> dict[str, Any]:
+    """The fold that a run was trained on, where its score is that of no fold (a video's)."""
+    return {"fold": record.config.get("fold")} if record.fold is None else {}
 
 
 def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -156,6 +156,25 @@ def test_a_repeated_seed_counts_once_by_its_latest_run():
     assert row.note == "1 older repeats not counted"
 
 
+def test_runs_on_parents_of_other_settings_are_rows_of_their_own():
+    found = []
+    for alpha in (0.3, 1.2):
+        for seed in (0, 1):
+            cam = a_record("puzzle_cam", seed=seed, hash="seeds", id=f"cam-{alpha}-{seed}")
+            cam.config["method"]["alpha"] = alpha
+            net = a_record(
+                seed=seed, value=alpha / 4, parents=[cam.id], lineage=["puzzle_cam"], id=f"net-{alpha}-{seed}"
+            )
+            found += [cam, net]
+    nets = rank(found)[0]
+    assert [(row.label, row.seeds, row.note) for row in nets.rows] == [
+        ("fcn8s from puzzle_cam parent.method.alpha=1.2", [0, 1], ""),
+        ("fcn8s from puzzle_cam parent.method.alpha=0.3", [0, 1], ""),
+    ]
+    again = replace(found[-1], parents=[found[-1].id], id="again")
+    assert [row.note for row in rank([*found, again])[0].rows] == ["1 older repeats not counted", ""]
+
+
 def test_runs_of_other_folds_scored_without_folds_are_rows_of_their_own():
     trained = [a_record(seed=seed, value=0.5 + fold / 10) for fold in (0, 1) for seed in (0, 1)]
     for number, record in enumerate(trained):

@@ -35,6 +35,7 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
+VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,12 @@ def rank(records: Iterable[Record], metric: str | None = None) -> list[Table]:
         records: of any status, in any order.
         metric: name of the score that ranks; higher is better; None takes the one each protocol names.
     """
+    found = sorted(records, key=_age)
+    known = {record.id: record for record in found}
     tables: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
-    for record in sorted(records, key=_age):
+    for record in found:
         tables[_comparable(record)].append(record)
-    return [_table(tables[key], metric) for key in sorted(tables, key=lambda key: (not key[1], key))]
+    return [_table(tables[key], metric, known) for key in sorted(tables, key=lambda key: (not key[1], key))]
 
 
 def _comparable(record: Record) -> tuple[str, str, str, str]:
@@ -147,12 +150,12 @@ def _age(record: Record) -> tuple[str, str, str]:
     return record.time, record.id, record.config_hash
 
 
-def _table(records: Sequence[Record], metric: str | None) -> Table:
+def _table(records: Sequence[Record], metric: str | None, known: Mapping[str, Record]) -> Table:
     metric = metric or next((r.protocol["ranked_by"] for r in records if "ranked_by" in r.protocol), "mIoU")
     protocol, protocol_hash, data, fingerprint = _comparable(records[0])
     classes = next((list(r.data["classes"]) for r in records if r.data.get("classes")), [])
     scored = [record for record in records if protocol_hash and not _reason(record, metric)]
-    rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric)]
+    rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric, known)]
     others = [record for record in records if not protocol_hash or _reason(record, metric)]
     unranked = [_unranked(record, metric) for record in others]
     return Table(protocol, protocol_hash, data, fingerprint, metric, classes, _sorted(rows, metric), unranked)
@@ -203,9 +206,9 @@ def _pretraining(backbone: Mapping[str, Any]) -> str:
     return str(backbone.get("pretraining") or PurePath(str(backbone.get("weights") or "none")).name)
 
 
-def _rows(records: Sequence[Record], metric: str) -> list[Row]:
-    """Rows of records of one kind: as many as there are settings."""
-    settings = {id(record): settings_of(_read_by(record)) | _trained_on(record) for record in records}
+def _rows(records: Sequence[Record], metric: str, known: Mapping[str, Record]) -> list[Row]:
+    """Rows of records of one kind: as many as there are settings of theirs and of the runs they build on."""
+    settings = {id(record): _settings(record, known) for record in records}
     told = telling_keys(list(settings.values()))
     groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
     return [_row(group, {key: settings[id(group[0])].get(key) for key in told}, metric) for group in groups.values()]
@@ -217,6 +220,25 @@ def _read_by(record: Record) -> dict[str, Any]:
     unread = set() if knows_names else {"embeddings"}
     unread |= {"pseudo_masks"} if record.config.get("parent") is None else set()
     return {key: value for key, value in record.config.items() if key not in unread}
+
+
+def _settings(record: Record, known: Mapping[str, Record]) -> dict[str, Any]:
+    """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
+    settings = settings_of(_read_by(record)) | _trained_on(record)
+    for parent in _built_on(record, known):
+        views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
+        settings |= {f"parent.{key}": value for key, value in (_settings(parent, known) | views).items()}
+    return settings
+
+
+def _built_on(record: Record, known: Mapping[str, Record]) -> list[Record]:
+    """The runs a record builds on; a run that was scored again is not one of them."""
+    parents = [known[parent] for parent in record.parents if parent in known]
+    return [
+        above
+        for parent in parents
+        for above in (_built_on(parent, known) if parent.lineage == record.lineage else [parent])
+    ]
 
 
 def _trained_on(record: Record) -> dict[str, Any]:

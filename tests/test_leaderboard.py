@@ -175,6 +175,27 @@ def test_runs_on_parents_of_other_settings_are_rows_of_their_own():
     assert [row.note for row in rank([*found, again])[0].rows] == ["1 older repeats not counted", ""]
 
 
+def test_a_row_may_be_named_by_some_of_its_settings(tmp_path):
+    found = []
+    for loss, size, right in (("dice", 256, 2), ("dice", 512, 4), ("focal", 256, 6), ("focal", 512, 9)):
+        record = a_record(id=f"{loss}-{size}", loss=loss, value=right / 10)
+        record.config["size"] = size
+        counts = ImageCounts(2)
+        counts.add("image", [[9, 0], [9 - right, right]])
+        counts.save(tmp_path / record.id / "counts.npz")
+        found.append((record, tmp_path / record.id))
+    (table,) = rank([record for record, _ in found])
+    (narrow,) = rank([record for record, _ in found if record.config["size"] == 256])
+    assert "fcn8s loss=dice size=512" in [row.label for row in table.rows]
+    difference = 50 * (9 / 9 + 9 / 9) - 50 * (9 / 14 + 4 / 9)
+    line = comparisons(table, ["fcn8s size=512 loss=focal:fcn8s loss=dice size=512"], found).splitlines()[-1]
+    assert line.split(" | ")[2] == f"+{difference:.2f}"
+    for pair in ("fcn8s loss=focal size=512:fcn8s loss=dice", "fcn8s size=1024:fcn8s loss=dice size=512"):
+        with pytest.raises(ConfigError, match=f"compare={pair}: expected FIRST:SECOND"):
+            comparisons(table, [pair], found)  # two rows fit, and none
+    assert pairs_of([narrow, table], ["fcn8s size=512 loss=focal:fcn8s size=512 loss=dice"])[0] == []
+
+
 def test_runs_of_other_folds_scored_without_folds_are_rows_of_their_own():
     trained = [a_record(seed=seed, value=0.5 + fold / 10) for fold in (0, 1) for seed in (0, 1)]
     for number, record in enumerate(trained):

@@ -87,9 +87,13 @@ class Row:
     @property
     def label(self) -> str:
         """Method with the stages before it and the settings that tell it from its neighbours."""
-        settings = [f"{key.removesuffix('.name')}={value}" for key, value in self.setting.items()]
         built_on = [f"from {'+'.join(self.lineage)}"] if self.lineage else []
-        return " ".join([self.method, *built_on, *([f"[{self.tag}]"] if self.tag else []), *settings])
+        return " ".join([self.method, *built_on, *([f"[{self.tag}]"] if self.tag else []), *self.settings])
+
+    @property
+    def settings(self) -> list[str]:
+        """Those settings, as KEY=VALUE."""
+        return [f"{key.removesuffix('.name')}={value}" for key, value in self.setting.items()]
 
 
 @dataclass(frozen=True)

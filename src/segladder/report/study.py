@@ -243,19 +243,33 @@ def _names(row: Row) -> list[str]:
     return [row.method, row.label, f"{row.label}@{row.backbone}", *shots]
 
 
+def _fits(row: Row, name: str) -> bool:
+    """Whether a name is one of a row's, or its label with some of the settings left out."""
+    if name in _names(row):
+        return True
+    left = name
+    for setting in row.settings:
+        left = left.replace(f" {setting}", "", 1)
+    return left == row.label.removesuffix(" ".join(["", *row.settings]))
+
+
 def pairs_of(tables: Sequence[Table], pairs: Sequence[str]) -> list[list[str]]:
     """For each table the pairs of which it holds both rows; a pair that no table holds goes to the first, to fail."""
     given: list[list[str]] = [[] for _ in tables]
-    names = [{name for row in table.rows for name in _names(row)} for table in tables]
     for pair in pairs:
-        for i in [i for i, known in enumerate(names) if known.issuperset(pair.split(":"))] or [0]:
+        holding = [i for i, table in enumerate(tables) if all(_rows_fitting(table, pair))]
+        for i in holding or [0]:
             given[i].append(pair)
     return given
 
 
+def _rows_fitting(table: Table, pair: str) -> list[list[Row]]:
+    return [[row for row in table.rows if _fits(row, name)] for name in pair.split(":")]
+
+
 def _rows_named(table: Table, pair: str) -> tuple[Row, Row]:
     """The two rows a pair names."""
-    fits = [[row for row in table.rows if name in _names(row)] for name in pair.split(":")]
+    fits = _rows_fitting(table, pair)
     if [len(rows) for rows in fits] != [1, 1]:
         allowed = ", ".join(_names(row)[-1] for row in table.rows)
         raise ConfigError(f"compare={pair}: expected FIRST:SECOND, each fitting one of the rows {allowed}")

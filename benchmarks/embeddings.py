@@ -12,8 +12,8 @@ from time import perf_counter
 
 import numpy as np
 
-from segladder.data.voc import VOC_CLASSES
-from segladder.data.word_vectors import read_rows
+from segladder.data.sources.voc import VOC_CLASSES
+from segladder.data.words.word_vectors import read_rows
 
 Reader = Callable[[Path], dict[str, np.ndarray]]
 

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_module
 
-from segladder.commands import build
-from segladder.commands.memory import keep_freed_memory
-from segladder.data.episodes import Episode, Items, draw
-from segladder.data.source import Source
-from segladder.methods.episodic import FewShotMethod
+from segladder.data.sources.base import Source
+from segladder.data.sources.items import Items
+from segladder.data.training.episodes import Episode, draw
+from segladder.methods.few_shot.base import FewShotMethod
 from segladder.ops.prototypes import masked_average_pooling
+from segladder.processes.memory import keep_freed_memory
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize
+from segladder.runs import build
 
 IMAGES, SIZE, CLASSES = 345, (192, 256), 5
 CHOICES = ["method=sg_one", "backbone=resnet50", "backbone.weights=none"]

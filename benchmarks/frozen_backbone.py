@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import torch
 from hydra import compose, initialize_config_module
 
-from segladder.commands import build
-from segladder.commands.memory import keep_freed_memory
 from segladder.methods.base import Method
+from segladder.processes.memory import keep_freed_memory
+from segladder.runs import build
 
 BATCH, SIZE, CLASSES, WARM_UP = 8, 224, 7, 2
 

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from segladder.data.augmentation import TrainAugmentation
-from segladder.data.dataset import SegmentationDataset, collate
-from segladder.data.palette import voc_palette
-from segladder.data.voc import VOC
+from segladder.data.sources.palette import voc_palette
+from segladder.data.sources.voc import VOC
+from segladder.data.training.augmentation import TrainAugmentation
+from segladder.data.training.dataset import SegmentationDataset, collate
 
 IMAGES, BATCH, CROP = 32, 8, 512
 Step = Callable[[list[int], int], dict[str, Any]]  # indices and a seed to a batch

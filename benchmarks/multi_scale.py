@@ -17,10 +17,10 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from segladder.commands import build
-from segladder.commands.memory import keep_freed_memory
-from segladder.methods.class_maps import ClassMapMethod
+from segladder.methods.image_level.base import ClassMapMethod
 from segladder.ops.cam import normalize_cam
+from segladder.processes.memory import keep_freed_memory
+from segladder.runs import build
 
 CLASSES, SCALES = 21, (0.5, 1.0, 1.5, 2.0)
 Contender = Callable[[], Tensor]

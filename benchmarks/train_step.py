@@ -23,8 +23,8 @@ from hydra import compose, initialize_config_module
 from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from segladder.commands import build
 from segladder.methods.base import Method
+from segladder.runs import build
 
 BATCH, SIZE, CLASSES, WARM_UP = 2, 256, 21, 3
 CHOICES = ["method=fcn8s", "backbone=resnet50", "backbone.weights=none", "strategy.precision=bf16-mixed"]

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from segladder.data.cache import packed
+from segladder.data.training.cache import packed
 
 
 def build_counting(data, arrays, gate, counts):

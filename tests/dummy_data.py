@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from segladder.data.palette import voc_palette
-from segladder.data.voc import VOC_CLASSES
+from segladder.data.sources.palette import voc_palette
+from segladder.data.sources.voc import VOC_CLASSES
 
 Size = tuple[int, int]  # (height, width)
 

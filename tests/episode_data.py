@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from dummy_data import save_image, save_mask, write_list
 
-from segladder.data.palette import voc_palette
+from segladder.data.sources.palette import voc_palette
 
 SIDE = 96  # three points of the small-object rule's grid in each direction
 LARGE, SMALL = SIDE, 8  # widths of a stripe: three grid points or one

@@ -18,8 +18,13 @@ MAY_IMPORT = {  # room -> the rooms whose modules it may import
     "methods": {"nets", "ops", "data", "metrics"},
     "protocols": {"methods", "data", "metrics", "ops"},
     "report": {"data", "metrics"},
-    "commands": {"report", "protocols", "methods", "nets", "ops", "data", "metrics"},
+    "runs": {"report", "protocols", "methods", "nets", "ops", "data", "metrics"},
+    "processes": {"runs", "report"},
+    "stages": {"processes", "runs", "report", "protocols", "methods", "ops", "data", "metrics"},
+    "commands": {"stages", "processes", "runs", "report", "protocols", "methods", "data"},
 }
+LONGEST_FILE, LARGEST_ROOM = 420, 20
+COMMANDS = {"bench", "data", "evaluate", "leaderboard", "predict", "search", "train"}
 MODULES = sorted(path for room in MAY_IMPORT for path in (PACKAGE / room).rglob("*.py"))
 
 
@@ -37,6 +42,20 @@ def test_imports_point_one_way(path):
     room = path.relative_to(PACKAGE).parts[0]
     rooms = {name.split(".")[1] for name in imported(path) if name.startswith("segladder.")} - {"errors", room}
     assert rooms <= MAY_IMPORT[room] | {"__version__"}, f"{room} imports {rooms - MAY_IMPORT[room]}"
+
+
+def test_commands_holds_commands_and_nothing_else():
+    assert {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__"} == COMMANDS
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_is_too_long(path):
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("room", sorted({path.parent for path in MODULES}), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_room_is_crowded(room):
+    assert len([path for path in room.glob("*.py") if path.stem != "__init__"]) <= LARGEST_ROOM
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=lambda path: path.name)
@@ -58,13 +77,25 @@ def knobs(value):
             yield from knobs(item)
 
 
+def names_in(path):
+    """What a file's code reads by name: attributes, subscripts and keys as strings, parameters."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.arg):
+            yield node.arg
+
+
+READERS = [path for room in ("commands", "processes", "stages", "runs") for path in (PACKAGE / room).glob("*.py")]
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_knob_of_a_command_is_read(path):
-    read = "\n".join(source.read_text() for source in (PACKAGE / "commands").glob("*.py"))
-    own = {key for key in yaml.safe_load(path.read_text()) if key not in ("defaults", "hydra")}
-    nested = set(knobs({k: v for k, v in yaml.safe_load(path.read_text()).items() if k not in ("defaults", "hydra")}))
-    unread = {key for key in own | nested if f".{key}" not in read and f'"{key}"' not in read}
-    assert not unread
+    read = {name for source in READERS for name in names_in(source)}
+    own = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key not in ("defaults", "hydra")}
+    assert set(knobs(own)) <= read
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -94,4 +125,4 @@ def test_the_wheel_holds_the_configuration(tmp_path):
     )
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "name: fcn8s" in done.stdout and "_target_: segladder.data.shapes.Shapes" in done.stdout
+    assert "name: fcn8s" in done.stdout and "_target_: segladder.data.sources.shapes.Shapes" in done.stdout

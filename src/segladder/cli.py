@@ -56,9 +56,9 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from segladder.commands.complaints import explain, one_line
-    from segladder.commands.memory import keep_freed_memory
     from segladder.errors import ConfigError, SegLadderError
+    from segladder.processes.memory import keep_freed_memory
+    from segladder.runs.composition import explain, one_line
 
     codes = [0]
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from segladder.commands.making import made
-from segladder.data.checks import SplitReport, check_items, check_splits
-from segladder.data.source import IGNORE, Source
-from segladder.data.voc import VOC
+from segladder.data.inspection.checks import SplitReport, check_items, check_splits
+from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
+from segladder.runs.instantiation import made
 
 
 def run(config: DictConfig) -> int:
@@ -86,7 +86,7 @@ def prepare(config: DictConfig, source: Source) -> int:
 
 def prepare_voc(config: DictConfig, source: VOC) -> int:
     """Download VOC and SBD if `download=true`, then write SegmentationClassAug."""
-    from segladder.data.prepare import convert_all, converted_folder, download, unconverted
+    from segladder.data.inspection.prepare import convert_all, converted_folder, download, unconverted
 
     if config.download:
         source.sbd = source.sbd or download(source)
@@ -105,10 +105,10 @@ def prepare_voc(config: DictConfig, source: VOC) -> int:
 
 def preview(config: DictConfig, source: Source) -> int:
     """Write a contact sheet of training images as the network is shown them."""
-    from segladder.data.augmentation import TrainAugmentation
-    from segladder.data.dataset import SegmentationDataset
-    from segladder.data.module import item_seed
-    from segladder.data.preview import contact_sheet
+    from segladder.data.inspection.preview import contact_sheet
+    from segladder.data.training.augmentation import TrainAugmentation
+    from segladder.data.training.datamodule import item_seed
+    from segladder.data.training.dataset import SegmentationDataset
 
     ids = source.split(source.train_split)
     step = max(1, len(ids) // config.count)  # spread over the split
@@ -128,7 +128,7 @@ def preview(config: DictConfig, source: Source) -> int:
 
 def audit(config: DictConfig, source: Source) -> int:
     """Print what a few-shot protocol's training images hold of the novel classes, a row for each fold."""
-    from segladder.data.audit import audit as audited
+    from segladder.data.inspection.audit import audit as audited
     from segladder.protocols.few_shot import FewShotProtocol
 
     protocol = made(config.protocol, "protocol")

@@ -12,21 +12,23 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from segladder.commands import build, runs
-from segladder.commands.complaints import check_choices
-from segladder.commands.labelling import with_supports
-from segladder.commands.scoring import fill_scores, print_scores, write_panels
-from segladder.data.source import Source
+from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
+from segladder.runs import build
+from segladder.runs.choices import check_choices
+from segladder.runs.folder import plain_config
+from segladder.runs.loading import load_run
+from segladder.runs.scoring import fill_scores, print_scores, write_panels
+from segladder.stages.annotation_cost import with_supports
 
 
 def run(config: DictConfig) -> int:
     """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot."""
     folder = Path(config.run)
-    run_config, record, method = runs.load(folder)
+    run_config, record, method = load_run(folder)
     scored = merged(config, run_config)
     check_choices(scored)
     source, protocol = build.source(scored), build.protocol(scored)
@@ -68,7 +70,7 @@ def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:
     data: Any = OmegaConf.to_container(config.data if "_target_" in config.data else run_config.data, resolve=True)
     if config.data.root is not None:
         data["root"] = config.data.root
-    scored = OmegaConf.create({**runs.plain(run_config), "data": data})
+    scored = OmegaConf.create({**plain_config(run_config), "data": data})
     if (protocol := config.get("protocol")) is not None:
         scored.protocol = OmegaConf.create(OmegaConf.to_container(protocol, resolve=False))
     elif data["name"] != scored.protocol.dataset:

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from segladder.commands import predict_few_shot, runs
-from segladder.commands.predictions import listed, save, segment_each
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.methods.episodic import FewShotMethod
+from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.inference import class_maps, to_pixels
+from segladder.runs import few_shot_prediction
+from segladder.runs.loading import load_run
+from segladder.runs.pictures import listed, save, segment_each
 
 WAYS = {  # what a run needs beside `run` and `out`
     "dense": ({"images": "DIR"},),
@@ -23,11 +24,11 @@ WAYS = {  # what a run needs beside `run` and `out`
 
 def run(config: DictConfig) -> int:
     """Segment what is not done yet; an image that cannot be read is named, the others go on. Returns 1 if any was."""
-    run_config, _, method = runs.load(Path(config.run))
+    run_config, _, method = load_run(Path(config.run))
     check_inputs(config, method.supervision)
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if isinstance(method, FewShotMethod):
-        return predict_few_shot.run(config, method, run_config.protocol.get("aggregate", "mean"))
+        return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))
     out = Path(config.out)
 
     def segmented(path: Path, image: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segladder.data.decoding import read_mask
+from segladder.data.sources.decoding import read_mask
 from segladder.errors import ConfigError
 
 FOLDS = 4

@@ -139,38 +139,3 @@ def rate(step: int, total: int, name: str, power: float = 0.9, warmup: float = 0
     if name == "one_cycle":
         return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
     return 1.0
-
-
-class DenseMethod(Method):
-    """A method whose network maps an image to a score per class and pixel and learns from masks.
-
-    Args:
-        backbone: the pretrained part of `network`.
-        network: normalised images (B, 3, H, W) to logits (B, K, H, W).
-        criterion: logits (B, K, H, W) and masks int64 (B, H, W), 255 ignored, to a scalar.
-        common: the arguments of `Method`.
-    """
-
-    takes: ClassVar[tuple[str, ...]] = ("masks",)
-
-    def __init__(self, backbone: nn.Module | None, network: nn.Module, criterion: nn.Module, **common: Any) -> None:
-        super().__init__(**common)
-        self.network = network
-        self.criterion = criterion
-        self._backbone = [backbone] if backbone is not None else []  # a list: not registered a second time
-
-    def backbones(self) -> Iterator[nn.Module]:
-        """The backbone inside `network`."""
-        yield from self._backbone
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) for normalised images."""
-        return self.network(images)
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The criterion between logits and masks."""
-        return {"loss": self.criterion(self(batch["image"]).float(), batch["mask"].long())}
-
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) float32 at input size."""
-        return self(self.normalize(images)).float()

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from segladder.data.annotation_cost import Labelling
-from segladder.data.source import Source
+from segladder.data.labels.prices import Labelling
+from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.counts import ImageCounts

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from segladder.data.source import Source
+from segladder.data.sources.base import Source
 from segladder.methods.base import Method
-from segladder.methods.class_maps import ClassMapMethod, TagMethod
+from segladder.methods.image_level.base import ClassMapMethod, TagMethod
 from segladder.metrics.counts import ImageCounts
 from segladder.metrics.iou import summary
 from segladder.metrics.threshold_sweep import ThresholdSweep

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from segladder.data.source import Source
-from segladder.methods.class_maps import ClassMapMethod
+from segladder.data.sources.base import Source
+from segladder.methods.image_level.base import ClassMapMethod
 from segladder.protocols.inference import same_size_chunks, to_pixels
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segladder.data.episodes import Episode
-from segladder.data.source import Source
-from segladder.data.support_annotation import annotated
+from segladder.data.labels.support_annotation import annotated
+from segladder.data.sources.base import Source
+from segladder.data.training.episodes import Episode
 from segladder.errors import ConfigError
-from segladder.methods.episodic import Features, FewShotMethod, State
+from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.protocols.feature_store import FeatureStore
 from segladder.protocols.inference import resized
 

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.episodes import Episode, Items, digest, draw, episodes_named
-from segladder.data.source import Source
+from segladder.data.sources.base import Source
+from segladder.data.sources.items import Items
+from segladder.data.training.episodes import Episode, digest, draw, episodes_named
 from segladder.errors import DataError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou

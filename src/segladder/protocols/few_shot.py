@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import torch
 
-from segladder.data.annotation_cost import Labelling, supports
-from segladder.data.episodes import Episode, Items, draw, episodes_named, name_of
-from segladder.data.source import IGNORE, Source
+from segladder.data.labels.prices import Labelling, supports
+from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.items import Items
+from segladder.data.training.episodes import Episode, draw, episodes_named, name_of
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.methods.episodic import FewShotMethod
+from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.episodes import EpisodeCounts, novel_mean_iou
 from segladder.protocols.base import Picture, Protocol
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged

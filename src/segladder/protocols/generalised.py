@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.episodes import Items, digest, draw_all_ways
-from segladder.data.source import Source
+from segladder.data.sources.base import Source
+from segladder.data.sources.items import Items
+from segladder.data.training.episodes import digest, draw_all_ways
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou
 from segladder.metrics.episodes import EpisodeCounts, generalised_scores

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from segladder.data.source import Source
+from segladder.data.sources.base import Source
 from segladder.methods.base import Method
 
 Predict = Callable[[Tensor], Tensor]

@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.annotation_cost import Labelling, supports
-from segladder.data.episodes import Episode, Items, digest, hashed_seed
-from segladder.data.pool import Pool, pool_of
-from segladder.data.seen_labels import SeenLabels
-from segladder.data.source import IGNORE, Source
+from segladder.data.hashing import hashed_seed
+from segladder.data.labels.pool import Pool, pool_of
+from segladder.data.labels.prices import Labelling, supports
+from segladder.data.labels.seen_labels import SeenLabels
+from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.items import Items
+from segladder.data.training.episodes import Episode, digest
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
-from segladder.methods.class_maps import TagMethod
-from segladder.methods.episodic import FewShotMethod
+from segladder.methods.few_shot.base import FewShotMethod
+from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.bootstrap import Statistic, bootstrap_interval, class_iou
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from segladder.data.source import Source
+from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou, mean_iou

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.annotation_cost import Labelling, supports
-from segladder.data.davis import Davis
-from segladder.data.episodes import Episode
-from segladder.data.source import Source
+from segladder.data.labels.prices import Labelling, supports
+from segladder.data.sources.base import Source
+from segladder.data.sources.davis import Davis
+from segladder.data.training.episodes import Episode
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
-from segladder.methods.episodic import FewShotMethod
+from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.bootstrap import bootstrap_interval
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 import torch
 
-from segladder.data.annotation_cost import Labelling, supports
-from segladder.data.module import hashed_share
-from segladder.data.pool import few_labelled
-from segladder.data.seen_labels import SeenLabels
-from segladder.data.source import Source
+from segladder.data.hashing import hashed_share
+from segladder.data.labels.pool import few_labelled
+from segladder.data.labels.prices import Labelling, supports
+from segladder.data.labels.seen_labels import SeenLabels
+from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou

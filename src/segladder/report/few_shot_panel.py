@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segladder.data.palette import voc_palette
+from segladder.data.sources.palette import voc_palette
 from segladder.report.panels import GAP, IGNORED, INK, LINE, LONGEST, PAPER, SHORTEST
 
 MOST_SUPPORTS = 9  # in one picture

@@ -270,7 +270,7 @@ def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in NOT_THE_METHOD:
+        if name in NOT_THE_METHOD or key == "_target_":
             continue
         flat |= settings_of(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segladder.data.palette import voc_palette
+from segladder.data.sources.palette import voc_palette
 
 if TYPE_CHECKING:
     from segladder.metrics.counts import ImageCounts

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segladder.methods.episodic import Features, FewShotMethod, State
+from segladder.methods.few_shot.base import Features, FewShotMethod, State
 
 
 class AllForeground(FewShotMethod):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
-from segladder.methods.episodic import Features, FewShotMethod, State
+from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.prototypes import masked_average_pooling
 from segladder.ops.upsampling import bilinear

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segladder.methods.episodic import State
+from segladder.methods.few_shot.base import State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
 
 

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression as Regression
 from torch import Tensor
 
-from segladder.methods.episodic import State
+from segladder.methods.few_shot.base import State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from segladder.methods.episodic import State
+from segladder.methods.few_shot.base import State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
-from segladder.methods.episodic import Features
+from segladder.methods.few_shot.base import Features
 from segladder.methods.few_shot.prototype import Prototype
 from segladder.nets.backbone import Backbone, FeatureExtractor
 from segladder.ops.prototypes import masked_average_pooling

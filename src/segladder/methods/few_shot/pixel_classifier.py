@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
-from segladder.methods.episodic import Features, FewShotMethod, State
+from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.upsampling import bilinear
 

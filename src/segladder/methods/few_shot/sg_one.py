@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
-from segladder.methods.episodic import Features, FewShotMethod, State
+from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import Backbone, FeatureExtractor
 from segladder.nets.guidance import PyramidBranches, VGGBranches
 from segladder.nets.losses import CrossEntropy

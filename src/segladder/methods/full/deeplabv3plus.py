@@ -16,7 +16,7 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Plus
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
-from segladder.methods.base import DenseMethod
+from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import FeatureExtractor
 from segladder.nets.upsampling import Upsampling
 from segladder.ops.upsampling import bilinear

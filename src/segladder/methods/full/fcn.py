@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
-from segladder.methods.base import DenseMethod
+from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import FeatureExtractor
 from segladder.nets.upsampling import Upsampling
 from segladder.ops.upsampling import bilinear

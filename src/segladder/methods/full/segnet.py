@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
-from segladder.methods.base import DenseMethod
+from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import RGB, pretrained_weights
 from segladder.nets.upsampling import Upsampling
 from segladder.ops.upsampling import max_unpool

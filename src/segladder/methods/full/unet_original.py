@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segladder.methods.base import DenseMethod
+from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import RGB
 from segladder.nets.upsampling import Upsampling
 

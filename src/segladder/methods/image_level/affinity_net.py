@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segladder.methods.base import Batch
-from segladder.methods.class_maps import Refinement
+from segladder.methods.image_level.base import Refinement
 from segladder.nets.affinity import AffinityHead, map_size, require_stride
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_features, affinity_labels, affinity_loss, propagate

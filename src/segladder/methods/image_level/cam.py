@@ -22,7 +22,7 @@ from torch.nn.functional import multilabel_soft_margin_loss
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
-from segladder.methods.class_maps import ClassMapMethod
+from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
-from segladder.methods.class_maps import Refinement
+from segladder.methods.image_level.base import Refinement
 from segladder.ops.cam import background_power
 from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
 from segladder.ops.upsampling import bilinear

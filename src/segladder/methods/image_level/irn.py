@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
-from segladder.methods.class_maps import Refinement
+from segladder.methods.image_level.base import Refinement
 from segladder.nets.affinity import DisplacementHead, EdgeHead, map_size, require_stride
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_edges, affinity_labels, affinity_loss, displacement_losses, random_walk

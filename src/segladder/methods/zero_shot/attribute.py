@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
-from segladder.methods.semantic_vectors import SemanticVectorMethod
+from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.projection import class_scores
 from segladder.ops.prototypes import masked_average_pooling

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch, Method
-from segladder.methods.semantic_vectors import SemanticVectorMethod
+from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.nets.losses import CrossEntropy
 from segladder.ops.regions import labels_at

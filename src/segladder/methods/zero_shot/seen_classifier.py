@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from segladder.methods.base import Batch
-from segladder.methods.semantic_vectors import SemanticVectorMethod
+from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.upsampling import bilinear
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.methods.base import Batch
-from segladder.methods.semantic_vectors import SemanticVectorMethod
+from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.gaussian import kl_to_standard_normal, reparametrized_sample
 from segladder.ops.regions import IGNORE, labels_at

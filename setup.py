@@ -1,0 +1,5 @@
+"""Packages: all under src, and the configuration, which lies beside it. Everything else stands in setup.cfg."""
+
+from setuptools import find_packages, setup
+
+setup(packages=[*find_packages("src"), "segladder.conf"])

@@ -1,0 +1,1 @@
+"""Looking at a data set: checks, audits, previews, and bringing VOC and SBD into shape."""

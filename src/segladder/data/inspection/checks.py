@@ -1,0 +1,180 @@
+"""Is a data set whole? Cheap checks before training, and every file decoded for `segladder data action=check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from segladder.data.sources.base import IGNORE, Source, size_error
+from segladder.data.sources.voc import VOC
+from segladder.errors import DataError
+
+SHOWN = 3  # names in a line that stands for many
+SMALL = 100  # so few ids are checked before other processes have started
+
+
+def check_training_ready(source: Source, supervision: str = "full") -> None:
+    """Cheap checks before the first step: both splits have ids, share none, and all their files exist.
+
+    Raises:
+        DataError: naming the first few ids or files at fault and how many there are.
+    """
+    train, val = source.split(source.train_split), source.split(source.val_split)
+    labels = source.tag_path if supervision == "image_level" else source.mask_path
+    _require([source.image_path(i) for i in (*train, *val)], "images")
+    _require([labels(i) for i in train], "training labels")
+    _require([source.mask_path(i) for i in val], "masks to score against")
+    if source.train_split != source.val_split and (shared := overlap(train, val)):
+        raise DataError(f"{source.name}: {shared} in both {source.train_split} and {source.val_split}; expected none")
+
+
+def overlap(first: Sequence[str], second: Sequence[str]) -> str | None:
+    """The ids of two splits that lie in both, as a few names and their number, or None."""
+    shared = sorted({*first} & {*second})
+    return some(shared) if shared else None
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many there are in all."""
+    rest = f" ... ({len(names)} in all)" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
+
+
+def _require(paths: Sequence[Path], what: str) -> None:
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(f"missing {what}: {some(missing)}; `segladder data action=check` lists every fault")
+
+
+@dataclass
+class Item:
+    """What decoding one id found.
+
+    Attributes:
+        image_id: the id.
+        size: (height, width) of the image, or None if it could not be decoded.
+        pixels: pixels per class index, int64 (256,), all zero if the mask could not be decoded.
+        faults: one line each, naming the file.
+        remarks: likewise, of what is odd but not wrong.
+    """
+
+    image_id: str
+    size: tuple[int, int] | None = None
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    faults: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def check_item(source: Source, image_id: str) -> Item:
+    """Decode image and mask of one id and collect what is wrong with them."""
+    item = Item(image_id)
+    mask = None
+    try:
+        item.size = source.image(image_id).shape[:2]
+    except DataError as error:
+        item.faults.append(str(error))
+    try:
+        mask = source.mask(image_id)
+    except DataError as error:
+        item.faults.append(str(error))
+    if mask is not None:
+        item.pixels = np.bincount(mask.reshape(-1), minlength=256)
+        _compare(source, item, mask)
+    return item
+
+
+def _compare(source: Source, item: Item, mask: np.ndarray) -> None:
+    path = source.mask_path(item.image_id)
+    if item.size is not None and mask.shape != item.size:
+        item.faults.append(str(size_error(path, mask.shape, item.size)))
+    if not item.pixels[1:IGNORE].any():
+        item.remarks.append(f"{path}: no foreground pixel of the classes in use")
+    if isinstance(source, VOC) and source.annotation_path(item.image_id).is_file():
+        _compare_tags(source, item)
+
+
+def _compare_tags(source: VOC, item: Item) -> None:
+    path = source.annotation_path(item.image_id)
+    try:
+        tagged = source.xml_tags(item.image_id) > 0
+    except DataError as error:
+        item.faults.append(str(error))
+        return
+    drawn = item.pixels[1 : len(source.classes)] > 0
+    for here, there, what in (
+        (tagged, drawn, "in the XML, not in the mask"),
+        (drawn, tagged, "in the mask, not in the XML"),
+    ):
+        names = [name for name, a, b in zip(source.classes[1:], here, there, strict=True) if a and not b]
+        if names:
+            item.remarks.append(f"{path}: {', '.join(names)} {what}")
+
+
+@dataclass
+class SplitReport:
+    """What decoding a split found.
+
+    Attributes:
+        name: the split.
+        ids: its ids.
+        items: what each holds, in the order of `ids`.
+        faults: faults of the split itself.
+    """
+
+    name: str
+    ids: list[str]
+    items: list[Item] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Pixels per class index, int64 (256,)."""
+        return sum((item.pixels for item in self.items), np.zeros(256, np.int64))
+
+    @property
+    def images(self) -> np.ndarray:
+        """Images that hold each class index, int64 (256,)."""
+        return sum((item.pixels > 0 for item in self.items), np.zeros(256, np.int64))
+
+
+def check_splits(source: Source) -> list[SplitReport]:
+    """The ids of both splits and what is wrong with the lists: missing, empty, overlapping, not the expected number."""
+    reports = []
+    for name in dict.fromkeys((source.train_split, source.val_split)):
+        report = SplitReport(name, [])
+        try:
+            report.ids = source.split(name)
+        except DataError as error:
+            report.faults.append(str(error))
+        expected = getattr(source, "expected", {}).get(name)
+        if report.ids and expected not in (None, len(report.ids)):
+            report.faults.append(f"{source.name} {name}: {len(report.ids)} ids, expected {expected} (data.expected)")
+        reports.append(report)
+    if len(reports) == 2 and (shared := overlap(reports[0].ids, reports[1].ids)):
+        reports[1].faults.append(f"{source.name}: {shared} in both {reports[0].name} and {reports[1].name}")
+    return reports
+
+
+_source: Source  # of a checking process
+
+
+def _start(source: Source) -> None:
+    global _source
+    _source = source
+
+
+def _check(image_id: str) -> Item:
+    return check_item(_source, image_id)
+
+
+def check_items(source: Source, ids: Sequence[str], workers: int) -> Iterator[Item]:
+    """Decode every id in `workers` processes; what was found comes in the order of `ids`."""
+    if workers < 2 or len(ids) < SMALL:
+        yield from (check_item(source, image_id) for image_id in ids)
+        return
+    with get_context("spawn").Pool(workers, _start, (source,)) as pool:
+        yield from pool.imap(_check, ids, chunksize=8)

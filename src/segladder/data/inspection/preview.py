@@ -1,0 +1,68 @@
+"""A contact sheet: what the network is shown, beside the same picture with its mask drawn over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from segladder.data.sources.base import IGNORE
+from segladder.data.sources.palette import voc_palette
+
+CELL = 240  # longer side of a picture in pixels
+GAP = 8
+LINE = 16
+
+
+def contact_sheet(
+    items: Sequence[tuple[str, np.ndarray, np.ndarray]], classes: Sequence[str], columns: int
+) -> Image.Image:
+    """Pairs picture | picture with mask in `columns` columns, their ids, and a legend of the classes below.
+
+    Args:
+        items: (id, image uint8 (H, W, 3), mask uint8 (H, W) of indices into `classes`, 255 ignored).
+        classes: names of the mask's values.
+        columns: pairs side by side.
+    """
+    width, height = 2 * CELL + GAP, CELL + LINE + GAP  # of a pair
+    rows = -(-len(items) // columns)
+    across = columns * (width + GAP) + GAP
+    legend = draw_legend(classes, across)
+    sheet = Image.new("RGB", (across, rows * height + GAP + legend.height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (image_id, image, mask) in enumerate(items):
+        left, top = GAP + place % columns * (width + GAP), GAP + place // columns * height
+        draw.text((left, top), f"{image_id}  {image.shape[1]}x{image.shape[0]}", fill="black")
+        for offset, picture in ((0, image), (CELL + GAP, overlay(image, mask))):
+            sheet.paste(fitted(picture), (left + offset, top + LINE))
+    sheet.paste(legend, (0, rows * height + GAP))
+    return sheet
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image with its mask's colours half over it; the background stays as it is. uint8 (H, W, 3)."""
+    colours = voc_palette()[mask]  # (H, W, 3)
+    mixed = (image.astype(np.uint16) + colours) // 2
+    return np.where((mask > 0)[..., None], mixed, image).astype(np.uint8)
+
+
+def fitted(picture: np.ndarray) -> Image.Image:
+    """The picture, not larger than a cell."""
+    image = Image.fromarray(picture)
+    image.thumbnail((CELL, CELL))
+    return image
+
+
+def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
+    """A coloured square and a name for each class but the background, and for what is ignored, in lines of `width`."""
+    entries = [*enumerate(classes[1:], start=1), (IGNORE, "ignored")]
+    step = 24 + max(7 * len(name) for _, name in entries)
+    per_line = max(1, (width - GAP) // step)
+    legend = Image.new("RGB", (width, (-(-len(entries) // per_line)) * LINE + GAP), "white")
+    draw = ImageDraw.Draw(legend)
+    for place, (value, name) in enumerate(entries):
+        left, top = GAP + place % per_line * step, place // per_line * LINE
+        draw.rectangle((left, top, left + 11, top + 11), fill=tuple(voc_palette()[value].tolist()), outline="black")
+        draw.text((left + 16, top), name, fill="black")
+    return legend

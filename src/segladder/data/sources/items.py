@@ -1,0 +1,90 @@
+"""Which of a data set's images hold which classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from rich.progress import track
+
+from segladder.data.pascal5i import GRID_POINTS, grid
+from segladder.data.sources.base import Source
+from segladder.errors import ConfigError
+
+MIN_OBJECT = ("grid", "area", "none")
+MOST_THREADS = 8
+
+Pair = tuple[str, int]  # image id, class index
+
+
+@dataclass(frozen=True)
+class Items:
+    """Which foreground classes each of some images holds.
+
+    Attributes:
+        name: the data set's.
+        classes: the source's class names, the background first.
+        ids: the images.
+        kept: for each image the class indices whose objects are large enough to be items, ascending.
+        present: for each image the class indices of which it holds a single pixel, ascending.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    kept: tuple[tuple[int, ...], ...]
+    present: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def read(
+        cls, source: Source, ids: Iterable[str], min_object: str = "grid", min_area: int = 2048, progress: bool = False
+    ) -> Items:
+        """Decode every mask once, in threads.
+
+        Args:
+            source: the data set.
+            ids: which images.
+            min_object: what makes an object an item: `grid` (the rule of `pascal5i.keeps_object`), `area` (at least
+                `min_area` pixels at native size) or `none` (one pixel).
+            min_area: of the rule `area`.
+            progress: show a progress bar.
+
+        Raises:
+            ConfigError: no such rule.
+            DataError: a mask is missing or damaged, named.
+        """
+        if min_object not in MIN_OBJECT:
+            raise ConfigError(f"min_object={min_object}: expected one of {', '.join(MIN_OBJECT)}")
+        least = {"grid": GRID_POINTS, "area": min_area, "none": 1}[min_object]
+        indices = range(1, len(source.classes))
+        ids = tuple(ids)
+
+        def held(image_id: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+            mask = source.mask(image_id)
+            pixels = _counts(mask)
+            sizes = _counts(grid(mask)) if min_object == "grid" else pixels
+            return tuple(k for k in indices if sizes[k] >= least), tuple(k for k in indices if pixels[k])
+
+        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+            found = track(
+                pool.map(held, ids), f"masks of {source.name}", len(ids), transient=True, disable=not progress
+            )
+            kept, present = zip(*found, strict=True) if ids else ((), ())
+        return cls(source.name, source.classes, ids, kept, present)
+
+    def holders(self, class_index: int) -> list[str]:
+        """The images that hold a kept object of a class, in the order of `ids`."""
+        return [image_id for image_id, kept in zip(self.ids, self.kept, strict=True) if class_index in kept]
+
+    def pairs(self, classes: Iterable[int]) -> list[Pair]:
+        """The kept (image id, class index) pairs of some classes, by image, then by class index."""
+        chosen = set(classes)
+        return [(i, k) for i, kept in zip(self.ids, self.kept, strict=True) for k in kept if k in chosen]
+
+
+def _counts(mask: np.ndarray) -> np.ndarray:
+    """Pixels of each value, int64 (256,)."""
+    return np.bincount(mask.reshape(-1), minlength=256)

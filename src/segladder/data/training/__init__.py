@@ -1,0 +1,1 @@
+"""What training reads: items, episodes, augmentation, the cache of pixels, the datamodule."""

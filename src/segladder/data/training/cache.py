@@ -1,0 +1,169 @@
+"""Pixels by index, decoded from the files or read from one memory-mapped file of everything already decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from filelock import FileLock
+
+from segladder.data.sources.base import Source
+from segladder.data.sources.decoding import read_image
+from segladder.errors import ConfigError
+
+log = logging.getLogger(__name__)
+MAGIC = b"SEGLCACH"
+FOOTER = struct.Struct("<q8s")  # number of arrays, magic
+
+
+class Pixels(Protocol):
+    """Decoded arrays of some ids, by position."""
+
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+
+class ImageFiles:
+    """Images decoded when they are asked for; knows image files only, no mask.
+
+    Args:
+        paths: one image file per position.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """RGB image, uint8 (H, W, 3). Raises DataError naming the file."""
+        return read_image(self.paths[index])
+
+
+class MaskFiles:
+    """Masks of class indices decoded when they are asked for.
+
+    Args:
+        source: decodes them.
+        ids: one id per position.
+    """
+
+    def __init__(self, source: Source, ids: Sequence[str]) -> None:
+        self.source = source
+        self.ids = list(ids)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Class indices, uint8 (H, W). Raises DataError naming the file."""
+        return self.source.mask(self.ids[index])
+
+
+class Packed:
+    """Read-only arrays of one cache file; the operating system keeps what is read often in memory.
+
+    Args:
+        path: a file written by `pack`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        count = _whole(self.path)
+        if count is None:
+            raise ConfigError(f"{self.path}: not a whole cache file; delete it and start again")
+        size = self.path.stat().st_size
+        shapes_at = size - FOOTER.size - count * 24
+        buffer = np.memmap(self.path, np.uint8, "r")
+        self.shapes = np.frombuffer(buffer[shapes_at : size - FOOTER.size].tobytes(), "<i8").reshape(count, 3)
+        self.ends = np.cumsum(self.shapes.prod(axis=1))
+        self.buffer = buffer.view(np.ndarray)[:shapes_at]
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """A read-only view, uint8 (H, W, 3) for images or (H, W) for masks, without copying."""
+        height, width, channels = self.shapes[index].tolist()
+        end = int(self.ends[index])
+        pixels = self.buffer[end - height * width * channels : end]
+        return pixels.reshape((height, width, channels) if channels > 1 else (height, width))
+
+    def __getstate__(self) -> dict[str, Path]:
+        return {"path": self.path}  # another process maps the file itself
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.path = state["path"]
+        self._open()
+
+
+def images_of(source: Source, ids: Sequence[str]) -> Pixels:
+    """The source's images by position in `ids`, from files or from the cache, as `source.cache` says."""
+    files = ImageFiles([source.image_path(image_id) for image_id in ids])
+    if source.cache == "none":
+        return files
+    return packed(source, "images", image_key(source, ids), (files[i] for i in range(len(ids))))
+
+
+def masks_of(source: Source, ids: Sequence[str]) -> Pixels:
+    """The source's masks of class indices by position in `ids`, from files or from the cache."""
+    files = MaskFiles(source, ids)
+    if source.cache == "none":
+        return files
+    return packed(source, "masks", source.fingerprint(ids), (files[i] for i in range(len(ids))))
+
+
+def image_key(source: Source, ids: Sequence[str]) -> str:
+    """16 hex digits over ids, places, sizes and times of the image files: another file is another key."""
+    digest = hashlib.sha256()
+    for image_id in ids:
+        path = source.image_path(image_id)
+        stat = path.stat() if path.is_file() else None
+        digest.update(f"{image_id}\0{path.resolve()}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_folder(source: Source) -> Path:
+    """`data.cache_dir`, or segladder/ in the user's cache folder (XDG_CACHE_HOME, default ~/.cache)."""
+    if source.cache_dir is not None:
+        return Path(source.cache_dir)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segladder"
+
+
+def packed(source: Source, part: str, key: str, arrays: Iterable[np.ndarray]) -> Packed:
+    """The cache file of one part of a data set; built by the first process that asks, while others wait."""
+    folder = cache_folder(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{source.name}-{part}-{key}.u8"
+    with FileLock(f"{path}.lock"):  # the operating system releases it when its holder is killed
+        if _whole(path) is None:
+            log.info("caching %s of %s in %s", part, source.name, path)
+            pack(path, arrays)
+    return Packed(path)
+
+
+def pack(path: Path, arrays: Iterable[np.ndarray]) -> None:
+    """Write uint8 arrays (H, W) or (H, W, 3) as one contiguous file, shapes last; it appears only when it is whole."""
+    part = path.with_name(path.name + ".part")  # one of a killed process is overwritten
+    shapes = []
+    with part.open("wb") as file:
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).data)
+            shapes.append((*array.shape[:2], array.shape[2] if array.ndim == 3 else 1))
+        file.write(np.array(shapes, "<i8").tobytes() + FOOTER.pack(len(shapes), MAGIC))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _whole(path: Path) -> int | None:
+    """Number of arrays in a cache file, or None if it is missing or torn."""
+    if not path.is_file() or path.stat().st_size < FOOTER.size:
+        return None
+    with path.open("rb") as file:
+        file.seek(-FOOTER.size, os.SEEK_END)
+        count, magic = FOOTER.unpack(file.read())
+    return count if magic == MAGIC else None

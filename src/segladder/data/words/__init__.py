@@ -1,0 +1,1 @@
+"""Semantic vectors of classes."""

@@ -1,0 +1,82 @@
+"""Runs in fresh processes, several at once: the engine of the launcher `pool` and of `segladder search`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from segladder.processes.start import Child, start_child, waited_for
+from segladder.report import record as records
+
+POLL = 0.2  # seconds between looks at the running jobs
+
+
+@dataclass
+class Job:
+    """A training run: its number, overrides, name (the overrides that are its own), folder, log file and exit code."""
+
+    number: int
+    overrides: list[str]
+    name: str
+    folder: Path
+    log: Path | None = None  # where what it prints goes; None: to the screen
+    code: int = 0
+
+
+class Slots:
+    """Places for jobs.
+
+    Args:
+        slots: jobs at once.
+        threads: CPU threads of a job; None shares the cores out among the slots.
+        gpus: CUDA devices of a job, the next ones for each slot.
+    """
+
+    def __init__(self, slots: int = 1, threads: int | None = None, gpus: int = 0) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.slots = slots
+        self.threads = threads or max(1, cores // slots)
+        self.gpus = gpus
+
+    def run(self, jobs: Iterable[Job], ended: Callable[[Job], None]) -> None:
+        """Run jobs, each taken when a slot is free for it; `ended` gets it when its exit code is known."""
+        waiting, free = iter(jobs), list(range(self.slots))
+        running: dict[int, tuple[Child, Job]] = {}
+        children: list[Child] = []
+        with waited_for(children):
+            while True:
+                while free and (job := next(waiting, None)) is not None:
+                    slot = free.pop(0)
+                    words = ["train", *job.overrides, f"hydra.run.dir={job.folder}"]
+                    running[slot] = start_child(words, self.environment(slot), job.log), job
+                    children.append(running[slot][0])
+                if not running:
+                    return
+                time.sleep(POLL)
+                for slot in [slot for slot, (child, _) in running.items() if child.poll() is not None]:
+                    child, job = running.pop(slot)
+                    free.append(slot)
+                    job.code = child.returncode
+                    record_death(job)
+                    ended(job)
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """Variables that give a slot its threads and devices."""
+        variables = {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus:
+            devices = range(slot * self.gpus, (slot + 1) * self.gpus)
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        return variables
+
+
+def record_death(job: Job) -> None:
+    """Write into the record of a job that died without a word that it failed."""
+    if job.code and (job.folder / records.FILE_NAME).exists():
+        record = records.read(job.folder)
+        if record.status == "running":
+            how = f"signal {-job.code}" if job.code < 0 else f"exit code {job.code}"
+            record.status, record.error = "failed", f"the process ended with {how}"
+            records.write(record, job.folder)

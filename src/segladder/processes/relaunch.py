@@ -1,0 +1,36 @@
+"""Lightning starts the very job that runs in further processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+
+from segladder.runs.folder import FOLDER_VARIABLE
+
+LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", FOLDER_VARIABLE)
+
+
+@contextmanager
+def relaunchable(folder: Path) -> Iterator[None]:
+    """Let Lightning start this very job in further processes, and leave no trace for the next job of a sweep."""
+    before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
+    arguments = sys.argv
+    os.environ[FOLDER_VARIABLE] = str(folder.resolve())
+    sys.argv = [arguments[0], "train", *HydraConfig.get().overrides.task]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

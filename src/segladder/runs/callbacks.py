@@ -1,0 +1,189 @@
+"""What happens around optimisation: resume points, interruption, choosing the weights that are kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+
+from segladder.runs.folder import RESUME_POINT, WEIGHTS
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM: the first asks the training loop to stop at its next step, otherwise they stop at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.patient = False  # whether a loop is running that looks at `asked`
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        self.previous = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def wait_for_loop(self) -> None:
+        """A training loop looks at `asked` from here on; Lightning has set handlers of its own, so ours go back in."""
+        for number in self.previous:
+            signal.signal(number, self.receive)
+        self.patient = True
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler; what it raises may be lost in a callback, so the loop is told in any case."""
+        again, self.asked = self.asked, True
+        if again or not self.patient:
+            raise KeyboardInterrupt
+
+
+class ResumePoints(Callback):
+    """Writes `checkpoints/last.ckpt` every few steps and when interrupted; also keeps the random state.
+
+    Args:
+        folder: the run's folder.
+        every_steps: batches between resume points.
+        interruption: asked at each step.
+    """
+
+    def __init__(self, folder: Path, every_steps: int, interruption: Interruption) -> None:
+        self.path = folder / RESUME_POINT
+        self.every_steps = every_steps
+        self.interruption = interruption
+        self.interrupted = False
+        self.earlier_seconds = 0.0  # of training before this resume
+        self.random: dict[str, Any] = {}  # states to restore at the first batch
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, the sessions before a resume included."""
+        return self.earlier_seconds + time.perf_counter() - self.started
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on the loop looks at interruptions."""
+        self.interruption.wait_for_loop()
+        self.started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Restore the random state of the resume point: what starting the loader has drawn meanwhile does not count."""
+        if "torch" in self.random:
+            torch.set_rng_state(self.random["torch"])
+        if "cuda" in self.random and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(self.random["cuda"])
+        self.random = {}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on interruptions act at once."""
+        self.interruption.patient = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time or when asked to stop."""
+        last_of_epoch = batch_idx + 1 >= trainer.num_training_batches
+        if last_of_epoch:  # the epoch's counters are in motion; the next step will do
+            return
+        self.interrupted = trainer.strategy.reduce_boolean_decision(self.interruption.asked, all=False)
+        if self.interrupted or (batch_idx + 1) % self.every_steps == 0:
+            self.save(trainer)
+        if self.interrupted:
+            trainer.should_stop = True
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write a resume point atomically (all processes call this)."""
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random state of torch on the CPU and each CUDA device, and the time spent."""
+        state: dict[str, Any] = {"torch": torch.get_rng_state(), "seconds": self.seconds}
+        if torch.cuda.is_available():
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the time spent, and the random state until the first batch."""
+        self.earlier_seconds = state_dict["seconds"]
+        self.random = state_dict
+
+
+class KeepWeights(Callback):
+    """Writes the run's `weights.pt`: the last weights, or the best by `score` after each epoch.
+
+    Args:
+        folder: the run's folder.
+        points: tells whether training was interrupted (then nothing is final).
+        score: method -> a number, higher is better; None keeps the last weights. All processes call it.
+    """
+
+    def __init__(self, folder: Path, points: ResumePoints, score: Callable[[Any], float] | None) -> None:
+        self.folder = folder
+        self.points = points
+        self.score = score
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score and keep the weights if they are the best."""
+        if self.score is None or self.points.interrupted:
+            return
+        pl_module.eval()
+        value = self.score(pl_module)
+        pl_module.train()
+        pl_module.log("held_out/mIoU", value, rank_zero_only=True)
+        if self.best is None or value > self.best:
+            self.best, self.best_epoch = value, trainer.current_epoch
+            save_weights(trainer, self.folder / "checkpoints" / "best.pt")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the final weights."""
+        if self.points.interrupted:
+            return
+        if self.score is None:
+            save_weights(trainer, self.folder / WEIGHTS)
+        elif trainer.is_global_zero:
+            os.replace(self.folder / "checkpoints" / "best.pt", self.folder / WEIGHTS)
+        trainer.strategy.barrier()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score so far."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+
+def save_weights(trainer: pl.Trainer, path: Path) -> None:
+    """Write the module's state dict atomically; every process calls this, the first one writes."""
+    weights = trainer.strategy.lightning_module_state_dict()
+    if trainer.is_global_zero:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, partial)
+        os.replace(partial, path)
+
+
+class Progress(RichProgressBar):
+    """Lightning's rich progress bar without the version number nobody reads."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What stands beside the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        loss = trainer.callback_metrics.get("train/loss")
+        return {**metrics, "loss": float(loss)} if loss is not None else metrics

@@ -1,0 +1,116 @@
+"""Class scores of a parent run: computed once for each image, and kept in the run's folder for every later stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segladder.errors import ConfigError
+from segladder.methods.base import Method
+from segladder.methods.image_level.base import TagMethod
+from segladder.report import record as records
+from segladder.runs.folder import content_of
+
+FOLDER = "class_scores"
+
+
+class StoredScores:
+    """The class scores of a run, read from RUN/class_scores/KEY/ID.npz or computed and written there.
+
+    A file holds the scores of the classes that are present, in half precision; scores come back rounded to it whether
+    they were read or computed. KEY stands for the run's weights and the views (scales, flip); a file of another image
+    of the same id, or of other tags, is computed anew.
+
+    Args:
+        folder: of the run.
+        load: a run's folder to its trained method.
+
+    Raises:
+        ConfigError: no finished run there, or one without class scores.
+    """
+
+    def __init__(self, folder: Path, load: Callable[[Path], Method]) -> None:
+        self.folder = folder
+        self.load = load
+        self.content = content_of(folder)
+
+    @cached_property
+    def method(self) -> TagMethod:
+        """The run's trained method."""
+        method = self.load(self.folder)
+        if not isinstance(method, TagMethod):
+            raise ConfigError(
+                f"parent={self.folder}: method={method.name} gives no class scores, expected cam or alike"
+            )
+        return method
+
+    def __call__(
+        self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
+    ) -> Tensor:
+        """Scores as of `TagMethod.class_scores`; kept on disk for images with an id and known tags."""
+        if not ids or tags is None:
+            return self._computed(ids, images, tags, scales, flip)
+        place = self._place(scales, flip)
+        files = [place / f"{image_id}.npz" for image_id in ids]
+        digests = [digest_of(image) for image in images]
+        found = [read_scores(*each) for each in zip(files, tags.cpu(), digests, strict=True)]
+        missing = [i for i, scores in enumerate(found) if scores is None]
+        if missing:
+            computed = self._computed([ids[i] for i in missing], images[missing], tags[missing], scales, flip).cpu()
+            for i, scores in zip(missing, computed, strict=True):
+                write_scores(files[i], scores, tags[i].cpu(), digests[i])
+                found[i] = scores.half().float()
+        return torch.stack([scores for scores in found if scores is not None]).to(images.device)
+
+    def _computed(self, ids: Sequence[str], images: Tensor, *views: Any) -> Tensor:
+        with torch.inference_mode():
+            return self.method.to(images.device).class_scores(ids, images, *views).float()
+
+    def _place(self, scales: Sequence[float], flip: bool) -> Path:
+        views = {"content": self.content, "scales": list(scales), "flip": flip}
+        place = self.folder / FOLDER / records.hash_of(views)
+        if not (place / "views.json").exists():
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "views.json").write_text(json.dumps(views, indent=1) + "\n")
+        return place
+
+
+def digest_of(image: Tensor) -> str:
+    """A hash of the pixels of an image uint8 (3, H, W)."""
+    return hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=8).hexdigest()
+
+
+def read_scores(path: Path, tags: Tensor, digest: str) -> Tensor | None:
+    """Scores (C or K, h, w) float32 of one image, None where there are none for these tags (C,) and pixels."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            classes, scores, channels = stored["classes"], stored["scores"], int(stored["channels"])
+            of_this = str(stored["image"]) == digest
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    background = channels - len(tags)
+    if not of_this or not np.array_equal(classes, np.flatnonzero(tags.numpy())):
+        return None
+    whole = torch.zeros(channels, *scores.shape[1:])
+    whole[[*range(background), *(classes + background)]] = torch.from_numpy(scores).float()
+    return whole
+
+
+def write_scores(path: Path, scores: Tensor, tags: Tensor, digest: str) -> None:
+    """Write the scores (C or K, h, w) of one image with these tags (C,) and pixels, atomically."""
+    classes = np.flatnonzero(tags.numpy())
+    background = len(scores) - len(tags)
+    kept = scores[[*range(background), *(classes + background)]].half().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    np.savez_compressed(partial, classes=classes, scores=kept, channels=len(scores), image=digest, allow_pickle=False)
+    os.replace(partial, path)

@@ -1,0 +1,107 @@
+"""A run that is prepared: fit, score, write its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from segladder.data.sources.base import Source
+from segladder.data.training.datamodule import DataModule
+from segladder.methods.base import Method
+from segladder.protocols.base import Protocol
+from segladder.report import record as records
+from segladder.report.provenance import device_name, peak_memory_mb
+from segladder.runs import build
+from segladder.runs.callbacks import Interruption, KeepWeights, Progress, ResumePoints
+from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
+from segladder.runs.recording import write_status
+from segladder.runs.scoring import fill_scores, log_scores, print_scores, write_panels
+
+
+@dataclass
+class Run:
+    """What a training run is made of."""
+
+    config: DictConfig
+    folder: Path
+    source: Source
+    protocol: Protocol
+    data: DataModule
+    method: Method
+    record: records.Record
+    interruption: Interruption
+    mirrors: list[Logger] = field(default_factory=list)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def carry_out(run: Run) -> None:
+    """Fit unless the final weights are there already, score, and write the finished record."""
+    finished = False
+    try:
+        if run.method.trains and not (run.folder / WEIGHTS).exists():
+            fit(run)
+        if run.method.trains:
+            weights = run.folder / WEIGHTS
+            run.method.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
+        settings = run.config.trainer
+        run.method.to(run.device)
+        result = run.protocol.score(run.method, run.source, batch_size=settings.score_batch, progress=settings.progress)
+        if is_first_process():
+            fill_scores(run.record, result, run.folder)
+            panels = write_panels(run.method, run.source, run.protocol, result, run.folder, settings.panels)
+            log_scores(run.record, run.mirrors, panels)
+            write_status(run.record, run.folder, "finished")
+            print_scores(run.record, run.folder)
+        finished = True
+    finally:
+        finish(run.mirrors, 0 if finished else 1)
+
+
+def fit(run: Run) -> None:
+    """Optimise, from the last resume point where there is one. Raises KeyboardInterrupt when asked to stop."""
+    points = ResumePoints(run.folder, run.config.trainer.checkpoint_every, run.interruption)
+    keep = KeepWeights(run.folder, points, selection(run))
+    callbacks: list[pl.Callback] = [points, keep, *([Progress()] if run.config.trainer.progress else [])]
+    if is_first_process():
+        run.mirrors = build.loggers(run.config, run.folder)
+    trainer = build.trainer(run.config, run.folder, callbacks, run.mirrors)
+    if run.config.strategy.compile:
+        run.method.compile()
+    resume_point = run.folder / RESUME_POINT
+    start = resume_point if resume_point.exists() else None
+    trainer.fit(run.method, run.data, ckpt_path=start, weights_only=True)
+    if points.interrupted:
+        raise KeyboardInterrupt
+    run.device = trainer.strategy.root_device
+    record = run.record
+    record.steps = trainer.global_step
+    record.train_seconds = round(points.seconds, 3)
+    record.device = device_name(run.device)
+    record.peak_memory_mb = round(peak_memory_mb(run.device), 1)
+    if keep.best_epoch is not None:
+        record.label_access |= {"epoch": keep.best_epoch, "score": keep.best}
+    write_status(record, run.folder, "running")  # a run killed while it is scored is resumed behind this line
+
+
+def selection(run: Run) -> Callable[[Method], float] | None:
+    """The score that chooses the kept weights, or None for the last weights."""
+    if run.config.selection == "fixed":
+        return None
+    ids = run.data.held_out_ids if run.config.selection == "held_out" else None
+    source = run.source if ids is None else run.data.source  # held-out images have the labels of training
+    return lambda method: run.protocol.selection_score(method, source, ids, run.config.trainer.score_batch)
+
+
+def finish(mirrors: list[Logger], code: int) -> None:
+    """Close the mirrors; wandb learns whether the run succeeded."""
+    for mirror in mirrors:
+        mirror.finalize("success" if code == 0 else "failed")
+        if isinstance(mirror, WandbLogger):
+            mirror.experiment.finish(exit_code=code)

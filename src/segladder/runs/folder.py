@@ -1,0 +1,159 @@
+"""A run's folder: where it lies, what it holds, how it is found again and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from segladder.errors import ConfigError, SegLadderError
+from segladder.report import record as records
+
+CONFIG = "config.yaml"
+RESUME_POINT = Path("checkpoints") / "last.ckpt"
+WEIGHTS = "weights.pt"
+EMBEDDINGS = "embeddings.npz"  # the semantic vectors of a zero-shot run
+FOLDER_VARIABLE = "SEGLADDER_RUN_FOLDER"  # tells the other processes of a distributed run where it lies
+MOVED = {  # classes that runs of older versions name
+    "segladder.data.davis.Davis": "segladder.data.sources.davis.Davis",
+    "segladder.data.folder.Folder": "segladder.data.sources.folder.Folder",
+    "segladder.data.shapes.Shapes": "segladder.data.sources.shapes.Shapes",
+    "segladder.data.voc.VOC": "segladder.data.sources.voc.VOC",
+    "segladder.data.annotation_cost.Prices": "segladder.data.labels.prices.Prices",
+}
+NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger", "stages")  # keys that do not make it another experiment
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and prints (the only one, or the first of a distributed run)."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def job_folder(config: DictConfig) -> tuple[DictConfig, Path]:
+    """Configuration and folder of this job: those of the run it resumes, or its own with a fresh folder.
+
+    Raises:
+        ConfigError: `resume` names no run, or comes with other settings.
+    """
+    fresh = fresh_folder()
+    if not is_first_process():
+        folder = Path(os.environ.get(FOLDER_VARIABLE, fresh))
+    elif config.resume == "auto":
+        folder = newest_unfinished(Path(config.runs), config_hash_of(config)) or fresh
+    else:
+        folder = fresh if config.resume is None else resumed_folder(config.resume)
+    if folder.resolve() != fresh.resolve():
+        discard_if_empty(fresh, Path(config.runs))
+    if (folder / CONFIG).exists():
+        return stored_config(folder), folder
+    if is_first_process():
+        OmegaConf.save(OmegaConf.create(plain_config(config)), folder / CONFIG)
+    return config, folder
+
+
+def fresh_folder() -> Path:
+    """The folder Hydra made for this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def discard_if_empty(folder: Path, runs: Path) -> None:
+    """Remove a folder that nothing was written to, and the folders between `runs` and it that this leaves empty."""
+    with suppress(OSError):  # not empty
+        folder.rmdir()
+        for above in folder.resolve().parents:
+            if runs.resolve() not in above.parents:
+                return
+            above.rmdir()
+
+
+def resumed_folder(resume: str) -> Path:
+    """The folder `resume=DIR` names, checked."""
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "hydra."))]
+    if given:
+        raise ConfigError(f"resume={resume} goes on with that run's own configuration: leave out {' '.join(given)}")
+    if not (Path(resume) / CONFIG).exists():
+        raise ConfigError(f"resume={resume}: no {CONFIG} there, expected the folder of a run")
+    return Path(resume)
+
+
+def newest_unfinished(runs: Path, config_hash: str) -> Path | None:
+    """The latest unfinished run of this configuration under `runs`."""
+    if not runs.is_dir():
+        return None
+    found, _ = records.find_records(runs)
+    open_runs = [(r.time, f) for r, f in found if r.config_hash == config_hash and r.status != "finished"]
+    return max(open_runs)[1] if open_runs else None
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration in plain types."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def stored_config(folder: Path) -> DictConfig:
+    """The configuration that a run was started with; classes that have moved since are named by where they are now.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"run={folder}: no {CONFIG} there, expected the folder of a run")
+    text = (folder / CONFIG).read_text(encoding="utf-8")
+    for before, after in MOVED.items():
+        text = text.replace(f"_target_: {before}\n", f"_target_: {after}\n")
+    stored = OmegaConf.create(text)
+    assert isinstance(stored, DictConfig)
+    return stored
+
+
+def config_hash_of(config: DictConfig) -> str:
+    """Hash of all that decides what a run learns and how it is scored, wherever its classes lie."""
+    learnt = {key: value for key, value in plain_config(config).items() if key not in NOT_WHAT_IS_LEARNT}
+    return records.hash_of(without_targets(learnt))
+
+
+def without_targets(value: Any) -> Any:
+    """Nested settings without the classes they are for: their names say which those are."""
+    if isinstance(value, Mapping):
+        return {key: without_targets(item) for key, item in value.items() if key != "_target_"}
+    return [without_targets(item) for item in value] if isinstance(value, list) else value
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a finished run."""
+    with suppress(SegLadderError):
+        return records.read(folder).status == "finished"
+    return False
+
+
+def content_of(folder: Path) -> str:
+    """A hash of what a run gives its children: its weights, or its configuration and its own parent's content.
+
+    Raises:
+        ConfigError: the run is not there or has not finished.
+    """
+    if not (folder / records.FILE_NAME).exists():
+        raise ConfigError(f"parent={folder}: no {records.FILE_NAME} there, expected the folder of a run")
+    record = records.read(folder)
+    if record.status != "finished":
+        hint = f"; go on with segladder train resume={folder}" if record.status in ("running", "interrupted") else ""
+        raise ConfigError(f"parent={folder}: that run is {record.status}, expected a finished one{hint}")
+    above = record.config.get("parent")
+    parts = {"checkpoint": record.checkpoint.get("sha256"), "parent": above and content_of(Path(above))}
+    if parts["checkpoint"] is None:
+        parts["method"] = record.config["method"]
+    return records.hash_of(parts)

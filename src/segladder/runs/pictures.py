@@ -1,0 +1,96 @@
+"""What `segladder predict` reads and writes: images of a folder in, masks, overlays and an animated preview out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from segladder.data.sources.decoding import read_image
+from segladder.data.sources.folder import IMAGE_SUFFIXES
+from segladder.data.sources.palette import voc_palette
+from segladder.errors import ConfigError, DataError
+from segladder.report.few_shot_panel import overlay
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF"}
+PREVIEW_WIDTH, PREVIEW_FRAMES, PREVIEW_MILLISECONDS = 320, 100, 100
+
+Segment = Callable[[Path, np.ndarray], None]
+
+
+def listed(key: str, folder: Path) -> list[Path]:
+    """The image files of the folder that `key` names. Raises ConfigError if there are none or two share a stem."""
+    if not folder.is_dir():
+        raise ConfigError(f"{key}={folder}: no such folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ConfigError(f"{key}={folder}: no image there, expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+    stems = [path.stem for path in paths]
+    if twins := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise ConfigError(f"{key}={folder}: {twins[0]} exists with several endings, their results would share a name")
+    return paths
+
+
+def segment_each(paths: Sequence[Path], out: Path, segment: Segment, progress: bool) -> int:
+    """Call `segment(path, image)` for what has no overlay yet; an image that cannot be read is named, the others go on.
+
+    Returns:
+        1 if any could not be read, else 0.
+    """
+    todo = [path for path in paths if not overlay_path(out, path).exists()]
+    faults = 0
+    for path in track(todo, f"predict {paths[0].parent}", disable=not progress):
+        try:
+            image = read_image(path)
+        except DataError as error:
+            print(f"segladder: {error}", file=sys.stderr)
+            faults += 1
+        else:
+            segment(path, image)
+    done = len(paths) - len(todo)
+    print(f"{len(todo) - faults} images segmented, {done} already there, {faults} unreadable: {out}")
+    return 1 if faults else 0
+
+
+def save(out: Path, path: Path, image: np.ndarray, prediction: np.ndarray) -> None:
+    """Write mask and overlay of class indices uint8 (H, W); the overlay last, as the sign that an image is done."""
+    mask = Image.fromarray(prediction, mode="P")
+    mask.putpalette(voc_palette().tobytes())
+    write_picture(out / "masks" / f"{path.stem}.png", mask)
+    write_picture(overlay_path(out, path), Image.fromarray(overlay(image, prediction)), quality=90)
+
+
+def overlay_path(out: Path, path: Path) -> Path:
+    """Where the overlay of an image goes."""
+    return out / "overlays" / f"{path.stem}.jpg"
+
+
+def write_picture(path: Path, picture: Image.Image, **options: Any) -> None:
+    """Save a picture whole or not at all, in the format its ending names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    picture.save(partial, format=FORMATS[path.suffix], **options)
+    os.replace(partial, path)
+
+
+def write_preview(path: Path, pictures: Sequence[Path]) -> None:
+    """An animated GIF of picture files in their order, 320 pixels wide or less; 100 of them at most, evenly spaced."""
+    kept = np.linspace(0, len(pictures) - 1, min(len(pictures), PREVIEW_FRAMES)).round().astype(int)
+    with Image.open(pictures[0]) as first:
+        width = min(first.width, PREVIEW_WIDTH)
+        size = width, max(1, round(first.height * width / first.width))
+    first_frame, *frames = [small_frame(pictures[i], size) for i in kept]
+    milliseconds = round(PREVIEW_MILLISECONDS * len(pictures) / len(kept))
+    write_picture(path, first_frame, save_all=True, append_images=frames, duration=milliseconds, loop=0)
+
+
+def small_frame(path: Path, size: tuple[int, int]) -> Image.Image:
+    """A picture file resized to (width, height), in 256 colours of its own."""
+    with Image.open(path) as picture:
+        return picture.resize(size, Image.Resampling.LANCZOS).quantize(256)

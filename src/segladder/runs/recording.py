@@ -1,0 +1,64 @@
+"""The record of a run, filled as the run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from segladder.errors import SegLadderError
+from segladder.report import record as records
+from segladder.report.provenance import git_state, versions
+from segladder.runs.folder import config_hash_of, is_first_process, plain_config
+
+
+def start_record(config: DictConfig, folder: Path) -> records.Record:
+    """A record that holds what is known before anything ran; resumed runs keep their id and start."""
+    with suppress(SegLadderError):
+        return records.read(folder)
+    now = datetime.now(UTC)
+    state = git_state()
+    overrides = [shlex.quote(o) for o in HydraConfig.get().overrides.task]
+    return records.Record(
+        id=f"{now:%Y%m%d-%H%M%S}-{hashlib.sha256(f'{folder.resolve()}{now}'.encode()).hexdigest()[:6]}",
+        time=now.isoformat(timespec="seconds"),
+        status="running",
+        commit=state.commit,
+        dirty=state.dirty,
+        command=" ".join(["segladder", "train", *overrides]),
+        config=plain_config(config),
+        config_hash=config_hash_of(config),
+        method=config.method.name,
+        backbone=backbone_of(config),
+        supervision=config.method.supervision,
+        label_access={"labels": config.loss.labels, "selection": config.selection},
+        seed=config.seed,
+        versions=versions(),
+        tag=config.tag,
+    )
+
+
+def backbone_of(config: DictConfig) -> dict[str, Any]:
+    """Name and weights of the backbone; none for methods that bring a whole network of their own."""
+    node = backbone_node(config)
+    if node is None:
+        return {}
+    return {"name": node.get("name") or HydraConfig.get().runtime.choices["backbone"], "weights": node.get("weights")}
+
+
+def backbone_node(config: DictConfig) -> DictConfig | None:
+    """The configuration of the method's backbone, None where it has none."""
+    return config.method.get("backbone") or config.method.get("features", {}).get("backbone")
+
+
+def write_status(record: records.Record, folder: Path, status: str) -> None:
+    """Write the record with its status, from the first process only."""
+    record.status = status
+    if is_first_process():
+        records.write(record, folder)

@@ -1,0 +1,244 @@
+"""Pseudo-masks: what a parent run makes of the training images, as palette PNGs with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import Progress
+
+from segladder.data.hashing import hashed_share
+from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.palette import stored_png
+from segladder.errors import ConfigError, DataError
+from segladder.metrics.iou import iou
+from segladder.metrics.threshold_sweep import ThresholdSweep
+from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
+from segladder.protocols.inference import resized, same_size_chunks, to_pixels
+from segladder.report import record as records
+from segladder.runs.class_scores import StoredScores
+from segladder.runs.loading import trained_method
+
+FOLDER = "pseudo_masks"
+MANIFEST = "manifest.json"
+BATCH = 8
+BACKGROUNDS = ("constant", "power", "base")
+THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # among which base classes choose
+JUDGES = 200  # images whose masks choose
+SURE = ("foreground_at", "background_at")
+
+
+def pseudo_masks(
+    parent: Path,
+    source: Source,
+    settings: DictConfig,
+    ids: Sequence[str],
+    novel: Sequence[int],
+    base: Sequence[str],
+    progress: bool,
+) -> Path:
+    """The folder of the parent's pseudo-masks for training images of a source; makes those not there yet.
+
+    Args:
+        parent: the run's folder.
+        source: the data set; its images and tags are read, and no mask, unless some classes are novel.
+        settings: `pseudo_masks` of the configuration.
+        ids: the images.
+        novel: indices of the classes that pseudo-masks show, where the others keep their drawn pixels; none for all.
+        base: images without novel classes, whose drawn masks may choose the threshold.
+        progress: show a progress bar.
+
+    Returns:
+        PARENT/pseudo_masks/KEY with ID.png (values of the data set's own class list) and manifest.json.
+
+    Raises:
+        ConfigError: the parent gives no class scores, or settings that do not fit.
+    """
+    scores = StoredScores(parent, trained_method)
+    wanted: Any = OmegaConf.to_container(settings, resolve=True)
+    views = views_of(parent)
+    check_settings(wanted, novel)
+    wanted["crf"] = wanted["crf"] and backend_name()  # a name, since backends differ
+    if wanted["background"] == "base":
+        value = base_threshold(scores, source, base, views, novel, progress)
+        wanted |= {"foreground_at": value, "background_at": value}
+    key = {
+        "content": scores.content,
+        "settings": wanted,
+        "views": views,
+        "data": source.name,
+        "classes": source.classes,
+        "novel": list(novel),
+        "image_fingerprint": source.image_fingerprint(sorted(ids)),
+    }
+    folder = parent / FOLDER / records.hash_of(key)
+    if (folder / MANIFEST).exists():
+        require_images(folder, ids)
+        return folder
+    missing = [i for i in ids if not (folder / f"{i}.png").exists()]
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
+        for chunk in same_size_chunks(source, missing, BATCH):
+            for image_id, labels in zip(chunk, labelled(scores, source, chunk, wanted, views, novel), strict=True):
+                if novel:
+                    labels = with_drawn(labels, source.mask(image_id), novel)
+                write_mask(folder / f"{image_id}.png", labels, source)
+            bar.advance(task, len(chunk))
+    write_manifest(folder, ids, {**key, "parent": records.read(parent).id})
+    return folder
+
+
+def check_settings(settings: dict[str, Any], novel: Sequence[int]) -> None:
+    """Raise ConfigError for settings that make no pseudo-masks."""
+    if settings["background"] not in BACKGROUNDS:
+        raise ConfigError(f"pseudo_masks.background={settings['background']}: expected one of {', '.join(BACKGROUNDS)}")
+    if settings["background"] == "base" and not novel:
+        raise ConfigError("pseudo_masks.background=base: needs drawn masks of base classes: pseudo_masks.classes=novel")
+
+
+def base_threshold(
+    scores: StoredScores,
+    source: Source,
+    ids: Sequence[str],
+    views: dict[str, Any],
+    novel: Sequence[int],
+    progress: bool,
+) -> float:
+    """The threshold at which pseudo-masks of base classes fit their drawn masks best, by mean IoU.
+
+    Args:
+        scores: of the parent run.
+        source: the data set.
+        ids: images without novel classes; at most `JUDGES` of them are looked at, chosen by a hash.
+        views: input size, scales and flip.
+        novel: indices of the novel classes.
+        progress: show a progress bar.
+
+    Returns:
+        One of `THRESHOLDS`; where a parent scores the background itself it makes no difference.
+    """
+    sweep = ThresholdSweep(len(source.classes), THRESHOLDS)
+    judges = sorted(ids, key=hashed_share)[:JUDGES]
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("threshold from base classes", total=len(judges))
+        for chunk in same_size_chunks(source, judges, BATCH):
+            for image_id, given in zip(chunk, class_scores(scores, source, chunk, views), strict=True):
+                sweep.add(given[len(given) - len(source.classes) + 1 :], source.mask(image_id))
+            bar.advance(task, len(chunk))
+    base = [k for k in range(len(source.classes)) if k not in novel]
+    fits = [iou(torch.from_numpy(matrix))[base].nanmean().item() for matrix in sweep.confusions()]
+    return THRESHOLDS[int(np.nanargmax(fits))]
+
+
+def views_of(parent: Path) -> dict[str, Any]:
+    """The input size, scales and flip that the parent was scored with, so that its pseudo-masks are what was scored."""
+    fields = records.read(parent).protocol["fields"]
+    return {
+        "input_size": fields.get("input_size"),
+        "scales": list(fields.get("scales", [1.0])),
+        "flip": bool(fields.get("flip", False)),
+    }
+
+
+def labelled(
+    scores: StoredScores,
+    source: Source,
+    ids: Sequence[str],
+    settings: dict[str, Any],
+    views: dict[str, Any],
+    novel: Sequence[int],
+) -> list[np.ndarray]:
+    """Class indices uint8 (H, W), 255 where not confident, of some images of one size; novel ones alone, if any."""
+    given = class_scores(scores, source, ids, views)
+    if novel:
+        first = given.shape[1] - len(source.classes) + 1  # channel of class 0, -1 where there is none
+        base = [k + first - 1 for k in range(1, len(source.classes)) if k not in novel]
+        given[:, base] = 0
+    if given.shape[1] == len(source.classes):  # scores with a background of their own need no threshold
+        return list(given.argmax(1).astype(np.uint8))
+    sure = {at: [labels_of(each, settings["background"], settings[at]) for each in given] for at in SURE}
+    if settings["crf"]:
+        images = [source.image(image_id) for image_id in ids]
+        sure = {at: fitted(images, labels, settings["crf"]) for at, labels in sure.items()}
+    return [joined(*both) for both in zip(*sure.values(), strict=True)]
+
+
+def class_scores(scores: StoredScores, source: Source, ids: Sequence[str], views: dict[str, Any]) -> np.ndarray:
+    """Class scores float32 (B, C or K, H, W) at image size of some images of one size, their tags known."""
+    images = [source.image(image_id) for image_id in ids]
+    tags = torch.from_numpy(np.stack([source.tags(image_id) for image_id in ids]))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pixels = to_pixels(images, views["input_size"], device)
+    given = scores(ids, pixels, tags.to(device), views["scales"], views["flip"])
+    return resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
+
+
+def labels_of(scores: np.ndarray, background: str, value: float) -> np.ndarray:
+    """Class indices uint8 (H, W): of scores (C, H, W) the best class where it beats the background, else 0.
+
+    The background's score is `value`, or (1 - the best class' score)^value with `background` = power.
+    """
+    best, height = scores.argmax(0).astype(np.uint8) + 1, scores.max(0)
+    limit = (1 - np.clip(height, 0, 1)) ** value if background == "power" else value
+    return np.where(height > limit, best, 0).astype(np.uint8)
+
+
+def joined(objects: np.ndarray, cautious: np.ndarray) -> np.ndarray:
+    """Labels (H, W) of `objects`; background only where `cautious`, which takes less for it, agrees, else 255."""
+    return np.where(objects > 0, objects, np.where(cautious == 0, 0, IGNORE)).astype(np.uint8)
+
+
+def with_drawn(labels: np.ndarray, drawn: np.ndarray, novel: Sequence[int]) -> np.ndarray:
+    """Labels (H, W) with the drawn pixels of all other classes; 255, which outlines novel objects too, is not kept."""
+    keeps = ~np.isin(drawn, [0, IGNORE, *novel])
+    return np.where(keeps, drawn, labels)
+
+
+def fitted(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], backend: str) -> list[np.ndarray]:
+    """Class indices uint8 (H, W) of images after a dense CRF over the classes that each one's labels hold."""
+    present, places = zip(*(np.unique(each, return_inverse=True) for each in labels), strict=True)
+    several = [i for i, classes in enumerate(present) if len(classes) > 1]
+    found = dense_crf_each(
+        [torch.from_numpy(images[i]) for i in several],
+        [label_probabilities(torch.from_numpy(places[i].reshape(labels[i].shape)), len(present[i])) for i in several],
+        bilateral_sxy=50,  # official codes, for labels
+        bilateral_srgb=5,
+        backend=backend,
+    )
+    answers = list(labels)
+    for i, probabilities in zip(several, found, strict=True):
+        answers[i] = present[i][probabilities.argmax(0).numpy()]
+    return answers
+
+
+def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:
+    """Write class indices as the data set's own values, atomically."""
+    values = np.full(256, IGNORE, np.uint8)
+    values[: len(source.classes)] = [source.all_classes.index(name) for name in source.classes]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(stored_png(values[labels]))
+    os.replace(partial, path)
+
+
+def write_manifest(folder: Path, ids: Sequence[str], made_by: dict[str, Any]) -> None:
+    """Write what made the masks and the sha256 of each, atomically; its presence says that the folder is complete."""
+    digests = {i: hashlib.sha256((folder / f"{i}.png").read_bytes()).hexdigest() for i in ids}
+    partial = folder / f".{MANIFEST}.{os.getpid()}"
+    partial.write_text(json.dumps({**made_by, "images": digests}, indent=1) + "\n")
+    os.replace(partial, folder / MANIFEST)
+
+
+def require_images(folder: Path, ids: Sequence[str]) -> None:
+    """Raise DataError naming the ids that a folder of pseudo-masks lacks."""
+    known = json.loads((folder / MANIFEST).read_text())["images"]
+    if missing := [i for i in ids if i not in known or not (folder / f"{i}.png").exists()]:
+        some = ", ".join(missing[:3]) + (f" ... ({len(missing)} in all)" if len(missing) > 3 else "")
+        raise DataError(f"{folder}: no pseudo-masks of {some}; remove the folder to make them again")

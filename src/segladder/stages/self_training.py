@@ -1,0 +1,108 @@
+"""Self-training of zero-shot runs: a parent's surest answers become labels of unseen classes.
+
+A pixel that training may not see the label of takes the parent's best unseen class, where that answer is among the
+surest share of all answers of its class. Labelled pixels keep their drawn label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from rich.progress import Progress
+
+from segladder.data.labels.seen_labels import SeenLabels
+from segladder.data.sources.base import IGNORE, Source
+from segladder.errors import ConfigError
+from segladder.methods.zero_shot.base import SemanticVectorMethod
+from segladder.protocols.inference import resized, same_size_chunks, to_pixels
+from segladder.report import record as records
+from segladder.runs.folder import content_of
+from segladder.runs.loading import trained_method
+from segladder.stages.pseudo_masks import BATCH, FOLDER, MANIFEST, require_images, write_manifest, write_mask
+
+BINS = 1000  # of probability, to find each class' surest share
+
+
+def self_training_masks(parent: Path, source: Source, visible: SeenLabels, share: float, progress: bool) -> Path:
+    """The folder of masks in which a zero-shot run has labelled its surest unlabelled pixels; makes those not there.
+
+    Args:
+        parent: the run's folder.
+        source: the data set.
+        visible: what training may see of its masks; must be transductive.
+        share: of each unseen class' answers, the surest ones that count, in (0, 1].
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: training may not look at images of unseen classes, or a share outside its range.
+    """
+    if not visible.transductive:
+        raise ConfigError(
+            f"parent={parent}: its labels of unseen classes need images that hold them: set protocol.transductive=true"
+            " protocol.unseen_pixels=ignore"
+        )
+    if not 0 < share <= 1:
+        raise ConfigError(f"pseudo_masks.surest={share}: expected a share above 0, at most 1")
+    ids = source.split(source.train_split)
+    key = {"content": content_of(parent), "surest": share, "hidden": list(visible.hidden), "classes": source.classes}
+    folder = parent / FOLDER / records.hash_of({**key, "data": source.name, "background": visible.background})
+    if (folder / MANIFEST).exists():
+        require_images(folder, ids)
+        return folder
+    method = trained_method(parent)
+    assert isinstance(method, SemanticVectorMethod)
+    unseen = [source.classes.index(name) for name in visible.hidden]
+    table = visible.table(source.classes)
+    counts = np.zeros((len(source.classes), BINS), np.int64)
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("pseudo-masks", total=2 * len(ids))
+        for _, answers, sureness, labels in answered(method, source, ids, unseen, table):
+            free = labels == IGNORE
+            np.add.at(counts, (answers[free], bin_of(sureness[free])), 1)
+            bar.advance(task)
+        limits = surest(counts, share)  # (K,) lowest bin that counts
+        for image_id, answers, sureness, labels in answered(method, source, ids, unseen, table):
+            sure = (labels == IGNORE) & (bin_of(sureness) >= limits[answers])
+            write_mask(folder / f"{image_id}.png", np.where(sure, answers, labels).astype(np.uint8), source)
+            bar.advance(task)
+    write_manifest(folder, ids, {**key, "parent": records.read(parent).id})
+    return folder
+
+
+def answered(
+    method: SemanticVectorMethod, source: Source, ids: Sequence[str], unseen: Sequence[int], table: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Each image's id, best unseen class, its probability among all classes, and visible labels, all (H, W)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    method.to(device)
+    for chunk in same_size_chunks(source, ids, BATCH):
+        images = [source.image(image_id) for image_id in chunk]
+        with torch.inference_mode():
+            logits = resized(method.predict(to_pixels(images, None, device)), images[0].shape[:2])
+            sureness, best = logits.softmax(1)[:, list(unseen)].max(1)
+        answers = np.asarray(unseen)[best.cpu().numpy()]
+        yield from zip(
+            chunk, answers, sureness.cpu().numpy(), (cv2.LUT(source.mask(i), table) for i in chunk), strict=True
+        )
+
+
+def bin_of(probability: np.ndarray) -> np.ndarray:
+    """The bin of a probability in 0..1."""
+    return np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+
+
+def surest(counts: Any, share: float) -> np.ndarray:
+    """For each class the lowest bin such that the bins from there up hold at most about `share` of its answers (K,).
+
+    Args:
+        counts: answers per class and bin, (K, BINS).
+        share: the surest share; at least the bin of the surest answer counts.
+    """
+    above = counts[:, ::-1].cumsum(1)  # answers in the highest 1, 2, ... bins
+    wanted = np.maximum(share * above[:, -1:], 1)
+    return BINS - np.maximum((above <= wanted).sum(1), (above == 0).sum(1) + 1)

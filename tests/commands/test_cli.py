@@ -1,0 +1,95 @@
+"""The door: help, wrong words, and every kind of impossible configuration ends in one line and exit code 2."""
+
+import subprocess
+import sys
+
+import pytest
+
+from segladder import cli
+
+
+def segladder(*words, cwd=None):
+    return subprocess.run([sys.executable, "-m", "segladder.cli", *words], capture_output=True, text=True, cwd=cwd)
+
+
+def complaint(capsys, monkeypatch, tmp_path, *words):
+    """What the command line says on standard error, checked to be one line with exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["segladder", *words])
+    assert cli.main() == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error, error
+    return error
+
+
+def test_help_lists_commands_and_choices(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["segladder", "--help"])
+    assert cli.main() == 0
+    text = capsys.readouterr().out
+    assert all(f"  {command} " in text for command in cli.COMMANDS)
+    assert "fcn8s" in text and "ddp_cpu" in text
+
+
+def test_help_imports_nothing_heavy():
+    script = "import sys; from segladder import cli; sys.argv[1:] = ['--help']; cli.main(); print(sorted(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not any(f"'{heavy}'" in modules for heavy in ("torch", "hydra", "omegaconf", "numpy", "pytorch_lightning"))
+
+
+def test_config_is_shown_without_importing_torch(tmp_path):
+    script = (
+        "import sys; sys.argv = ['segladder', 'train', '--cfg', 'job']; from segladder import cli; cli.main();"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "name: fcn8s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tran"], "did you mean train?"),
+        (["train", "method=fcn8"], "method=fcn8: no such choice (did you mean fcn8s?); choose from"),
+        (["train", "data=vok"], "data=vok: no such choice"),
+        (["train", "trainer.epoch=3"], "trainer.epoch: no such key in trainer (did you mean epochs?); allowed: "),
+        (["train", "sed=3"], "sed: no such key (did you mean seed?)"),
+        (["train", "protocol=voc2012"], "scores voc, but data=shapes"),
+        (["train", "selection=best"], "selection=best: choose from fixed, held_out, oracle"),
+        (["train", "selection=held_out"], "loader.held_out"),
+        (["train", "resume=nowhere"], "resume=nowhere: no config.yaml there"),
+        (["train", "resume=nowhere", "seed=3"], "leave out seed=3"),
+        (["train", "data.classes=[cat]"], "no such class cat; shapes has"),
+        (["train", "+method.foo=1"], "foo"),
+        (["evaluate", "run=nowhere"], "run=nowhere: no config.yaml there"),
+        (["predict", "run=nowhere", "images=x", "out=y"], "run=nowhere"),
+        (["train", "method.skips=7"], "method.skips=7"),
+        (["train", "seed=[1"], "seed=[1"),
+    ],
+)
+def test_wrong_words_get_one_clear_line(words, said, capsys, monkeypatch, tmp_path, shapes_root):
+    monkeypatch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
+    assert said in complaint(capsys, monkeypatch, tmp_path, *words)
+
+
+def test_impossible_choices_leave_no_folder(capsys, monkeypatch, tmp_path):
+    complaint(capsys, monkeypatch, tmp_path, "train", "protocol=voc2012")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_loss_on_masks_needs_a_method_that_sees_masks():
+    from omegaconf import OmegaConf
+
+    from segladder.errors import ConfigError
+    from segladder.runs.choices import check_choices
+
+    method = {"name": "cam", "supervision": "image_level", "criterion": "${loss}"}
+    config = OmegaConf.create({"method": method, "loss": {"labels": "masks"}, "selection": "fixed"})
+    with pytest.raises(ConfigError, match="needs masks, but method=cam is image_level and learns from tags"):
+        check_choices(config)
+
+
+def test_version(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["segladder", "--version"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out.startswith("segladder ")

@@ -1,0 +1,218 @@
+"""The ladder: pools, items, scores against counting each item by itself, and what training of a rung may see."""
+
+import numpy as np
+import pytest
+import torch
+from ladder_data import CLASSES, COLOURS, FOLDS, write_ladder
+
+from segladder.data.labels.pool import choose
+from segladder.data.sources.folder import Folder
+from segladder.data.sources.items import Items
+from segladder.errors import DataError
+from segladder.methods.base import Method
+from segladder.methods.few_shot.base import FewShotMethod
+from segladder.methods.image_level.base import TagMethod
+from segladder.protocols.ladder import LadderProtocol, Questions
+
+FIELDS = {
+    **{"name": "ladder", "dataset": "folder", "split": "val", "supervision": "full", "classes": None},
+    **{"other_classes": "ignore", "folds": FOLDS, "fold": 0, "pool": 8, "shots": 2, "min_object": "none"},
+    **{"min_area": 0, "negatives": 6, "fit": "native", "input_side": None, "aggregate": "mean"},
+    **{"gamma_on": "probabilities", "gammas": (0.2, 0.5, 1.0), "gamma_rule": "seen_budget", "gamma": 0.0},
+    **{"seen_kept": 0.9, "gamma_images": 8, "bootstrap": 30},
+}
+NOTHING = {"optimizer": {}, "schedule": {}, "mean": (0, 0, 0), "std": (1, 1, 1)}
+NOVEL = (1, 2)
+
+
+class NearestColour(Method):
+    """Scores by distance to each class's colour; the base classes have a lead."""
+
+    def __init__(self, supervision: str = "full", lead: float = 0.0) -> None:
+        super().__init__(name="nearest_colour", supervision=supervision, trains=False, **NOTHING)
+        self.seen = torch.tensor([True, False, False, True, True])
+        self.lead = lead
+
+    def loss(self, batch):
+        raise NotImplementedError
+
+    def predict(self, images):
+        colours = torch.from_numpy(COLOURS).float()[None, :, :, None, None]  # (1, K, 3, 1, 1)
+        distances = (images.float()[:, None] - colours).square().sum(2).sqrt()
+        return self.lead * self.seen[:, None, None] - distances / 40
+
+
+class SupportColour(FewShotMethod):
+    """A pixel is of the class if it is nearer to the supports' mean colour than to gray."""
+
+    def __init__(self) -> None:
+        super().__init__(5, torch.nn.Identity(), name="colour", supervision="few_shot", trains=False, **NOTHING)
+
+    def encode(self, images):
+        return (images,)
+
+    def condition(self, support_images, support_features, support_masks):
+        weights = support_masks[:, None] / support_masks.sum((1, 2))[:, None, None, None]
+        return ((support_features[0] * weights).sum((2, 3)),)
+
+    def decode(self, query_features, state, size):
+        distances = [(query_features[0] - c).square().sum(1).sqrt() for c in (90 / 255, state[0][..., None, None])]
+        return -torch.stack(distances, 1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_ladder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def source(root):
+    return Folder(root, folds=FOLDS)
+
+
+def protocol(**changes) -> LadderProtocol:
+    return LadderProtocol(**{**FIELDS, **changes})
+
+
+def items(kept, present=None) -> Items:
+    ids = tuple(f"im{i}" for i in range(len(kept)))
+    return Items("toy", ("background", *"abcd"), ids, tuple(kept), tuple(present or kept))
+
+
+def test_a_pool_starts_with_smaller_ones_and_with_the_supports():
+    held = items([(1,), (2,), (3,), (1, 3), (4,), (2, 4), (1, 2)] * 6)
+    whole = choose(held, NOVEL, None)
+    assert sorted(whole.base) == sorted(i for i, k in zip(held.ids, held.kept, strict=True) if not set(k) & {1, 2})
+    assert not set(whole.base) & set(whole.images) and len(whole.images) == 30
+    for size in range(1, 31):
+        pool = choose(held, NOVEL, size)
+        assert pool.images == whole.images[:size] and pool.base == whole.base
+        assert pool.pairs == sum(k in held.kept[held.ids.index(i)] for i in pool.images for k in NOVEL)
+    assert {k: len(choose(held, NOVEL, 2).supports(k, 1, "x")) for k in NOVEL} == {1: 1, 2: 1}
+    assert choose(held, NOVEL, 20).supports(1, 3, "a") == whole.supports(1, 3, "a")
+
+
+def test_an_image_with_a_speck_of_a_novel_class_is_neither_base_nor_in_the_pool():
+    pool = choose(items([(3,), (3,), (1,)], present=[(3,), (1, 3), (1,)]), (1,), None)
+    assert (pool.base, pool.images) == (("im0",), ("im2",))
+
+
+@pytest.mark.parametrize("kept, fault", [([(3,)], "no training image holds"), ([(1,), (1, 3)], "every training image")])
+def test_a_pool_needs_both_kinds_of_images(kept, fault):
+    with pytest.raises(DataError, match=fault):
+        choose(items(kept), NOVEL, None)
+
+
+def test_questions_are_all_that_images_hold_and_some_that_they_lack():
+    held = items([(1,), (1, 2), (2, 3), (3,), (4,), ()], present=[(1, 2), (1, 2), (2, 3), (3,), (4,), ()])
+    questions = Questions.of(held, NOVEL, negatives=9)
+    assert questions.held == {"im0": [1], "im1": [1, 2], "im2": [2]}
+    assert questions.crowded == ["im1", "im2"]
+    assert questions.lacking == {"im2": [1], "im3": [1, 2], "im4": [1, 2]}
+    assert sum(map(len, Questions.of(held, NOVEL, negatives=1).lacking.values())) == 2
+
+
+def expected(source, answer):
+    """mIoU, hard mIoU and painted share of answer(image id, class) -> bool (H, W), counted item by item."""
+    novel, counts, hard, painted, pixels = NOVEL, np.zeros((5, 2)), np.zeros((5, 2)), 0, 0
+    ids = source.split("val")
+    questions = Questions.of(Items.read(source, ids, "none"), novel, FIELDS["negatives"])
+    for image_id in ids:
+        mask = source.mask(image_id)
+        for k in questions.held.get(image_id, []):
+            said, there, known = answer(image_id, k), mask == k, mask != 255
+            added = (said & there & known).sum(), ((said | there) & known).sum()
+            counts[k] += added
+            hard[k] += np.multiply(added, len(np.setdiff1d(mask, [0, 255])) > 1)
+        for k in questions.lacking.get(image_id, []):
+            known = mask != 255
+            painted, pixels = painted + (answer(image_id, k) & known).sum(), pixels + known.sum()
+    return [(c[1:3, 0] / c[1:3, 1]).mean() for c in (counts, hard)] + [painted / pixels]
+
+
+def values(result):
+    return [result.metrics[name]["value"] for name in ("mIoU", "hard_mIoU", "negative_area")]
+
+
+def test_a_dense_method_answers_where_the_class_wins(source):
+    method = NearestColour()
+    result = protocol().score(method, source, batch_size=3)
+
+    def answer(image_id, k):
+        return method.predict(torch.from_numpy(source.image(image_id)).permute(2, 0, 1)[None]).argmax(1)[0].numpy() == k
+
+    assert values(result) == pytest.approx(expected(source, answer))
+    assert result.metrics["mIoU"]["low"] < result.metrics["mIoU"]["value"] < result.metrics["mIoU"]["high"]
+    assert [row["class"] for row in result.per_class] == ["apple", "brick"]
+    assert {"base_mIoU", "novel_mIoU", "harmonic_mIoU"} <= set(result.metrics) and result.curve is None
+
+
+def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source):
+    method, ladder = SupportColour(), protocol(supervision="few_shot")
+    result = ladder.score(method, source, batch_size=3)
+    pool = choose(Items.read(source, source.split("train"), "none"), NOVEL, 8)
+    colours = {}
+    for k in NOVEL:
+        shown = [source.pair(i) for i in pool.supports(k, 2, CLASSES[k - 1])]
+        colours[k] = np.mean([image[mask == k].mean(0) for image, mask in shown], axis=0)
+
+    def answer(image_id, k):
+        image = source.image(image_id).astype(float)
+        return np.linalg.norm(image - colours[k], axis=2) < np.linalg.norm(image - 90.0, axis=2)
+
+    assert values(result) == pytest.approx(expected(source, answer), abs=2e-3)
+    assert "base_mIoU" not in result.metrics
+    assert ladder.place() == {"fold": 0, "shots": 2} and protocol().place() == {"fold": 0, "shots": None}
+    shown = ladder.shown(method, source, result.counts.ids[0])
+    assert set(np.unique(shown.prediction)) <= {0, 1, 2} and len(shown.beside) >= 1
+
+
+class Left(TagMethod):
+    """The first class is in the left half."""
+
+    def __init__(self) -> None:
+        super().__init__(0.3, name="left", supervision="image_level", trains=False, **NOTHING)
+
+    def loss(self, batch):
+        raise NotImplementedError
+
+    def class_scores(self, ids, images, tags, scales, flip):
+        scores = torch.zeros(len(images), 4, *images.shape[-2:])
+        scores[:, 0, :, : images.shape[-1] // 2] = 1
+        return scores
+
+
+def test_where_a_method_of_tags_fires_is_shown(source):
+    picture = protocol(supervision="image_level").shown(Left(), source, source.split("val")[0])
+    fires = (
+        picture.beside["scores of its classes"].mean(-1) > picture.image.mean(-1) / 4 + 40
+    )  # inferno's top is far from black
+    half = fires.shape[1] // 2
+    assert fires[:, :half].all() and not fires[:, half:].any()
+    assert (picture.prediction[:, :half] == 1).all() and not picture.prediction[:, half:].any()
+
+
+def test_a_zero_shot_method_has_the_gamma_of_the_rule_and_others_none(source):
+    leading = protocol(supervision="zero_shot").score(NearestColour("zero_shot", lead=3.0), source)
+    plain = protocol().score(NearestColour(lead=3.0), source)
+    assert leading.metrics["gamma"]["value"] > 0
+    assert values(leading)[0] > values(plain)[0]
+    assert [point["gamma"] for point in leading.curve] == [0, 0.2, 0.5, 1]
+
+
+def test_all_rungs_share_items_and_hash_but_not_with_another_question(source):
+    rungs = [{"supervision": s, "pool": n, "shots": k} for s, n, k in (("full", 3, 1), ("few_shot", None, 5))]
+    assert len({protocol(**rung).hash for rung in rungs}) == 1 != len({protocol().hash, protocol(negatives=7).hash})
+    dense = protocol().score(NearestColour(), source)
+    assert dense.items == protocol(supervision="few_shot").score(SupportColour(), source).items
+
+
+def test_more_shots_than_the_pool_holds_are_named(source):
+    with pytest.raises(DataError, match=r"class apple: \d of 3 images of the pool hold it, protocol.shots=5"):
+        protocol(supervision="few_shot", pool=3, shots=5).score(SupportColour(), source)
+
+
+def test_without_a_pool_nothing_novel_is_labelled(source):
+    floor = protocol(pool=0)
+    assert floor.training(source) == {"ids": list(floor.labelled(source).base)}
+    assert floor.hidden("full") == FOLDS[0] and not protocol().hidden("full") and not floor.added_labels(source, "full")

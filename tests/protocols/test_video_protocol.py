@@ -1,0 +1,248 @@
+"""One-shot video: scores against frame-by-frame prediction, sequences shared among processes, other data for a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dummy_data import picture, save_image, save_mask, write_list, write_voc
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from torch import nn
+
+from segladder.data.sources.davis import Davis
+from segladder.data.sources.voc import VOC
+from segladder.errors import ConfigError, DataError
+from segladder.methods.few_shot.base import FewShotMethod
+from segladder.metrics.video import contour_accuracy, region_similarity, statistics
+from segladder.protocols import video
+from segladder.protocols.video import VideoProtocol
+from segladder.runs import build
+
+LENGTHS = {"swan": 6, "bear": 5, "dog": 9}
+
+
+def write_videos(root: Path, lengths: dict[str, int] = LENGTHS, width: int = 80) -> Path:
+    """Videos in the layout of DAVIS in which an object of one colour moves."""
+    for s, (sequence, count) in enumerate(lengths.items()):
+        background, _ = picture(s, (64, width), values=())
+        for frame in range(count):
+            image, mask = background.copy(), np.zeros((64, width), np.uint8)
+            mask[10 + 2 * frame : 30 + 3 * frame, 12 + 3 * frame : 40 + 2 * frame] = 1
+            image[mask > 0] = (220, 30 + 5 * frame, 60)
+            save_image(root / "JPEGImages" / "480p" / sequence / f"{frame:05d}.jpg", image)
+            save_mask(root / "Annotations" / "480p" / sequence / f"{frame:05d}.png", mask)
+    write_list(root / "ImageSets" / "2016" / "val.txt", list(lengths))
+    return root
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Davis:
+    return Davis(write_videos(tmp_path_factory.mktemp("videos")))
+
+
+def configured(*overrides: str):
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        return compose(
+            "train", ["data=davis", "protocol=davis2016", "method=prototype", "backbone.width=8", *overrides]
+        )
+
+
+def protocol(*overrides: str) -> VideoProtocol:
+    return instantiate(configured(*overrides).protocol)
+
+
+def method() -> FewShotMethod:
+    return build.method(configured(), 2).eval()
+
+
+class Static(FewShotMethod):
+    """Answers with the support's own mask, wherever the object went."""
+
+    def __init__(self) -> None:
+        settings = {"name": "static", "supervision": "few_shot", "trains": False, "optimizer": {}, "schedule": {}}
+        super().__init__(2, nn.CrossEntropyLoss(), mean=(0.0,) * 3, std=(1.0,) * 3, **settings)
+
+    def encode(self, images):
+        return (images[:, :1],)
+
+    def condition(self, support_images, support_features, support_masks):
+        return (support_masks[:, None],)
+
+    def decode(self, query_features, state, size):
+        mask = nn.functional.interpolate(state[0], size, mode="nearest")
+        return torch.cat([0.5 - mask, mask - 0.5], 1)
+
+
+def value(result, name: str) -> float:
+    return result.metrics[name]["value"]
+
+
+def predicted(method: FewShotMethod, source: Davis, support: str, query: str) -> np.ndarray:
+    """The mask of one frame, without any of the protocol's code."""
+    pixels = [torch.from_numpy(source.image(i)).permute(2, 0, 1)[None] for i in (query, support)]
+    mask = torch.from_numpy(source.mask(support))[None, None]
+    with torch.inference_mode():
+        return method.predict(pixels[0], pixels[1][None], mask).argmax(1)[0].numpy()
+
+
+def test_scores_are_those_of_frames_segmented_one_by_one(videos):
+    segmenter, result = method(), protocol().score(method(), videos, batch_size=4)
+    expected: dict[str, list[float]] = {}
+    for sequence, row in zip(videos.sequences(), result.per_class, strict=True):
+        first, *later = videos.frames(sequence)
+        pairs = [(predicted(segmenter, videos, first, frame), videos.mask(frame)) for frame in later]
+        for measure, score in (("J", region_similarity), ("F", contour_accuracy)):
+            scores = [score(*pair) for pair in pairs]
+            for suffix, kept in (("", scores), ("_without_last", scores[:-1])):
+                names = (f"{measure}{suffix}", f"{measure}_recall{suffix}", f"{measure}_decay{suffix}")
+                for name, number in zip(names, statistics(kept), strict=True):
+                    expected.setdefault(name, []).append(number)
+                    assert row[name] == pytest.approx(number, abs=1e-9)
+        assert (row["class"], row["iou"], row["frames"]) == (sequence, row["J"], len(later))
+    for name, numbers in expected.items():
+        assert value(result, name) == pytest.approx(np.mean(numbers), abs=1e-9)
+    assert set(result.metrics) == {"mIoU", *expected} and result.metrics["mIoU"] == result.metrics["J"]
+
+
+def test_the_support_frame_is_not_scored_and_the_last_counts_in_one_variant(videos):
+    result = protocol().score(Static(), videos)
+    assert len(result.counts) == sum(LENGTHS.values()) - len(LENGTHS)
+    assert not any(name.endswith("/00000") for name in result.counts.ids) and "dog/00008" in result.counts.ids
+    assert value(result, "J_without_last") > value(result, "J")  # the object moves away
+    assert value(result, "J_decay") > 0
+    shares = [row["J"] for row in result.per_class]
+    per_frame = result.counts.select(["swan/00001"]).outcomes()[0, 1]
+    assert per_frame[0] / per_frame.sum() == pytest.approx(
+        region_similarity(videos.mask("swan/00000"), videos.mask("swan/00001"))
+    )
+    assert min(shares) <= result.metrics["J"]["low"] <= np.mean(shares) <= result.metrics["J"]["high"] <= max(shares)
+
+
+def test_a_picture_shows_the_annotated_first_frame(videos):
+    shown = protocol().shown(Static(), videos, "bear/00003")
+    assert np.array_equal(shown.image, videos.image("bear/00003"))
+    assert np.array_equal(shown.truth, videos.mask("bear/00003"))
+    assert np.array_equal(shown.prediction, videos.mask("bear/00000"))
+    inside = videos.mask("bear/00000") == 1
+    assert shown.beside["support"][~inside].mean() < 0.6 * videos.image("bear/00000")[~inside].mean()
+    heat = shown.beside["probability"]
+    assert heat[inside].mean() > heat[~inside].mean()  # viridis grows lighter
+
+
+def test_several_processes_score_like_one(videos, monkeypatch):
+    alone = protocol().score(Static(), videos)
+    parts: list = []
+    monkeypatch.setattr(video, "gathered", lambda item: parts.append(item) or list(parts))
+    for rank in (0, 1):
+        monkeypatch.setattr(video, "shard", lambda rank=rank: (rank, 2))
+        if rank == 0:
+            with pytest.raises(KeyError):  # the other process's sequences are not there yet
+                protocol().score(Static(), videos)
+        else:
+            together = protocol().score(Static(), videos)
+    assert [len(scores) for _, scores in parts] == [2, 1]
+    assert together.metrics == alone.metrics and together.per_class == alone.per_class
+    assert together.counts.ids == alone.counts.ids
+
+
+def test_chosen_frames_stand_for_their_sequences(videos):
+    result = protocol().score(Static(), videos, ids=["dog/00002", "dog/00004"])
+    assert [(row["class"], row["frames"]) for row in result.per_class] == [("dog", 8)]
+    assert protocol().selection_score(Static(), videos, ["dog/00002"], 8) == value(result, "J")
+
+
+def test_every_frame_with_an_object_can_be_trained_on(tmp_path):
+    source = Davis(write_videos(tmp_path))
+    write_list(tmp_path / "ImageSets" / "2016" / "train.txt", ["dog"])
+    save_mask(source.mask_path("dog/00003"), np.zeros((64, 80), np.uint8))
+    module = build.data_module(configured("loader.workers=0"), source, "few_shot", protocol().training(source))
+    assert sorted(module.dataset.ids) == [frame for frame in source.frames("dog") if frame != "dog/00003"]
+
+
+def test_faults_are_named(tmp_path, videos):
+    short = Davis(write_videos(tmp_path / "short", {"cow": 2}))
+    with pytest.raises(DataError, match="cow: 2 frames, expected 3 or more"):
+        protocol().score(Static(), short)
+    empty = Davis(write_videos(tmp_path / "empty", {"cow": 4}))
+    save_mask(empty.mask_path("cow/00000"), np.zeros((64, 80), np.uint8))
+    with pytest.raises(DataError, match=r"cow/00000.png: empty mask"):
+        protocol().score(Static(), empty)
+    with pytest.raises(ConfigError, match=r"protocol.resolution=1080p, but data.resolution=480p"):
+        protocol("data.resolution=1080p").score(Static(), videos)
+    with pytest.raises(ConfigError, match="scores videos, but data=voc holds single images"):
+        protocol().score(Static(), VOC(write_voc(tmp_path)))
+    with pytest.raises(ConfigError, match="protocol=davis2016 scores few_shot methods, but method=fcn8s is full"):
+        protocol().check_method("fcn8s", "full")
+
+
+def test_resolutions_never_share_a_hash():
+    assert len({protocol(*words).hash for words in ((), ("data.resolution=240p",), ("protocol.fit=square",))}) == 3
+
+
+EPISODES = ("protocol.min_object=none", "protocol.episodes=6", "protocol.seeds=[0]", "protocol.beside=0")
+
+
+@pytest.fixture(scope="module")
+def runs(segladder, tmp_path_factory):
+    """A few-shot and a dense run on shapes."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = ["data.train_size=160", "data.val_size=60", "data.size=64", "backbone.width=8", "loader.workers=0"]
+    small += ["logger=none", "trainer.progress=false", "trainer.panels=0", "trainer.steps=1"]
+    few_shot = ["method=prototype", "protocol=strict", *EPISODES]
+    assert segladder("train", *small, *few_shot, f"hydra.run.dir={folder / 'few_shot'}") == 0
+    assert segladder("train", *small, f"hydra.run.dir={folder / 'dense'}") == 0
+    return folder
+
+
+def test_a_run_is_scored_on_other_data(segladder, runs, videos, capsys):
+    words = ["protocol=davis2016", "data=davis", f"data.root={videos.root}", "progress=false", "panels=1"]
+    assert segladder("evaluate", f"run={runs / 'few_shot'}", *words) == 0
+    (path,) = runs.glob("few_shot/evaluations/davis2016-*/record.json")
+    record = json.loads(path.read_text())
+    assert (record["data"]["name"], record["data"]["classes"]) == ("davis", ["background", "object"])
+    assert (record["fold"], record["shots"], record["protocol"]["fields"]["resolution"]) == (None, 1, "480p")
+    expected = protocol().score(method(), videos)
+    assert record["metrics"]["J"]["value"] == pytest.approx(value(expected, "J"), abs=1e-6)
+    assert "data=davis" in record["command"] and len(list(path.parent.glob("panels/*.png"))) == 3
+    assert segladder("leaderboard", f"runs={runs}", "format=markdown") == 0
+    assert f"davis2016 {record['protocol']['hash']} on davis" in capsys.readouterr().out
+
+
+def test_a_moved_root_needs_no_name(segladder, shapes_root, runs, tmp_path):
+    os.symlink(shapes_root, tmp_path / "moved")
+    words = ["protocol=strict", f"data.root={tmp_path / 'moved'}", *EPISODES, "progress=false", "panels=0"]
+    assert segladder("evaluate", f"run={runs / 'few_shot'}", *words) == 0
+    (path,) = runs.glob("few_shot/evaluations/strict-*/record.json")
+    first, again = (json.loads(p.read_text()) for p in (runs / "few_shot" / "record.json", path))
+    assert again["metrics"] == first["metrics"] and again["data"] == first["data"]
+
+
+def test_data_that_do_not_fit_end_in_one_line(segladder, runs, tmp_path, videos, capsys):
+    davis, dense, few_shot = f"data.root={videos.root}", f"run={runs / 'dense'}", f"run={runs / 'few_shot'}"
+    for words, line in (
+        ([dense, "data=davis", davis], "data=davis: the run's protocol is for shapes; give protocol=NAME"),
+        ([dense, "data=voc", f"data.root={write_voc(tmp_path)}", "protocol=semantic"], "data=voc: holds aeroplane, "),
+        ([dense, "data=davis", davis, "protocol=davis2016"], "protocol=davis2016 scores few_shot methods"),
+        ([few_shot, "protocol=davis2016"], "protocol=davis2016 scores davis, but data=shapes"),
+    ):
+        assert segladder("evaluate", *words) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and line in error, error
+
+
+@pytest.mark.real_data
+def test_real_videos_are_scored_frame_by_frame():
+    root = Path(os.environ.get("SEGLADDER_DATA", Path(__file__).parents[3] / "shared" / "data")) / "davis2016"
+    if not root.is_dir():
+        pytest.skip(f"no real videos: no {root.name} in SEGLADDER_DATA")
+    source = Davis(root, resolution="240p", val_split="all")
+    frames = source.frames("dog")
+    result = protocol("data.resolution=240p", "data.val_split=all").score(Static(), source, ids=frames)
+    first, *later = (source.mask(frame) for frame in frames)
+    assert value(result, "J") == pytest.approx(np.mean([region_similarity(first, mask) for mask in later]))
+    assert value(result, "F_without_last") == pytest.approx(np.mean([contour_accuracy(first, m) for m in later[:-1]]))

@@ -1,0 +1,125 @@
+"""Chains of runs: skipped where nothing has changed, taken up where they were killed, never overwritten."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from segladder.processes.start import run_child
+from segladder.stages import chain as chains
+
+TINY = [
+    *("data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
+    *("logger=none", "trainer.progress=false", "trainer.panels=0", "loader.batch_size=4", "trainer.checkpoint_every=1"),
+    *("protocol.bootstrap=20", "protocol.scales=[1]"),
+]
+
+
+def chain(cam, net):
+    """The settings of two stages that train for `cam` and `net`, such as epochs=2."""
+    first, second = f"'method=cam','protocol=cam_seeds','trainer.{cam}'", f"'method=fcn8s','parent=cam','trainer.{net}'"
+    return [*TINY, f"stages={{cam:[{first}],net:[{second}]}}"]
+
+
+def finish(process):
+    out, error = process.communicate(timeout=600)
+    assert process.returncode == 0, error
+    return out
+
+
+def weights(runs, stage):
+    (folder,) = runs.glob(f"{stage}-seed0-*")
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+PIPELINE = {
+    "seeds": ["method=puzzle_cam", "protocol=cam_seeds"],
+    "affinity": ["method=irn", "protocol=cam_seeds", "parent=seeds", "pseudo_masks.foreground_at=0.4"],
+    "crf": ["method=dense_crf", "protocol=cam_seeds", "parent=affinity"],
+    "network": ["method=fcn8s", "protocol=semantic", "parent=crf"],
+}
+KILLED = """
+import os, signal
+from segladder.runs.folder import FOLDER_VARIABLE
+from segladder.runs.callbacks import ResumePoints
+from segladder.protocols.cam_seeds import CamSeedsProtocol
+
+def killing(work):
+    def killed(*arguments):
+        work(*arguments)
+        if "/{stage}-seed0-" in os.environ[FOLDER_VARIABLE]:
+            os.killpg(0, signal.SIGKILL)
+    return killed
+
+ResumePoints.save = killing(ResumePoints.save)  # in the middle of training
+CamSeedsProtocol.count = killing(CamSeedsProtocol.count)  # or of scoring, where nothing trains
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_pipeline_killed_in_each_of_its_stages_ends_as_if_it_had_not_been(start_segladder, tmp_path):
+    listed = ",".join(f"{name}:[{','.join(map(repr, own))}]" for name, own in PIPELINE.items())
+    words = ["train", *TINY, "trainer.epochs=2", f"stages={{{listed}}}"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start_segladder(*words, f"runs={whole}"))
+    for stage in PIPELINE:
+        process = start_segladder(*words, f"runs={broken}", first=KILLED.format(stage=stage))
+        process.communicate(timeout=600)
+        (folder,) = broken.glob(f"{stage}-seed0-*")
+        assert process.returncode == -signal.SIGKILL
+        assert json.loads((folder / "record.json").read_text())["status"] == "running"
+    assert finish(start_segladder(*words, f"runs={broken}")).count("is there already") == len(PIPELINE) - 1
+    for stage in ("seeds", "affinity", "network"):
+        first, second = weights(whole, stage), weights(broken, stage)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    for stage in PIPELINE:
+        first, second = (json.loads(next(r.glob(f"{stage}-*/record.json")).read_text()) for r in (whole, broken))
+        assert second["status"] == "finished" and second["metrics"] == first["metrics"]
+
+
+def test_stages_that_have_not_changed_are_skipped_and_changed_ones_lie_beside(segladder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(chains, "run_child", lambda words: segladder(*words))
+
+    def records_after(*steps):
+        assert segladder("train", f"runs={tmp_path}", *chain(*steps)) == 0
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+
+    first = records_after("steps=1", "steps=1")
+    assert sorted(path.parent.name.split("-")[0] for path in first) == ["cam", "net"]
+    assert "is there already" not in capsys.readouterr().out
+    assert not (tmp_path / "shapes").exists()  # where a single run would lie
+    assert records_after("steps=1", "steps=1") == first
+    assert capsys.readouterr().out.count("is there already") == 2
+    changed = records_after("steps=1", "steps=2")
+    (beside,) = changed.keys() - first.keys()
+    assert changed.items() > first.items() and beside.parent.name.startswith("net-")
+    assert capsys.readouterr().out.count("is there already") == 1
+
+
+def test_a_failing_stage_ends_the_chain(segladder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(chains, "run_child", lambda words: 3)
+    assert segladder("train", f"runs={tmp_path}", *chain("steps=1", "steps=1")) == 3
+    assert capsys.readouterr().out.count("stage ") == 1
+
+
+def test_a_child_is_a_process_of_its_own(capfd):
+    assert run_child(["--version"]) == 0
+    assert capfd.readouterr().out.startswith("segladder ")
+    assert run_child(["trian"]) == 2
+
+
+def test_a_stage_must_name_one_before_it(segladder, tmp_path, capsys):
+    words = [*TINY, "stages={net:['method=fcn8s','parent=cam']}"]
+    assert segladder("train", f"runs={tmp_path}", *words) == 2
+    assert "stages.net: parent=cam names no stage before it (none) and no folder" in capsys.readouterr().err
+
+
+def test_a_stage_goes_before_a_folder_of_its_name_and_weights_may_be_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "floor").mkdir()
+    folders = {"floor": tmp_path / "runs" / "floor-seed0-12345678"}
+    assert chains.with_folder("backbone.weights=floor", "names", folders) == f"backbone.weights={folders['floor']}"
+    assert chains.with_folder("parent=floor", "names", {}) == "parent=floor"
+    assert chains.with_folder("backbone.weights=timm", "names", folders) == "backbone.weights=timm"

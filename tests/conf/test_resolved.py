@@ -16,7 +16,8 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-CONF = Path(__file__).parents[2] / "conf"
+from segladder.cli import choices
+
 LIST = Path(__file__).with_name("resolved.json")
 ADDED = ("labels", "loader.augment.extra")  # keys that came after the list was written
 BESIDE = {"method": ["backbone=tiny"], "backbone": ["method=fcn8s", "method=cam"]}  # what a choice is composed with
@@ -28,7 +29,7 @@ def compositions() -> list[str]:
     """Overrides of `train`, joined by spaces: every choice, then what it stands beside."""
     found = []
     for group in ("method", "backbone", "loss", "data", "protocol", "strategy", "logger", "prices", "experiment"):
-        for name in sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml")):
+        for name in choices(group):
             beside = [f"data={DATA.get(name, 'shapes')}"] if group == "protocol" else BESIDE.get(group, [""])
             found += [f"{group}={name} {other}".strip() for other in beside]
     return found

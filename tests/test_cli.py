@@ -68,6 +68,10 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["predict", "run=nowhere", "images=x", "out=y"], "run=nowhere"),
         (["train", "method.skips=7"], "method.skips=7"),
         (["train", "seed=[1"], "seed=[1"),
+        (
+            ["train", "loader.augment.extra=[{name: Blurr}]"],
+            "loader.augment.extra: no transform Blurr in albumentations",
+        ),
     ],
 )
 def test_wrong_words_get_one_clear_line(words, said, capsys, monkeypatch, tmp_path, shapes_root):

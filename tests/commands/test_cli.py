@@ -52,6 +52,9 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["tran"], "did you mean train?"),
         (["train", "method=fcn8"], "method=fcn8: no such choice (did you mean fcn8s?); choose from"),
         (["train", "data=vok"], "data=vok: no such choice"),
+        (["train", "strategy=gpus"], "choose from cpu, ddp, ddp_cpu, fsdp, gpu\n"),
+        (["train", "strategy=_base"], "strategy=_base: no such choice; choose from cpu, ddp, ddp_cpu, fsdp, gpu\n"),
+        (["train", "-m", "strategy=cpu,_base"], "strategy=_base: no such choice"),
         (["train", "trainer.epoch=3"], "trainer.epoch: no such key in trainer (did you mean epochs?); allowed: "),
         (["train", "sed=3"], "sed: no such key (did you mean seed?)"),
         (["train", "protocol=voc2012"], "scores voc, but data=shapes"),
@@ -65,6 +68,10 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["predict", "run=nowhere", "images=x", "out=y"], "run=nowhere"),
         (["train", "method.skips=7"], "method.skips=7"),
         (["train", "seed=[1"], "seed=[1"),
+        (
+            ["train", "loader.augment.extra=[{name: Blurr}]"],
+            "loader.augment.extra: no transform Blurr in albumentations",
+        ),
     ],
 )
 def test_wrong_words_get_one_clear_line(words, said, capsys, monkeypatch, tmp_path, shapes_root):

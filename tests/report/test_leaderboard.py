@@ -220,6 +220,17 @@ def test_settings_tell_rows_apart_but_places_and_workers_do_not():
     assert [row.label for row in rank(tagged)[0].rows] == ["fcn8s [a]", "fcn8s [b]"]
 
 
+def test_a_key_that_came_later_does_not_split_a_row():
+    old, new, other = (a_record(seed=seed) for seed in range(3))
+    new.config["loader"] = {"augment": {"extra": []}}
+    other.config["loader"] = {"augment": {"extra": [{"name": "GaussianBlur"}]}}
+    (table,) = rank([old, new])
+    (row,) = table.rows
+    assert len(row.runs) == 2
+    (table,) = rank([old, new, other])
+    assert sorted(len(row.runs) for row in table.rows) == [1, 2]
+
+
 def test_weights_count_by_file_name_wherever_they_lie():
     def loaded(seed, weights):
         return a_record(

@@ -35,6 +35,7 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
+LATER: dict[str, Any] = {"loader.augment.extra": []}  # keys that older records lack, with the value their runs had
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 
@@ -228,7 +229,7 @@ def _read_by(record: Record) -> dict[str, Any]:
 
 def _settings(record: Record, known: Mapping[str, Record]) -> dict[str, Any]:
     """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
-    settings = settings_of(_read_by(record)) | _trained_on(record)
+    settings = LATER | settings_of(_read_by(record)) | _trained_on(record)
     for parent in _built_on(record, known):
         views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
         settings |= {f"parent.{key}": value for key, value in (_settings(parent, known) | views).items()}

@@ -14,8 +14,8 @@ from pathlib import PurePath
 from typing import Any
 
 from segladder.report.record import Record
+from segladder.report.rungs import Rung, rung_of
 
-LADDER = ("zero_shot", "image_level", "few_shot", "full")  # from the least annotation to the most
 BESIDE = (  # what ordinary episodes hide
     *("mIoU_oracle", "threshold_oracle", "over_activation_oracle", "under_activation_oracle"),
     *("harmonic_mIoU", "seen_mIoU", "unseen_mIoU", "oracle_harmonic_mIoU", "gamma_area"),
@@ -29,6 +29,7 @@ LOWER_IS_BETTER = ("negative_area", "swap_wrong_iou", "over_activation", "under_
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
     *("parent", "stages"),  # the lineage says what a run builds on
+    "labels.name",  # the rung says
     *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
     "backbone.weights",  # the column pretraining, without the folder of a file
     *("embeddings.seed", "embeddings.cache_dir"),
@@ -56,6 +57,7 @@ class Row:
         runs: ids of the runs that count.
         note: what a reader must know: missing folds, repeats that do not count.
         lineage: methods of the stages before this one, the first ancestor first.
+        rung: its place on the ladder of labels.
         others: means over runs of the scores that stand beside the one that ranks (`BESIDE`), those that all have.
         against_best: `difference` to the table's best row, `low`, `high` and `p_value` of the paired bootstrap
             (`segladder.report.study.with_significance`); None unless asked for, of the best row, and without counts.
@@ -83,6 +85,7 @@ class Row:
     note: str = ""
     lineage: tuple[str, ...] = ()
     others: dict[str, float] = field(default_factory=dict)
+    rung: Rung = Rung(0, True, "")
     against_best: dict[str, float] | None = None
 
     @property
@@ -185,8 +188,16 @@ def _sorted(rows: Iterable[Row], metric: str) -> list[Row]:
     sign = 1 if metric in LOWER_IS_BETTER else -1
 
     def place(row: Row) -> tuple[Any, ...]:
-        rung = LADDER.index(row.supervision) if row.supervision in LADDER else len(LADDER)
-        return rung, row.value is None, sign * (row.value or 0.0), row.method, row.backbone, row.label, row.runs
+        return (
+            row.rung,
+            row.supervision,
+            row.value is None,
+            sign * (row.value or 0.0),
+            row.method,
+            row.backbone,
+            row.label,
+            row.runs,
+        )
 
     return sorted(rows, key=place)
 
@@ -203,7 +214,14 @@ def _kind(record: Record) -> tuple[str, ...]:
     backbone = record.backbone
     lineage = "+".join(record.lineage)
     network = (record.method, lineage, backbone.get("name"), _pretraining(backbone))
-    parts = (record.supervision, *network, record.tag, record.shots, record.label_access.get("selection"))
+    parts = (
+        record.supervision,
+        rung_of(record).labels,
+        *network,
+        record.tag,
+        record.shots,
+        record.label_access.get("selection"),
+    )
     return tuple("" if part is None else str(part) for part in parts)
 
 
@@ -308,6 +326,7 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row
         note="; ".join(notes),
         lineage=tuple(first.lineage),
         others=_others(kept, metric, complete=bool(scores)),
+        rung=rung_of(first),
     )
 
 

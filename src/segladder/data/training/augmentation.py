@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from pydantic import ValidationError
 
 from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
@@ -203,6 +202,8 @@ def _hint(word: str, options: Iterable[str]) -> str:
 
 def _brief(error: Exception) -> str:
     """What albumentations refuses, in one line; its checks of arguments are pydantic's."""
+    from pydantic import ValidationError
+
     if isinstance(error.__cause__, ValidationError):
         faults = error.__cause__.errors()
         return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in faults)

@@ -170,7 +170,7 @@ class ZeroShotProtocol(Protocol):
         return "harmonic_mIoU"
 
     def training(self, source: Source) -> HiddenClasses:
-        """Images without labels of unseen classes, but for the few of `pool`. Raises ConfigError: `pool` is too large."""
+        """Images without labels of unseen classes but the few of `pool`. Raises ConfigError if that is too large."""
         return replace(self.labels, shown=self.shown_classes(source))
 
     def shown_classes(self, source: Source) -> dict[str, tuple[str, ...]]:

@@ -85,7 +85,7 @@ class Row:
     note: str = ""
     lineage: tuple[str, ...] = ()
     others: dict[str, float] = field(default_factory=dict)
-    rung: Rung = Rung(0, True, "")
+    rung: Rung = field(default_factory=lambda: Rung(0, True, ""))
     against_best: dict[str, float] | None = None
 
     @property

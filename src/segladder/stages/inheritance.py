@@ -1,4 +1,4 @@
-"""What a run learns from: decided first, from configuration and records alone; what a parent must compute comes last."""
+"""What a run learns from: decided first, from settings and records alone; what a parent must compute comes last."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def from_parent(
 
 
 def from_surest_answers(learning: Learning, view: HiddenClasses, config: DictConfig, method: Method) -> Learning:
-    """The same, with the parent's surest answers as labels of hidden classes where `pseudo_masks.surest` asks for it."""
+    """The same, with a parent's surest answers as labels of hidden classes where `pseudo_masks.surest` asks for it."""
     share = config.pseudo_masks.surest
     if share is None or "masks" not in method.takes:
         return learning

@@ -6,18 +6,17 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from segladder.errors import DataError
+from segladder.files import written
 
 SCHEMA = 1
 FILE_NAME = "record.json"
 STATUSES = ("running", "finished", "interrupted", "failed")
-SUPERVISIONS = ("full", "image_level", "few_shot", "zero_shot")
 
 
 @dataclass
@@ -93,19 +92,9 @@ def write(record: Record, path: str | Path) -> Path:
     """
     path = Path(path)
     file = path if path.suffix == ".json" else path / FILE_NAME
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(asdict(record)), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with written(file, durable=True) as partial:
+        partial.write_text(text, encoding="utf-8")
     return file
 
 

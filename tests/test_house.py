@@ -24,6 +24,7 @@ MAY_IMPORT = {  # room -> the rooms whose modules it may import
     "commands": {"stages", "processes", "runs", "report", "protocols", "methods", "data"},
 }
 LONGEST_FILE, LARGEST_ROOM = 420, 20
+FOR_ALL = {"errors", "files", "machine"}  # files beside the rooms that any of them may import
 COMMANDS = {"bench", "data", "evaluate", "leaderboard", "predict", "search", "train"}
 MODULES = sorted(path for room in MAY_IMPORT for path in (PACKAGE / room).rglob("*.py"))
 
@@ -40,8 +41,13 @@ def imported(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
     room = path.relative_to(PACKAGE).parts[0]
-    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("segladder.")} - {"errors", room}
+    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("segladder.")} - {*FOR_ALL, room}
     assert rooms <= MAY_IMPORT[room] | {"__version__"}, f"{room} imports {rooms - MAY_IMPORT[room]}"
+
+
+@pytest.mark.parametrize("name", sorted(FOR_ALL))
+def test_what_every_room_may_import_needs_the_standard_library_alone(name):
+    assert {name.split(".")[0] for name in imported(PACKAGE / f"{name}.py")} <= set(sys.stdlib_module_names)
 
 
 def test_commands_holds_commands_and_nothing_else():

@@ -117,7 +117,7 @@ def test_prepare_converts_sbd_and_goes_on_where_it_stopped(
     sbd = write_sbd(tmp_path, voc, train=["2008_1", "2008_2"], val=["2008_3"])
     masks = voc / "SegmentationClassAug"
     save_mask(masks / "2008_1.png", np.full((64, 80), 7, np.uint8))  # done before
-    (masks / ".2008_2.png.1.part").write_bytes(b"torn")
+    (masks / ".2008_2.0123abcd.partial.png").write_bytes(b"torn")
     damaged = sbd / "dataset" / "cls" / "2008_3.mat"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:300])

@@ -24,6 +24,7 @@ from segladder.data.sources.shapes_drawing import (
     with_borders,
 )
 from segladder.errors import ConfigError, DataError
+from segladder.files import written
 
 PINNED = {  # (seed, split, index, size): sha256 of image and mask
     (0, "train", 0, 96): "c89ace290e98e74033a72383d0ce64728adc27d9beb59e1751742f11a7013bf1",
@@ -82,11 +83,12 @@ def render_ten(root):
 
 def test_what_a_killed_rendering_left_is_replaced(tmp_path):
     source = Shapes(tmp_path, train_size=1, val_size=1, size=48)
-    stale = source.root.parent.with_name(source.root.parent.name + ".part") / "VOC2012"
+    killed = written(source.root.parent)
+    stale = killed.__enter__() / "VOC2012"
     stale.mkdir(parents=True)
     (stale / "half.png").write_bytes(b"\x89PNG")
     assert source.split("val") == ["val_0000"]
-    assert not (source.root / "half.png").exists() and not stale.exists()
+    assert not (source.root / "half.png").exists() and not stale.parent.exists()
 
 
 def test_nothing_is_rendered_before_it_is_read(tmp_path):

@@ -1,11 +1,10 @@
-"""Evidence maps and seed labels against their formulas."""
+"""Evidence maps against their formulas."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segladder.ops.cam import background_power, normalize_cam, seed_labels
+from segladder.ops.cam import background_power, normalize_cam
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,23 +39,3 @@ def test_a_higher_power_sees_less_background():
 
 def test_background_of_evidence_above_one_is_zero():
     assert background_power(torch.full((2, 1, 1), 1.5), 0.5) == 0
-
-
-def test_seeds_are_sure_classes_sure_background_or_ignored():
-    cams = torch.tensor([[[0.9, 0.0, 0.2, 0.3]], [[0.1, 0.05, 0.3, 0.4]]])[None]  # (1, 2, 1, 4)
-    labels = seed_labels(cams, foreground_above=0.3, background_below=0.05)
-    assert labels.dtype == torch.uint8 and labels.tolist() == [[[1, 0, 255, 2]]]
-
-
-@given(st.integers(0, 99), st.floats(0.05, 0.8))
-def test_equal_thresholds_are_the_argmax_over_threshold_and_classes(seed, threshold):
-    cams = normalize_cam(draw(2, 3, 4, 5, seed=seed))
-    cams[0, 0, 0, 0] = threshold  # a tie
-    floor = torch.full_like(cams[:, :1], threshold)
-    expected = torch.cat([floor, cams], 1).argmax(1)
-    assert torch.equal(seed_labels(cams, threshold, threshold).long(), expected)
-
-
-def test_crossed_thresholds_are_refused():
-    with pytest.raises(ValueError, match=r"background_below=0\.4.*foreground_above=0\.3"):
-        seed_labels(torch.zeros(1, 1, 2, 2), 0.3, 0.4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from segladder.data.inspection.checks import SplitReport, check_items, check_spl
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
+from segladder.machine import cores
 from segladder.runs.instantiation import instantiated
 
 
@@ -162,5 +162,4 @@ def progress_bar() -> Progress:
 
 def worker_count(config: DictConfig) -> int:
     """`workers`, or one process per core that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.workers if config.workers is not None else cores
+    return config.workers if config.workers is not None else cores()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from segladder.errors import ConfigError, DataError
+from segladder.files import written
 from segladder.report import ladder
 from segladder.report.leaderboard import Table, rank
 from segladder.report.record import Record, find_records
@@ -80,10 +80,8 @@ def push_board(tables: list[Table], records: list[Record], project: str) -> None
 
 def write_text(out: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, out)
+    with written(out) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> str:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 import numpy as np
 
-from segladder.data.sources.decoding import read_mask
 from segladder.errors import ConfigError
 
 FOLDS = 4
@@ -35,23 +31,3 @@ def keeps_object(mask: np.ndarray) -> bool:
         mask: 1 or True where the object is, (H, W) at native size.
     """
     return bool(np.count_nonzero(grid(np.asarray(mask))) >= GRID_POINTS)
-
-
-def items(masks_dir: str | Path, image_ids: Iterable[str], fold: int) -> list[tuple[str, int]]:
-    """The (image id, class value) pairs of a fold's classes whose objects are large enough.
-
-    Args:
-        masks_dir: a folder of masks ID.png with VOC's class values.
-        image_ids: which images, in the order of the result; the classes of an image come in ascending order.
-        fold: 0..3.
-
-    Raises:
-        ConfigError: no such fold.
-        DataError: a mask is missing or damaged, named.
-    """
-    classes = fold_classes(fold)
-    pairs = []
-    for image_id in image_ids:
-        mask = read_mask(Path(masks_dir) / f"{image_id}.png")
-        pairs += [(image_id, value) for value in classes if keeps_object(mask == value)]
-    return pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypedDict
 
 import pytorch_lightning as pl
@@ -148,6 +149,17 @@ class Method(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, **self.schedule_settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+
+@contextmanager
+def evaluating(method: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards, also after an error, training mode if that was on before."""
+    training = method.training
+    method.eval()
+    try:
+        yield
+    finally:
+        method.train(training)
 
 
 def rate(step: int, total: int, name: str, power: float = 0.9, warmup: float = 0.0) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segladder.errors import DataError
+from segladder.files import written
 
 ARRAYS = ("num_classes", "ids", "ends", "cells", "pixels")
 
@@ -97,9 +97,6 @@ class ImageCounts:
 
     def save(self, path: str | Path) -> None:
         """Write a compressed `.npz` atomically."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
         arrays: dict[str, Any] = {
             "num_classes": np.int64(self.num_classes),
             "ids": np.array(self.ids, dtype=np.str_),
@@ -107,8 +104,8 @@ class ImageCounts:
             "cells": _joined(self._cells).astype(np.uint32),
             "pixels": _joined(self._pixels).astype(np.uint32),
         }
-        np.savez_compressed(partial, allow_pickle=False, **arrays)
-        os.replace(partial, path)
+        with written(Path(path)) as partial:
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> ImageCounts:

@@ -1,12 +1,10 @@
-"""Class activation maps as evidence in 0..1, and the labels that are sure enough to learn from."""
+"""Class activation maps as evidence in 0..1."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 FLOOR = 1e-5  # Puzzle-CAM's: activations below it count as none
-IGNORED = 255
 
 
 def normalize_cam(scores: Tensor) -> Tensor:
@@ -36,25 +34,3 @@ def background_power(cams: Tensor, power: float) -> Tensor:
         (..., h, w) in 0..1.
     """
     return (1 - cams.amax(-3)).clamp_min(0) ** power
-
-
-def seed_labels(cams: Tensor, foreground_above: float, background_below: float) -> Tensor:
-    """Labels where the best class is sure or surely absent, 255 between.
-
-    Args:
-        cams: normalised maps (B, C, h, w) with the classes absent from the image at zero; C at most 254.
-        foreground_above: the best class c becomes c + 1 where it exceeds this.
-        background_below: the place becomes 0 where the best class does not exceed this.
-
-    Returns:
-        uint8 (B, h, w). Equal thresholds leave no 255 and give the argmax of [threshold, cams].
-
-    Raises:
-        ValueError: `background_below` exceeds `foreground_above`.
-    """
-    if background_below > foreground_above:
-        raise ValueError(f"background_below={background_below}: expected at most foreground_above={foreground_above}")
-    evidence, best = cams.max(-3)  # (B, h, w) each
-    labels = torch.full_like(best, IGNORED, dtype=torch.uint8)
-    labels[evidence <= background_below] = 0
-    return torch.where(evidence > foreground_above, (best + 1).to(torch.uint8), labels)

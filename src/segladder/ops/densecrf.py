@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segladder.machine import cores
+
 
 class Problem(NamedTuple):
     """An image uint8 (H, W, 3), energies float32 (K, H, W), and the parameters of `segladder.ops.crf.dense_crf`."""
@@ -55,8 +57,7 @@ def solve_each(problems: Sequence[Problem]) -> list[np.ndarray]:
 @cache
 def _pool() -> Pool | None:
     """Processes that stay until this one ends; none for one core, or in a process that may not start any."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores))
+    workers = cores(most=int(os.environ.get("OMP_NUM_THREADS") or 0) or None)
     if workers < 2 or current_process().daemon:
         return None
     pool = get_context("spawn").Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))

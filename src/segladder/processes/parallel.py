@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segladder.machine import cores
 from segladder.processes.start import Child, start_child, waited_for
 from segladder.report import record as records
 
@@ -36,9 +36,8 @@ class Slots:
     """
 
     def __init__(self, slots: int = 1, threads: int | None = None, gpus: int = 0) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.slots = slots
-        self.threads = threads or max(1, cores // slots)
+        self.threads = threads or max(1, cores() // slots)
         self.gpus = gpus
 
     def run(self, jobs: Iterable[Job], ended: Callable[[Job], None]) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -79,13 +79,11 @@ def start_child(
     """
     command = [sys.executable, "-m", "segladder.cli", *arguments]
     variables = {**os.environ, **(environment or {})}
-    if log is None:
-        return subprocess.Popen(command, env=variables, preexec_fn=_end_with_parent)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as stream:
-        return subprocess.Popen(
-            command, env=variables, preexec_fn=_end_with_parent, stdout=stream, stderr=subprocess.STDOUT
-        )
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if log is None else log.open("ab") as stream:
+        errors = None if log is None else subprocess.STDOUT
+        return subprocess.Popen(command, env=variables, preexec_fn=_end_with_parent, stdout=stream, stderr=errors)
 
 
 @contextmanager

@@ -75,6 +75,14 @@ class Protocol(ABC):
         """Names of the novel or unseen classes, where the protocol has any."""
         return ()
 
+    def of_fold(self, folds: Sequence[Sequence[str]], fold: int) -> tuple[str, ...]:
+        """Names of the classes of a fold. Raises ConfigError for a fold there is not."""
+        if not folds:
+            raise ConfigError(f"protocol {self.name}: data={self.dataset} has no folds of classes, set data.folds")
+        if not 0 <= fold < len(folds):
+            raise ConfigError(f"fold={fold}: {self.dataset} has folds 0..{len(folds) - 1}")
+        return tuple(folds[fold])
+
     def training(self, source: Source) -> TrainingView:
         """What training may see of a source: all images with their labels, unless the protocol hides some."""
         return Images()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from segladder.data.sources.base import Source
+from segladder.methods.base import evaluating
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.protocols.inference import same_size_chunks, to_pixels
 
@@ -15,14 +16,11 @@ from segladder.protocols.inference import same_size_chunks, to_pixels
 def classification_score(method: ClassMapMethod, source: Source, ids: Sequence[str], batch_size: int) -> float:
     """Mean over classes of the average precision of the tags of some images; reads images and tags only."""
     logits, tags = [], []
-    training = method.training
-    method.eval()
-    with torch.inference_mode():
+    with evaluating(method), torch.inference_mode():
         for chunk in same_size_chunks(source, ids, batch_size):
             pixels = to_pixels([source.image(i) for i in chunk], None, method.device)
             logits.append(method.tag_logits(method.normalize(pixels)).cpu().numpy())
             tags += [source.tags(i) for i in chunk]
-    method.train(training)
     return float(np.nanmean(ranked_precision(np.concatenate(logits), np.stack(tags))))
 
 

@@ -19,7 +19,6 @@ from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.protocols.feature_store import FeatureStore
 from segladder.protocols.inference import resized
 
-FITS = ("native", "square", "padded")
 STATE_AGGREGATES = ("mean", "area_mean")  # of what the supports say
 PREDICTION_AGGREGATES = ("vote", "or", "max", "logit_mean")  # of one prediction per support
 PADDING = (124, 116, 104)

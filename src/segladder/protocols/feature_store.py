@@ -38,11 +38,6 @@ class FeatureStore:
     def __len__(self) -> int:
         return len(self._held) + len(self._written)
 
-    @property
-    def written(self) -> int:
-        """How many entries lie in the file."""
-        return len(self._written)
-
     def put(self, key: Hashable, tensors: tuple[Tensor, ...]) -> None:
         """Keep tensors under a key."""
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -18,7 +18,7 @@ from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, draw, episodes_named, name_of
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.episodes import EpisodeCounts, novel_mean_iou
 from segladder.protocols.base import Picture, Protocol
@@ -82,11 +82,7 @@ class FewShotProtocol(Protocol):
     @property
     def novel(self) -> tuple[str, ...]:
         """Names of the fold's classes. Raises ConfigError for a fold there is not."""
-        if not self.folds:
-            raise ConfigError(f"protocol {self.name}: data={self.dataset} has no folds of classes, set data.folds")
-        if not 0 <= self.fold < len(self.folds):
-            raise ConfigError(f"fold={self.fold}: {self.dataset} has folds 0..{len(self.folds) - 1}")
-        return tuple(self.folds[self.fold])
+        return self.of_fold(self.folds, self.fold)
 
     def training(self, source: Source) -> Episodes:
         """Episodes of base classes."""
@@ -165,9 +161,7 @@ class FewShotProtocol(Protocol):
         groups = [episodes[start : start + ways] for start in range(0, len(episodes), ways)]
         numbers = {id(group[0]): number for number, group in enumerate(groups)}
         tally = EpisodeCounts(len(runner.source.classes))
-        training = runner.method.training
-        runner.method.eval()
-        with torch.inference_mode():
+        with evaluating(runner.method), torch.inference_mode():
             one_by_one = runner.answers([episode for group in groups[rank::world] for episode in group])
             for answers in zip(*[one_by_one] * ways, strict=True):  # those of a query follow each other
                 group = [answer.episode for answer in answers]
@@ -175,7 +169,6 @@ class FewShotProtocol(Protocol):
                 truth = answers[0].truth if all_classes else self.truth(answers[0].truth, list(asked))
                 tally.add(name_of(numbers[id(group[0])], group), merged(answers), asked, truth)
                 advance()
-        runner.method.train(training)
         return EpisodeCounts.merged(gathered(tally))
 
     def truth(self, mask: np.ndarray, asked: Sequence[int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segladder.data.sources.base import Source
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 
 Predict = Callable[[Tensor], Tensor]
 Item = TypeVar("Item")
@@ -86,9 +86,8 @@ def answered(
     """
     rank, world = shard()
     chunks = same_size_chunks(source, ids, batch_size)[rank::world]
-    seconds, training = 0.0, method.training
-    method.eval()
-    with Progress(disable=title is None or rank > 0) as bar, torch.inference_mode():
+    seconds = 0.0
+    with evaluating(method), Progress(disable=title is None or rank > 0) as bar, torch.inference_mode():
         task = bar.add_task(title or "", total=sum(map(len, chunks)))
         for chunk, images, masks in loaded(source, chunks):
             before = time.perf_counter()
@@ -97,7 +96,6 @@ def answered(
             for image_id, each, mask in zip(chunk, answers, masks, strict=True):
                 count(image_id, each, mask)
             bar.advance(task, len(chunk))
-    method.train(training)
     return seconds
 
 

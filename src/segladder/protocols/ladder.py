@@ -25,7 +25,7 @@ from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import ConfigError, DataError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.bootstrap import Statistic, bootstrap_interval, class_iou
@@ -266,16 +266,13 @@ class LadderProtocol(Protocol):
         runner = self.runner(method, source, batch_size)
         pairs = questions.pairs()[rank::world]
         found: dict[tuple[str, int], np.ndarray] = {}
-        training = method.training
-        method.eval()
-        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
+        with evaluating(method), Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
             task = bar.add_task(f"{self.name} {self.split}", total=len(pairs))
             for answer in runner.answers(self.asking(source, pairs)):
                 k = answer.episode.class_index
                 prediction, truth = (torch.from_numpy(m) for m in (answer.prediction * np.uint8(k), answer.truth))
                 found[answer.episode.query, k] = confusion_matrix(prediction, truth, len(source.classes)).numpy()
                 bar.advance(task)
-        method.train(training)
         whole = {pair: matrix for part in gathered(found) for pair, matrix in part.items()}
         return whole, runner.seconds
 

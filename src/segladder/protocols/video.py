@@ -23,7 +23,7 @@ from segladder.data.sources.davis import Davis
 from segladder.data.training.episodes import Episode
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError, DataError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.bootstrap import bootstrap_interval
 from segladder.metrics.confusion import confusion_matrix
@@ -92,15 +92,12 @@ class VideoProtocol(Protocol):
         frames = {name: frames_of(videos, name) for name in names}
         rank, world = shard()
         counts, scores, seconds = ImageCounts(2), dict[str, np.ndarray](), 0.0
-        training = method.training
-        method.eval()
-        with Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
+        with evaluating(method), Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
             task = bar.add_task(f"{self.name} {self.split}", total=sum(map(len, frames.values())) - len(names))
             for name in names[rank::world]:
                 runner = self.runner(method, videos, batch_size)
                 scores[name] = self.frame_scores(runner, frames[name], counts, lambda: bar.advance(task, world))
                 seconds += runner.seconds
-        method.train(training)
         parts = gathered((counts, scores))
         whole = ImageCounts.merged(part for part, _ in parts)
         found = {name: values for _, part in parts for name, values in part.items()}

@@ -142,11 +142,7 @@ class ZeroShotProtocol(Protocol):
             return tuple(self.unseen)
         if self.split_name != "folds":
             return UNSEEN[self.split_name]
-        if not self.folds:
-            raise ConfigError(f"protocol {self.name}: data={self.dataset} has no folds of classes, set data.folds")
-        if not 0 <= self.fold < len(self.folds):
-            raise ConfigError(f"fold={self.fold}: {self.dataset} has folds 0..{len(self.folds) - 1}")
-        return tuple(self.folds[self.fold])
+        return self.of_fold(self.folds, self.fold)
 
     @property
     def grid(self) -> tuple[float, ...]:

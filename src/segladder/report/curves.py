@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from segladder.files import written
 
 CURVE = "curve.png"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito, told apart by colour-blind readers
@@ -43,7 +44,6 @@ def save_curve(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> P
     axes.set(xlabel=swept, ylabel="%", title=title, ylim=(0, None))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.png")
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
+    with written(path) as partial:
+        figure.savefig(partial, dpi=120)
     return path

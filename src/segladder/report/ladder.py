@@ -6,7 +6,6 @@ over runs, so they cover which images were scored, not which seed, fold, pool or
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from segladder.files import written
 from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
@@ -209,10 +209,8 @@ def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.draw_without_rendering()  # settles the layout
     _write_labels(axes, [(rung.label, rung.novel_seconds / HOUR or left, 100 * rung.value) for rung in ladder])
-    partial = path.with_name(f".{path.name}.{os.getpid()}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(partial, dpi=130)
-    os.replace(partial, path)
+    with written(path) as partial:
+        figure.savefig(partial, dpi=130)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segladder.data.sources.palette import voc_palette
+from segladder.files import written
 
 if TYPE_CHECKING:
     from segladder.metrics.counts import ImageCounts
@@ -127,10 +127,9 @@ def save_panels(folder: str | Path, counts: ImageCounts, each: int, load: Load, 
         place[kind] = place.get(kind, 0) + 1
         title = f"{image_id}: mean IoU {100 * score:.1f} ({kind} {place[kind]})"
         file = folder / f"{kind}-{place[kind]}-{re.sub(r'[/|,]', '_', image_id)[:80]}.png"
-        partial = file.with_name(f".{file.name}.partial")
         image, truth, prediction, beside = load(image_id)
-        Image.fromarray(panel(image, truth, prediction, classes, title, beside)).save(partial, format="PNG")
-        os.replace(partial, file)
+        with written(file) as partial:
+            Image.fromarray(panel(image, truth, prediction, classes, title, beside)).save(partial, format="PNG")
         files.append(file)
     return files
 

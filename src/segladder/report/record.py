@@ -9,19 +9,18 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from segladder.errors import DataError
+from segladder.files import written
 
 SCHEMA = 1
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
 STATUSES = ("running", "finished", "interrupted", "failed")
-SUPERVISIONS = ("full", "image_level", "few_shot", "zero_shot")
 
 
 @dataclass
@@ -117,18 +116,8 @@ def write_lines(found: Iterable[Record], file: str | Path) -> Path:
 
 def _replace(file: Path, lines: Iterable[str]) -> Path:
     """Put lines in a file's place once all of them are on the disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with written(file, durable=True) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(lines)
     return file
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+
+from segladder.files import written
 
 HISTORY = "search.png"
 EACH, BEST, FAILED = "#0072b2", "#d55e00", "#777777"
@@ -44,7 +45,6 @@ def save_history(path: Path, scores: Sequence[float | None], title: str) -> Path
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.png")
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
+    with written(path) as partial:
+        figure.savefig(partial, dpi=120)
     return path

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,6 +15,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
+from segladder.files import written
+from segladder.methods.base import evaluating
 from segladder.runs.folder import RESUME_POINT, WEIGHTS
 
 
@@ -103,10 +106,8 @@ class ResumePoints(Callback):
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write a resume point atomically (all processes call this)."""
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
+        with written(self.path) if trainer.is_global_zero else nullcontext(self.path) as partial:
+            trainer.save_checkpoint(partial)  # the first process writes
 
     def state_dict(self) -> dict[str, Any]:
         """Random state of torch on the CPU and each CUDA device, and the time spent."""
@@ -141,9 +142,8 @@ class KeepWeights(Callback):
         """Score and keep the weights if they are the best."""
         if self.score is None or self.points.interrupted:
             return
-        pl_module.eval()
-        value = self.score(pl_module)
-        pl_module.train()
+        with evaluating(pl_module):
+            value = self.score(pl_module)
         pl_module.log("held_out/mIoU", value, rank_zero_only=True)
         if self.best is None or value > self.best:
             self.best, self.best_epoch = value, trainer.current_epoch
@@ -172,10 +172,8 @@ def save_weights(trainer: pl.Trainer, path: Path) -> None:
     """Write the module's state dict atomically; every process calls this, the first one writes."""
     weights = trainer.strategy.lightning_module_state_dict()
     if trainer.is_global_zero:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, partial)
-        os.replace(partial, path)
+        with written(path) as partial:
+            torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, partial)
 
 
 class Progress(RichProgressBar):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from segladder.errors import ConfigError
+from segladder.files import written
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import TagMethod
 from segladder.report import record as records
@@ -79,8 +79,8 @@ class StoredScores:
         views = {"content": self.content, "scales": list(scales), "flip": flip}
         place = self.folder / FOLDER / records.hash_of(views)
         if not (place / "views.json").exists():
-            place.mkdir(parents=True, exist_ok=True)
-            (place / "views.json").write_text(json.dumps(views, indent=1) + "\n")
+            with written(place / "views.json") as partial:
+                partial.write_text(json.dumps(views, indent=1) + "\n")
         return place
 
 
@@ -110,7 +110,7 @@ def write_scores(path: Path, scores: Tensor, tags: Tensor, digest: str) -> None:
     classes = np.flatnonzero(tags.numpy())
     background = len(scores) - len(tags)
     kept = scores[[*range(background), *(classes + background)]].half().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez_compressed(partial, classes=classes, scores=kept, channels=len(scores), image=digest, allow_pickle=False)
-    os.replace(partial, path)
+    with written(path) as partial:
+        np.savez_compressed(
+            partial, classes=classes, scores=kept, channels=len(scores), image=digest, allow_pickle=False
+        )

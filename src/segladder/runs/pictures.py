@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from segladder.data.sources.decoding import read_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.data.sources.palette import voc_palette
 from segladder.errors import ConfigError, DataError
+from segladder.files import written
 from segladder.report.few_shot_panel import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF"}
@@ -73,10 +73,8 @@ def overlay_path(out: Path, path: Path) -> Path:
 
 def write_picture(path: Path, picture: Image.Image, **options: Any) -> None:
     """Save a picture whole or not at all, in the format its ending names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, format=FORMATS[path.suffix], **options)
-    os.replace(partial, path)
+    with written(path) as partial:
+        picture.save(partial, format=FORMATS[path.suffix], **options)
 
 
 def write_preview(path: Path, pictures: Sequence[Path]) -> None:

@@ -12,12 +12,13 @@ from segladder.data.labels.annotation_cost import annotation_cost
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.base import Source
+from segladder.machine import cores
 from segladder.protocols.base import Protocol
 from segladder.runs.instantiation import instantiated
 from segladder.stages.access import backbone_parent
 from segladder.stages.inheritance import Learning
 
-THREADS = 4
+MOST_THREADS = 4
 
 
 def cost_of(
@@ -62,5 +63,5 @@ def with_supports(cost: Mapping[str, Any], source: Source, protocol: Protocol, c
 def pairs(source: Source, ids: Sequence[str], classes: Sequence[int]) -> int:
     """How many (image, class) pairs some images hold."""
     columns = [k - 1 for k in classes]
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
         return int(sum(tags[columns].sum() for tags in pool.map(source.tags, ids)))

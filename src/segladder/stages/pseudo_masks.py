@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from segladder.data.hashing import hashed_share
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.palette import stored_png
 from segladder.errors import ConfigError, DataError
+from segladder.files import written
 from segladder.metrics.iou import iou
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
@@ -233,18 +233,15 @@ def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:
     """Write class indices as the data set's own values, atomically."""
     values = np.full(256, IGNORE, np.uint8)
     values[: len(source.classes)] = [source.all_classes.index(name) for name in source.classes]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(stored_png(values[labels]))
-    os.replace(partial, path)
+    with written(path) as partial:
+        partial.write_bytes(stored_png(values[labels]))
 
 
 def write_manifest(folder: Path, ids: Sequence[str], made_by: dict[str, Any]) -> None:
     """Write what made the masks and the sha256 of each, atomically; its presence says that the folder is complete."""
     digests = {i: hashlib.sha256((folder / f"{i}.png").read_bytes()).hexdigest() for i in ids}
-    partial = folder / f".{MANIFEST}.{os.getpid()}"
-    partial.write_text(json.dumps({**made_by, "images": digests}, indent=1) + "\n")
-    os.replace(partial, folder / MANIFEST)
+    with written(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps({**made_by, "images": digests}, indent=1) + "\n")
 
 
 def require_images(folder: Path, ids: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.sbd import read_sbd_mask, sbd_ids, sbd_root
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
+from segladder.files import written
 
 
 def unconverted(source: VOC) -> list[Path]:
@@ -23,7 +24,7 @@ def unconverted(source: VOC) -> list[Path]:
     if source.sbd is None:
         raise ConfigError("data.sbd=null: nothing to convert; set data.sbd to the folder benchmark_RELEASE")
     masks = sbd_root(source.sbd) / "cls"
-    done = {path.stem for path in converted_folder(source).glob("*.png")}
+    done = {path.stem for path in converted_folder(source).glob("[!.]*.png")}
     return [masks / f"{image_id}.mat" for image_id in sbd_ids(source.sbd) if image_id not in done]
 
 
@@ -54,11 +55,10 @@ def convert_all(source: VOC, paths: list[Path], workers: int) -> Iterator[str | 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write class values uint8 (H, W) as a palette PNG that appears only when it is whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     image = Image.fromarray(mask, "L")
     image.putpalette(voc_palette().tobytes())  # makes it a palette image
-    image.save(part, "PNG")
-    os.replace(part, path)
+    with written(path) as part:
+        image.save(part, "PNG")
 
 
 def download(source: VOC) -> Path:

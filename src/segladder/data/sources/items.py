@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from rich.progress import track
 from segladder.data.pascal5i import GRID_POINTS, grid
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
+from segladder.machine import cores
 
 MIN_OBJECT = ("grid", "area", "none")
 MOST_THREADS = 8
@@ -68,7 +68,7 @@ class Items:
             sizes = _counts(grid(mask)) if min_object == "grid" else pixels
             return tuple(k for k in indices if sizes[k] >= least), tuple(k for k in indices if pixels[k])
 
-        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
             found = track(
                 pool.map(held, ids), f"masks of {source.name}", len(ids), transient=True, disable=not progress
             )

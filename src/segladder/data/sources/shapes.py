@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +17,8 @@ from segladder.data.sources.palette import stored_png
 from segladder.data.sources.shapes_drawing import HEAD_HUES, HUES, SHAPES, TEXTURES, VERSION, draw
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
+from segladder.files import remove_partials, written
+from segladder.machine import cores
 
 SHAPES_CLASSES = ("background", *(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES))
 FOLDS = 4
@@ -82,10 +82,9 @@ class Shapes(VOC):
             final.parent.mkdir(parents=True, exist_ok=True)
             with locked(final.with_name(final.name + ".lock")):
                 if not final.is_dir():
-                    part = final.with_name(final.name + ".part")
-                    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-                    self._render(part / "VOC2012")
-                    part.rename(final)
+                    remove_partials(final)
+                    with written(final) as part:
+                        self._render(part / "VOC2012")
 
     def _render(self, root: Path) -> None:
         for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -133,11 +132,11 @@ def write_item(root: Path, seed: int, size: int, item: tuple[str, int]) -> None:
 
 def in_processes(work: Any, items: list[tuple[str, int]]) -> Iterable[None]:
     """Do the work on every core this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores == 1 or len(items) < 100:
+    workers = cores(most=8)
+    if workers == 1 or len(items) < 100:
         yield from map(work, items)
         return
-    with multiprocessing.get_context("fork").Pool(min(cores, 8)) as pool:
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
         yield from pool.imap_unordered(work, items, chunksize=16)
 
 

@@ -142,7 +142,7 @@ class VOC(Source):
                 f"{self._list_path('train_aug')}: no such list, and no SBD to derive it from; set data.sbd=DIR"
                 f" (benchmark_RELEASE), add {pngs.name}/ or train with data.train_split=train"
             )
-        extra = sbd_ids(self.sbd) if self.sbd is not None else [path.stem for path in pngs.glob("*.png")]
+        extra = sbd_ids(self.sbd) if self.sbd is not None else [path.stem for path in pngs.glob("[!.]*.png")]
         return derive_train_aug(self.split("train"), self.split("val"), extra)
 
     def _derived_train_sbd(self) -> list[str]:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import read_image
 from segladder.errors import ConfigError
+from segladder.files import remove_partials, written
 
 log = logging.getLogger(__name__)
 MAGIC = b"SEGLCACH"
@@ -140,6 +141,7 @@ def packed(source: Source, part: str, key: str, arrays: Iterable[np.ndarray]) ->
     path = folder / f"{source.name}-{part}-{key}.u8"
     with FileLock(f"{path}.lock"):  # the operating system releases it when its holder is killed
         if _whole(path) is None:
+            remove_partials(path)
             log.info("caching %s of %s in %s", part, source.name, path)
             pack(path, arrays)
     return Packed(path)
@@ -147,16 +149,12 @@ def packed(source: Source, part: str, key: str, arrays: Iterable[np.ndarray]) ->
 
 def pack(path: Path, arrays: Iterable[np.ndarray]) -> None:
     """Write uint8 arrays (H, W) or (H, W, 3) as one contiguous file, shapes last; it appears only when it is whole."""
-    part = path.with_name(path.name + ".part")  # one of a killed process is overwritten
     shapes = []
-    with part.open("wb") as file:
+    with written(path, durable=True) as partial, partial.open("wb") as file:
         for array in arrays:
             file.write(np.ascontiguousarray(array).data)
             shapes.append((*array.shape[:2], array.shape[2] if array.ndim == 3 else 1))
         file.write(np.array(shapes, "<i8").tobytes() + FOOTER.pack(len(shapes), MAGIC))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def _whole(path: Path) -> int | None:

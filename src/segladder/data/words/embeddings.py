@@ -17,6 +17,7 @@ import numpy as np
 from segladder.data.sources.shapes import SHAPES_CLASSES, attribute_table
 from segladder.data.words.word_vectors import FORMATS, Rows, close_words, read_rows
 from segladder.errors import ConfigError, DataError
+from segladder.files import written
 
 VOC_TABLE = "data/attributes/voc.csv"  # in conf/
 BUILT_IN = ("shapes_attributes", "voc_attributes")
@@ -43,13 +44,9 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write a `.npz` that `load` and `embeddings.sources` read."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(
-            partial, names=np.array(self.names), vectors=self.vectors, sources=np.str_(json.dumps(list(self.sources)))
-        )
-        os.replace(partial, path)
+        sources = np.str_(json.dumps(list(self.sources)))
+        with written(Path(path)) as partial:
+            np.savez(partial, names=np.array(self.names), vectors=self.vectors, sources=sources)
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:

@@ -9,7 +9,6 @@ import csv
 import difflib
 import hashlib
 import mmap
-import os
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from segladder.errors import ConfigError, DataError
+from segladder.files import written
 
 Entries = Iterator[tuple[bytes, Any]]  # a word, and what `FORMATS` says how to parse
 CACHED = 1 << 24  # bytes; rows of larger files are kept
@@ -167,8 +167,6 @@ def _sha256(path: Path) -> str:
 def _store(path: Path, rows: Rows) -> None:
     if not rows.vectors:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     names = np.array(list(rows.vectors), dtype=np.str_)
-    np.savez(partial, names=names, vectors=np.stack(list(rows.vectors.values())), sha256=np.str_(rows.sha256))
-    os.replace(partial, path)
+    with written(path) as partial:
+        np.savez(partial, names=names, vectors=np.stack(list(rows.vectors.values())), sha256=np.str_(rows.sha256))

@@ -1,0 +1,48 @@
+"""Files and folders that appear whole or not at all, whoever else writes them and whatever interrupts it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
+from pathlib import Path
+
+
+@contextmanager
+def written(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A place to write to, in the same folder and of the same ending; it becomes `path` when the block ends.
+
+    A reader sees what was there before or all of the new. On an error `path` stays as it was. Each process and thread
+    writes to a place of its own, so the last one to finish wins.
+
+    Args:
+        path: a file, or a folder that does not exist yet; its parent folder is created if missing.
+        durable: a file that is on the disk before it appears, so that a power failure leaves the old or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        yield partial
+        if durable:
+            with partial.open("rb") as stream:
+                os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what killed processes left of writing `path`; only for one who knows that nobody else is writing it."""
+    for partial in path.parent.glob(f".{escape(path.stem)}.????????.partial{escape(path.suffix)}"):
+        _remove(partial)
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    else:
+        partial.unlink(missing_ok=True)

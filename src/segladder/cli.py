@@ -99,7 +99,7 @@ def help_text() -> str:
     lines = ["usage: segladder COMMAND key=value ...", "", "commands"]
     lines += [f"  {name:<12} {what}" for name, what in COMMANDS.items()]
     lines += ["", "choices (GROUP=NAME)"]
-    for group in ("method", "backbone", "loss", "data", "protocol", "strategy", "logger", "experiment"):
+    for group in ("method", "labels", "backbone", "loss", "data", "protocol", "strategy", "logger", "experiment"):
         lines.append(f"  {group:<12} {' '.join(choices(group))}")
     lines += [
         "",

@@ -124,6 +124,7 @@ def test_the_wheel_holds_the_configuration(tmp_path):
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
+    assert (target / "segladder" / "py.typed").is_file()  # its types are for its users too
     script = (
         f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
         f"sys.path.insert(0, {str(target)!r}); import segladder.cli; assert {str(target)!r} in segladder.__file__;"

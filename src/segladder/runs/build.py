@@ -22,7 +22,8 @@ from segladder.runs.instantiation import made
 
 def source(config: DictConfig) -> Source:
     """The data set of `config.data`."""
-    return made(config.data, "data")
+    source: Source = made(config.data, "data")
+    return source
 
 
 def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
@@ -44,7 +45,8 @@ def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
 
 def protocol(config: DictConfig) -> Protocol:
     """The protocol of `config.protocol`."""
-    return made(config.protocol, "protocol")
+    protocol: Protocol = made(config.protocol, "protocol")
+    return protocol
 
 
 def data_module(config: DictConfig, data: Source, visible: str, limits: dict[str, Any] | None) -> DataModule:

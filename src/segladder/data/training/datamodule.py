@@ -119,7 +119,7 @@ class DataModule(pl.LightningDataModule):
             self.dataset = SegmentationDataset(source, self.train_ids, supervision, transform, visible)
         self.resumed = (0, 0)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of uint8 images and what the supervision may see."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(self.dataset), self.batch_size, self.seed, rank, world, self.resumed)

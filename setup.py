@@ -2,4 +2,4 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages("src"), "segladder.conf"])
+setup(packages=[*find_packages("src"), "hydra_plugins", "segladder.conf"])  # Hydra's namespace holds no __init__.py

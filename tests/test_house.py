@@ -1,6 +1,7 @@
 """The house keeps its rules: imports point one way, every knob is read, the package is whole when installed."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,11 +120,15 @@ def test_targets_lie_in_this_package(path):
 def test_the_wheel_holds_the_configuration(tmp_path):
     """Built, installed without this checkout on the path, and used from another folder."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
+    (tmp_path / "build.cfg").write_text(f"[build]\nbuild_base = {tmp_path / 'build'}\n")  # what lay there would slip in
+    fresh = {**os.environ, "DIST_EXTRA_CONFIG": str(tmp_path / "build.cfg")}
+    subprocess.run(build, check=True, capture_output=True, env=fresh)
     (wheel,) = tmp_path.glob("*.whl")
     target = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
+    assert (target / "segladder" / "py.typed").is_file()  # its types are for its users too
+    assert (target / "hydra_plugins" / "segladder_pool.py").is_file()
     script = (
         f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
         f"sys.path.insert(0, {str(target)!r}); import segladder.cli; assert {str(target)!r} in segladder.__file__;"

@@ -169,7 +169,7 @@ def rate(step: int, total: int, name: str, power: float = 0.9, warmup: float = 0
         return (step + 1) / (rise + 1)
     progress = min(1.0, (step - rise) / max(1.0, total - rise))
     if name == "poly":
-        return (1 - progress) ** power
+        return float((1 - progress) ** power)
     if name == "one_cycle":
         return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
     return 1.0

@@ -37,13 +37,15 @@ def images(counts: ImageCounts) -> Sample:
 
 def ratio(sums: np.ndarray) -> np.ndarray:
     """First over second, (...) of (..., 2)."""
-    return sums[..., 0] / sums[..., 1]
+    shares: np.ndarray = sums[..., 0] / sums[..., 1]
+    return shares
 
 
 def class_iou(outcomes: np.ndarray) -> np.ndarray:
     """IoU (..., K) from true positives, false positives, false negatives (..., K, 3); nan where all are 0."""
     union = outcomes.sum(-1, dtype=np.float64)
-    return np.divide(outcomes[..., 0], union, out=np.full(union.shape, np.nan), where=union > 0)
+    shares: np.ndarray = np.divide(outcomes[..., 0], union, out=np.full(union.shape, np.nan), where=union > 0)
+    return shares
 
 
 def mean_iou(outcomes: np.ndarray) -> np.ndarray:

@@ -67,7 +67,8 @@ class ImageCounts:
         union = counts.sum(-1)  # (N, K)
         shares = np.divide(counts[..., 0], union, out=np.zeros_like(union), where=union > 0)
         present = (union > 0).sum(1)
-        return np.divide(shares.sum(1), present, out=np.full(len(self), np.nan), where=present > 0)
+        means: np.ndarray = np.divide(shares.sum(1), present, out=np.full(len(self), np.nan), where=present > 0)
+        return means
 
     def select(self, ids: Sequence[str]) -> ImageCounts:
         """The counts of these images in this order. Raises DataError for an id that was never added."""

@@ -139,7 +139,8 @@ def novel_mean_iou(outcomes: np.ndarray) -> np.ndarray:
     """Mean IoU (...) over the classes that occur, background left out, of outcomes (..., K, 3)."""
     shares = class_iou(outcomes)[..., 1:]
     present = ~np.isnan(shares)
-    return np.where(present, shares, 0).sum(-1) / np.maximum(present.sum(-1), 1)
+    means: np.ndarray = np.where(present, shares, 0).sum(-1) / np.maximum(present.sum(-1), 1)
+    return means
 
 
 def foreground_background_iou(outcomes: np.ndarray) -> np.ndarray:
@@ -151,7 +152,8 @@ def foreground_background_iou(outcomes: np.ndarray) -> np.ndarray:
     invented, missed = background[..., 2], background[..., 1]  # the background's misses and inventions
     there = outcomes[..., 1:, 0].sum(-1) + outcomes[..., 1:, 2].sum(-1)
     foreground = np.stack([there - missed, invented, missed], -1)
-    return class_iou(np.stack([background, foreground], -2)).mean(-1)
+    means: np.ndarray = class_iou(np.stack([background, foreground], -2)).mean(-1)
+    return means
 
 
 def generalised_scores(outcomes: np.ndarray, base: Sequence[int], novel: Sequence[int]) -> dict[str, np.ndarray]:

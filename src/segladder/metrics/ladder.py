@@ -33,4 +33,5 @@ def painted_share(outcomes: np.ndarray) -> np.ndarray:
     """Share (...) of the background that is painted, of outcomes (..., K, 3) of `asked`; nan without pixels."""
     kept, painted = (outcomes[..., 0, i].astype(np.float64) for i in (0, 2))
     pixels = kept + painted
-    return np.divide(painted, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
+    shares: np.ndarray = np.divide(painted, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
+    return shares

@@ -65,7 +65,8 @@ def contour(mask: np.ndarray) -> np.ndarray:
     """
     inside = mask != 0
     framed = np.pad(inside, ((0, 1), (0, 1)), mode="edge")
-    return (inside != framed[:-1, 1:]) | (inside != framed[1:, :-1]) | (inside != framed[1:, 1:])
+    edge: np.ndarray = (inside != framed[:-1, 1:]) | (inside != framed[1:, :-1]) | (inside != framed[1:, 1:])
+    return edge
 
 
 def statistics(values: Sequence[float] | np.ndarray) -> Statistics:

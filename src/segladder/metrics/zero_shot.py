@@ -67,7 +67,8 @@ class GammaSweep:
 
     def unseen_only(self) -> np.ndarray:
         """Confusion matrix int64 (K, K) of the unseen classes' pixels where unseen classes alone compete."""
-        return self.confusions()[-1] * self.unseen[:, None]
+        confusion: np.ndarray = self.confusions()[-1] * self.unseen[:, None]
+        return confusion
 
     def at(self, index: int) -> ImageCounts:
         """Each image's counts under one gamma of the grid."""

@@ -103,7 +103,8 @@ class EdgeHead(nn.Module):
     def forward(self, features: Sequence[Tensor], size: Size) -> Tensor:
         """Logits (B, *size)."""
         sides = [lateral(feature, size) for lateral, feature in zip(self.laterals, features, strict=True)]
-        return self.score(torch.cat(sides, 1))[:, 0]
+        logits: Tensor = self.score(torch.cat(sides, 1))[:, 0]
+        return logits
 
 
 class DisplacementHead(nn.Module):
@@ -133,4 +134,5 @@ class DisplacementHead(nn.Module):
         sizes = [size, size, *[deep_size] * (len(features) - 2)]
         sides = [layer(*pair) for layer, pair in zip(self.laterals, zip(features, sizes, strict=True), strict=True)]
         deep = self.merge_deep(torch.cat(sides[2:], 1), size)  # (B, C, *size)
-        return self.field(self.merge_all(torch.cat([*sides[:2], deep], 1), size))
+        field: Tensor = self.field(self.merge_all(torch.cat([*sides[:2], deep], 1), size))
+        return field

@@ -57,7 +57,8 @@ class DenseFeatures(nn.Module):
         finest, *deeper = [lateral(maps[i]) for lateral, i in zip(self.laterals, self.levels, strict=True)]
         for feature in deeper:
             finest = finest + bilinear(feature, finest.shape[-2:])  # (B, D, h, w)
-        return self.norm(finest).relu()
+        features: Tensor = self.norm(finest).relu()
+        return features
 
     def _freeze_deeper_levels(self) -> None:
         """Distributed training refuses parameters that learn and get no gradient."""
@@ -83,7 +84,8 @@ class AtrousSum(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The summed maps."""
         first, *others = [convolution(features) for convolution in self.convolutions]
-        return sum(others, start=first)
+        total: Tensor = sum(others, start=first)
+        return total
 
 
 def _levels(strides: Sequence[int], finest: int, coarsest: int) -> list[int]:

@@ -34,5 +34,7 @@ class FeatureGenerator(nn.Module):
         """
         inputs = torch.cat([embeddings, codes], 1)  # (N, E + Z)
         if propagation is None:
-            return self.second(self.activation(self.first(inputs)))
-        return propagation @ self.second(self.activation(propagation @ self.first(inputs)))
+            features: Tensor = self.second(self.activation(self.first(inputs)))
+            return features
+        propagated: Tensor = propagation @ self.second(self.activation(propagation @ self.first(inputs)))
+        return propagated

@@ -79,7 +79,8 @@ class Dice(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss; classes absent from the batch add nothing."""
-        return self.loss(logits, target)
+        loss: Tensor = self.loss(logits, target)
+        return loss
 
 
 class Lovasz(nn.Module):

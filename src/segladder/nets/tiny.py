@@ -58,7 +58,8 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) to the same."""
         residual = self.first_norm(self.first(features)).relu()
-        return (features + self.second_norm(self.second(residual))).relu()
+        joined: Tensor = (features + self.second_norm(self.second(residual))).relu()
+        return joined
 
 
 def _halving(before: int, after: int) -> nn.Sequential:

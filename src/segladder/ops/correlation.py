@@ -27,7 +27,7 @@ def pixel_correlation(features: Tensor, cams: Tensor) -> Tensor:
         flat = flat / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + NORM_FLOOR)
         similar = (flat.transpose(1, 2) @ flat).relu()  # (B, hw, hw), symmetric
         sums = similar.sum(1, keepdim=True) + NORM_FLOOR
-        refined = cams.flatten(2).to(dtype) @ similar / sums  # (B, C, hw)
+        refined: Tensor = cams.flatten(2).to(dtype) @ similar / sums  # (B, C, hw)
         return refined.view_as(cams).to(cams.dtype)
 
 

@@ -70,7 +70,8 @@ def _elevation(features: Tensor) -> Tensor:
     for row in range(dimensions):
         rows[row, row + 1] = -(row + 1)
     scale = (dimensions + 1) * sqrt(2 / 3)
-    return scale * rows / rows.norm(dim=1, keepdim=True)
+    elevation: Tensor = scale * rows / rows.norm(dim=1, keepdim=True)
+    return elevation
 
 
 def _vertex_codes(base: Tensor, ranks: Tensor) -> tuple[Tensor, list[int]]:

@@ -22,7 +22,8 @@ def class_scores(features: Tensor, embeddings: Tensor) -> Tensor:
     dtype = torch.promote_types(torch.promote_types(features.dtype, embeddings.dtype), torch.float32)
     with torch.autocast(features.device.type, enabled=False):
         places = features.to(dtype).flatten(2)  # (B, D, h * w)
-        return (embeddings.to(dtype) @ places).unflatten(2, features.shape[2:])
+        scores: Tensor = (embeddings.to(dtype) @ places).unflatten(2, features.shape[2:])
+        return scores
 
 
 def calibrate(scores: Tensor, seen: Tensor, gamma: float, on: str = "probabilities") -> Tensor:

@@ -50,5 +50,5 @@ def cosine_similarity_map(features: Tensor, prototypes: Tensor) -> Tensor:
         lengths = torch.linalg.vector_norm(wide, dim=1)  # (B, h, w)
         lengths = lengths * torch.linalg.vector_norm(prototypes, dim=1)[:, None, None]
         nonzero = lengths > NORM_FLOOR  # elsewhere a division would send back a gradient of 1 / NORM_FLOOR
-        cosines = products.where(nonzero, 0) / lengths.where(nonzero, 1)
+        cosines: Tensor = products.where(nonzero, 0) / lengths.where(nonzero, 1)
         return cosines.clamp(-1, 1).to(features.dtype)

@@ -48,7 +48,8 @@ def merge(tiles: Tensor, pieces: int) -> Tensor:
     if len(tiles) % pieces:
         raise ValueError(f"pieces={pieces}: expected to divide the {len(tiles)} tiles")
     x = tiles.unflatten(0, (side, side, -1)).permute(2, 3, 0, 4, 1, 5)  # (B, C, side, h, side, w)
-    return x.flatten(4, 5).flatten(2, 3)
+    merged: Tensor = x.flatten(4, 5).flatten(2, 3)
+    return merged
 
 
 def reconstruction_loss(full: Tensor, merged: Tensor, labels: Tensor, reduce: str = "masked") -> Tensor:

@@ -33,7 +33,8 @@ def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
         (B, C, *size); where pooling windows overlap and share a maximum, one of the values.
     """
     flat = x.new_zeros(*x.shape[:2], size[0] * size[1])
-    return flat.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, tuple(size))
+    unpooled: Tensor = flat.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, tuple(size))
+    return unpooled
 
 
 def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -100,9 +100,13 @@ class Search:
     def sampler_of(self, number: int) -> BaseSampler:
         """A sampler for one trial: a search that was cut off draws as if it had not been."""
         seed = int(records.hash_of([self.seed, number]), 16)
+        known = self.optuna.samplers
+        sampler: BaseSampler
         if self.sampler == "random":
-            return self.optuna.samplers.RandomSampler(seed)
-        return self.optuna.samplers.TPESampler(seed=seed, constant_liar=True)  # away from trials that are running
+            sampler = known.RandomSampler(seed)
+        else:
+            sampler = known.TPESampler(seed=seed, constant_liar=True)  # away from trials that are running
+        return sampler
 
     def folder_of(self, own: list[str], fresh: Path) -> Path:
         """The folder of the run with these overrides, `fresh` if there is none yet."""

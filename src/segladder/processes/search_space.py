@@ -54,12 +54,15 @@ def first_of(space: Mapping[str, Any]) -> dict[str, Any]:
 
 def _distribution(key: str, given: Any) -> BaseDistribution:
     known = load_optuna().distributions
+    distribution: BaseDistribution
     if isinstance(given, list) and given:
-        return known.CategoricalDistribution([override_value(choice) for choice in given])
+        distribution = known.CategoricalDistribution([override_value(choice) for choice in given])
+        return distribution
     if not isinstance(given, Mapping) or not REQUIRED <= given.keys() <= ALLOWED:
         raise ConfigError(f"space.{key}={given}: {EXPECTED}")
     whole = all(isinstance(number, int) for number in given.values())
     try:
-        return (known.IntDistribution if whole else known.FloatDistribution)(**given)
+        distribution = (known.IntDistribution if whole else known.FloatDistribution)(**given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"space.{key}: {error}; {EXPECTED}") from error
+    return distribution

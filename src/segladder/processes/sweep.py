@@ -67,8 +67,8 @@ class Pool:
 
     def answer(self, job: Job) -> JobReturn:
         """What Hydra is told of a job."""
-        answer: Any = JobReturn(overrides=job.overrides, working_dir=str(job.folder))
-        answer.status, answer.return_value = JobStatus.COMPLETED, job.code
+        answer = JobReturn(overrides=job.overrides, working_dir=str(job.folder), status=JobStatus.COMPLETED)
+        answer.return_value = job.code
         return answer
 
 

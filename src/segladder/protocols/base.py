@@ -115,7 +115,8 @@ class Protocol(ABC):
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types."""
-        return json.loads(json.dumps(asdict(self), default=list))
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self), default=list))
+        return fields
 
     def described(self) -> dict[str, Any]:
         """What a record says of the protocol."""

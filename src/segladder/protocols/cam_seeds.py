@@ -135,4 +135,5 @@ def heat_map(image: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     colours = mpl.colormaps["inferno"](np.clip(scores, 0, 1))[..., :3]  # (H, W, 3)
     gray = image.mean(-1, keepdims=True) / 255
-    return (255 * (0.75 * colours + 0.25 * gray)).astype(np.uint8)
+    shown: np.ndarray = (255 * (0.75 * colours + 0.25 * gray)).astype(np.uint8)
+    return shown

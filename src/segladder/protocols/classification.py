@@ -30,4 +30,7 @@ def ranked_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     hits = np.take_along_axis(truth, order, 0)
     precision = hits.cumsum(0) / np.arange(1, len(hits) + 1)[:, None]
     found = hits.sum(0)
-    return np.divide((precision * hits).sum(0), found, out=np.full(truth.shape[1], np.nan), where=found > 0)
+    means: np.ndarray = np.divide(
+        (precision * hits).sum(0), found, out=np.full(truth.shape[1], np.nan), where=found > 0
+    )
+    return means

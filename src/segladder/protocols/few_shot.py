@@ -176,7 +176,8 @@ class FewShotProtocol(Protocol):
         indices = np.zeros(256, np.uint8)
         kept = [*asked, IGNORE] if self.void == "ignored" else list(asked)
         indices[kept] = kept
-        return indices[mask]
+        truth: np.ndarray = indices[mask]
+        return truth
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

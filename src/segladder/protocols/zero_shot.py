@@ -187,7 +187,8 @@ class ZeroShotProtocol(Protocol):
 
     def seen(self, source: Source) -> np.ndarray:
         """Which classes have labels in training, bool (K,), the background first."""
-        return self.labels.table(source.classes)[: len(source.classes)] != 255
+        seen: np.ndarray = self.labels.table(source.classes)[: len(source.classes)] != 255
+        return seen
 
     def score(
         self,

@@ -345,7 +345,8 @@ def _pooled_fb_iou(records: Sequence[Record]) -> float | None:
     background = [row for row in rows if row["class"] == "background"]
     kept, invented, missed = (sum(row[key] for row in background) for key in ("tp", "fn", "fp"))
     found = sum(row["tp"] + row["fn"] for row in rows if row["class"] != "background") - missed  # as whichever class
-    return (kept / max(1, kept + invented + missed) + found / max(1, found + invented + missed)) / 2
+    mean: float = (kept / max(1, kept + invented + missed) + found / max(1, found + invented + missed)) / 2
+    return mean
 
 
 def _mean_score(records: Sequence[Record], name: str) -> float | None:

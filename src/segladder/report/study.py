@@ -224,7 +224,8 @@ def _harmonic(sums: np.ndarray, groups: Sequence[list[list[int]]]) -> np.ndarray
     from segladder.metrics.zero_shot import split_scores
 
     folds = [split_scores(sums[..., i, :, :], seen, unseen)["harmonic_mIoU"] for i, (seen, unseen) in enumerate(groups)]
-    return np.mean(folds, axis=0)
+    means: np.ndarray = np.mean(folds, axis=0)
+    return means
 
 
 def _samples(runs: Sequence[tuple[Record, Path]], measure: Measure) -> list[Sample]:

@@ -26,7 +26,8 @@ from segladder.runs.instantiation import instantiated
 
 def source(config: DictConfig) -> Source:
     """The data set of `config.data`."""
-    return instantiated(config.data, "data")
+    source: Source = instantiated(config.data, "data")
+    return source
 
 
 def method_class(config: DictConfig) -> type[Method]:
@@ -55,7 +56,8 @@ def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
 
 def protocol(config: DictConfig) -> Protocol:
     """The protocol of `config.protocol`."""
-    return instantiated(config.protocol, "protocol")
+    protocol: Protocol = instantiated(config.protocol, "protocol")
+    return protocol
 
 
 class Training(NamedTuple):

@@ -67,7 +67,8 @@ def backbone_of(config: DictConfig) -> dict[str, Any]:
 
 def backbone_node(config: DictConfig) -> DictConfig | None:
     """The configuration of the method's backbone, None where it has none."""
-    return config.method.get("backbone") or config.method.get("features", {}).get("backbone")
+    node: DictConfig | None = config.method.get("backbone") or config.method.get("features", {}).get("backbone")
+    return node
 
 
 def write_status(record: records.Record, folder: Path, status: str) -> None:

@@ -124,4 +124,5 @@ def surest(counts: Any, share: float) -> np.ndarray:
     """
     above = counts[:, ::-1].cumsum(1)  # answers in the highest 1, 2, ... bins
     wanted = np.maximum(share * above[:, -1:], 1)
-    return BINS - np.maximum((above <= wanted).sum(1), (above == 0).sum(1) + 1)
+    bins: np.ndarray = BINS - np.maximum((above <= wanted).sum(1), (above == 0).sum(1) + 1)
+    return bins

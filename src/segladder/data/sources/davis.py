@@ -88,7 +88,8 @@ class Davis(Source):
             raise DataError(f"{path}: no such file, expected a mask") from error
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DataError(f"{path}: damaged or truncated mask ({error})") from error
-        return (np.atleast_3d(values).max(axis=2) > 0).astype(np.uint8)
+        mask: np.ndarray = (np.atleast_3d(values).max(axis=2) > 0).astype(np.uint8)
+        return mask
 
     def _listed(self, split: str) -> list[str]:
         lists = [self.root / "ImageSets" / folder / f"{split}.txt" for folder in (self.resolution, "2016")]

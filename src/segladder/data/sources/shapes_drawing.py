@@ -108,32 +108,41 @@ class Canvas:
 
 def distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """How far (u, v) lies outside a shape of radius 1 (negative inside), in radii; y points down."""
+    outside: np.ndarray
     if shape == "disc":
-        return np.sqrt(u * u + v * v) - 1
-    if shape == "square":
-        return np.maximum(np.abs(u), np.abs(v)) - 0.87
-    if shape == "cross":
+        outside = np.sqrt(u * u + v * v) - 1
+    elif shape == "square":
+        outside = np.maximum(np.abs(u), np.abs(v)) - 0.87
+    elif shape == "cross":
         long, wide = 1.05, 0.38
         upright = np.maximum(np.abs(u) - wide, np.abs(v) - long)
-        return np.minimum(upright, np.maximum(np.abs(u) - long, np.abs(v) - wide))
-    sides = [u * x + v * y for x, y in (TRIANGLE if shape == "triangle" else PENTAGON)]
+        outside = np.minimum(upright, np.maximum(np.abs(u) - long, np.abs(v) - wide))
+    else:
+        first, second = highest([u * x + v * y for x, y in (TRIANGLE if shape == "triangle" else PENTAGON)])
+        outside = first - 0.6 if shape == "triangle" else second - 1.25 * COS_72  # a tip lies beyond one side only
+    return outside
+
+
+def highest(sides: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The largest and the second largest of several values, at every place."""
     first, second = np.maximum(sides[0], sides[1]), np.minimum(sides[0], sides[1])
     for side in sides[2:]:
         second = np.maximum(second, np.minimum(first, side))
         first = np.maximum(first, side)
-    return first - 0.6 if shape == "triangle" else second - 1.25 * COS_72  # a tip of the star lies beyond one side only
+    return first, second
 
 
 def second_tone(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Where a texture shows its second tone; u and v in periods."""
+    second = np.zeros(np.broadcast_shapes(u.shape, v.shape), bool)
     if texture == "striped":
-        return (np.floor(2 * (u + 0 * v)) % 2) == 1
-    if texture == "checkered":
-        return ((np.floor(2 * u) + np.floor(2 * v)) % 2) == 1
-    if texture == "dotted":
+        second[:] = (np.floor(2 * u) % 2) == 1
+    elif texture == "checkered":
+        second[:] = ((np.floor(2 * u) + np.floor(2 * v)) % 2) == 1
+    elif texture == "dotted":
         x, y = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
-        return x * x + y * y < 0.1
-    return np.zeros(np.broadcast_shapes(u.shape, v.shape), bool)
+        second[:] = x * x + y * y < 0.1
+    return second
 
 
 def rgb(hue: float, saturation: float, value: float) -> np.ndarray:

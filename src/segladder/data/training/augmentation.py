@@ -232,7 +232,8 @@ def _nearest(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flipp
     )
     at_column = at_column[::-1] if flipped else at_column
     if factor > 1:  # first the axis that leaves less to do
-        return _columns(window, at_column).take(at_row, axis=0)
+        taken: np.ndarray = _columns(window, at_column).take(at_row, axis=0)
+        return taken
     return _columns(window.take(at_row, axis=0), at_column)
 
 

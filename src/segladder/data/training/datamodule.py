@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from segladder.data.hashing import hashed_share
 from segladder.data.sources.base import Source
-from segladder.data.training.dataset import TrainingSet
+from segladder.data.training.dataset import Item, TrainingSet
 from segladder.errors import ConfigError
 
 
@@ -101,7 +101,7 @@ class DataModule(pl.LightningDataModule):
         self.seed, self.batch_size, self.workers = seed, batch_size, workers
         self.resumed = (0, 0)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Item]:
         """Batches of uint8 images and what the labels show."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(self.dataset), self.batch_size, self.seed, rank, world, self.resumed)

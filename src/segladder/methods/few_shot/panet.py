@@ -97,7 +97,8 @@ class PANet(Prototype):
         logits = bilinear(self.similarities(supports, state), support_masks.shape[-2:])  # (B K, 2, H, W)
         predicted = foreground.flatten(1).any(1)  # (B,)
         targets = support_masks.long().where(predicted[:, None, None, None], IGNORE)
-        return self.criterion(logits.float(), targets.flatten(0, 1)) * predicted.float().mean()
+        loss: Tensor = self.criterion(logits.float(), targets.flatten(0, 1)) * predicted.float().mean()
+        return loss
 
 
 def _end_without_activation(vgg: Backbone) -> None:

@@ -81,7 +81,8 @@ class SGOneNetwork(nn.Module):
 
     def forward(self, guided: Tensor) -> Tensor:
         """Logits (B, 2, h, w) of guided features (B, S + extra, h, w)."""
-        return self.exit_layer(self.classifier_6(guided))
+        logits: Tensor = self.exit_layer(self.classifier_6(guided))
+        return logits
 
 
 class SGOne(FewShotMethod):
@@ -150,7 +151,8 @@ class SGOne(FewShotMethod):
 
     def encode(self, images: Tensor) -> Features:
         """Guidance features (B, G, h, w), if `guidance` uses them, and segmentation features (B, S, h', w')."""
-        return self.network.netB(images)
+        features: Features = self.network.netB(images)
+        return features
 
     def condition(self, support_images: Tensor | None, support_features: Features, support_masks: Tensor) -> State:
         """The prototype (B, G), or nothing without guidance."""
@@ -190,7 +192,8 @@ class SGOne(FewShotMethod):
             mask: of the supports, (B, H, W) of 0 and 1.
         """
         features = self.encode(support) if self.reads_support_features else ()
-        return self.network(self.guided(self.encode(query), self.condition(support, features, mask)))
+        logits: Tensor = self.network(self.guided(self.encode(query), self.condition(support, features, mask)))
+        return logits
 
     def normalize(self, images: Tensor) -> Tensor:
         """Raw pixels to the network's input; channels reversed in training with the quirk `bgr_training`."""

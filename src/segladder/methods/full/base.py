@@ -34,7 +34,8 @@ class DenseMethod(Method):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W) for normalised images."""
-        return self.network(images)
+        logits: Tensor = self.network(images)
+        return logits
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The criterion between logits and masks."""
@@ -42,4 +43,5 @@ class DenseMethod(Method):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W) float32 at input size."""
-        return self(self.normalize(images)).float()
+        logits: Tensor = self(self.normalize(images)).float()
+        return logits

@@ -58,12 +58,14 @@ class SegNetNetwork(nn.Module):
             pooled.append((indices, size))
         for level in reversed(range(len(pooled))):
             features = self.decoder[level](self._grown(features, level, *pooled[level]))
-        return self.score(features)
+        scores: Tensor = self.score(features)
+        return scores
 
     def _grown(self, features: Tensor, level: int, indices: Tensor, size: Sequence[int]) -> Tensor:
         if self.upsampling == "max_unpooling":
             return max_unpool(features, indices, size)
-        return self.upsamplings[level](features, size)
+        grown: Tensor = self.upsamplings[level](features, size)
+        return grown
 
 
 class SegNet(DenseMethod):

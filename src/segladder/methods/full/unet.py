@@ -61,7 +61,8 @@ class UNetNetwork(nn.Module):
             grown = upsampling(deepest, size)  # (B, widths[i - 1], 2h, 2w)
             joined = grown if skip is None else torch.cat([grown, skip], dim=1)
             deepest = block.conv2(block.conv1(joined))  # (B, widths[i], 2h, 2w)
-        return self.score(deepest)
+        scores: Tensor = self.score(deepest)
+        return scores
 
 
 class UNet(DenseMethod):

@@ -78,7 +78,8 @@ class UNetOriginalNetwork(nn.Module):
         for up, convolutions, skip in zip(self.up, self.expansive, skips[-2::-1], strict=True):
             grown = up(features)  # (B, C, 2h, 2w)
             features = convolutions(torch.cat([_cropped(skip, grown), grown], dim=1))
-        return self.score(features)
+        scores: Tensor = self.score(features)
+        return scores
 
 
 class UNetOriginal(DenseMethod):

@@ -82,7 +82,8 @@ class CAM(ClassMapMethod):
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Raw class maps (B, C, h, w) at the backbone's last stride."""
-        return self.classifier(self.backbone(images)[-1])
+        maps: Tensor = self.classifier(self.backbone(images)[-1])
+        return maps
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Soft margin between the averaged maps and the tags."""

@@ -104,7 +104,8 @@ class IRN(Refinement):
         """Probability of a class boundary (B, h, w), from images (B, 3, H, W) of raw pixels and their mirror images."""
         pixels = self.normalize(torch.cat([images, images.flip(-1)]))
         upright, mirrored = self.edge(self.backbone(pixels), map_size(images, self.stride)).float().chunk(2)
-        return ((upright + mirrored.flip(-1)) / 2).sigmoid()
+        edges: Tensor = ((upright + mirrored.flip(-1)) / 2).sigmoid()
+        return edges
 
     def refine(self, images: Tensor, scores: Tensor, tags: Tensor) -> Tensor:
         """Scores (B, C, h, w) of the classes after the walk; a background that the parent scores is left out."""

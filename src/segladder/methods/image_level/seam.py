@@ -106,7 +106,8 @@ class SEAM(CAM):
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Raw class maps (B, C, h, w) at the backbone's last stride."""
-        return self.classifier(self.dropout(self.backbone(images)[-1]))
+        maps: Tensor = self.classifier(self.dropout(self.backbone(images)[-1]))
+        return maps
 
     def score_maps(self, images: Tensor) -> Tensor:
         """The refined maps (B, C, h, w) of the classes."""

@@ -116,7 +116,8 @@ class AttributeNetwork(SemanticVectorMethod):
         pooled = masked_average_pooling(features[image], covered)  # (N, D)
         logits = self.attribute_head(pooled[:, :, None, None]).flatten(1).float()  # (N, A)
         total = F.binary_cross_entropy_with_logits(logits, self.table[label], reduction="sum")
-        return total / max(1, logits.numel())
+        mean: Tensor = total / max(1, logits.numel())
+        return mean
 
     def predict(self, images: Tensor) -> Tensor:
         """Scores (B, K, H, W) float32 at input size, the background's first; see the file's head."""

@@ -73,7 +73,8 @@ class SemanticVectorMethod(Method):
         positions = (classes.cumsum(0) - 1).where(classes, IGNORE)  # (K,)
         targets = F.pad(positions, (0, IGNORE + 1 - len(classes)), value=IGNORE)[masks.long()]
         kept = bilinear(logits[:, classes].float(), masks.shape[-2:])
-        return CrossEntropy()(kept, targets)
+        loss: Tensor = CrossEntropy()(kept, targets)
+        return loss
 
     def inherit(self, parent: Method) -> None:
         """Start from the visual network of a parent run. Raises ConfigError if that has another shape."""

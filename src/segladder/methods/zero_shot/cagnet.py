@@ -151,7 +151,8 @@ class CaGNet(GenerativeMethod):
     def realness_to_fixed_judge(self, generated: Tensor) -> Tensor:
         """Realness (N,) of features (N, D), whose gradient reaches the features alone."""
         fixed = {name: parameter.detach() for name, parameter in self.judge.named_parameters()}
-        return functional_call(self.judge, fixed, (generated,))[1]
+        realness: Tensor = functional_call(self.judge, fixed, (generated,))[1]
+        return realness
 
     def synthetic_loss(self) -> Tensor:
         """Cross entropy of features made of random codes for random classes, as likely unseen as seen ones."""
@@ -162,11 +163,13 @@ class CaGNet(GenerativeMethod):
         classes = torch.cat(drawn)  # (M,)
         codes = torch.randn(len(classes), self.code_channels, device=device)
         generated = self.generator(self.embeddings[classes], codes).detach().float()
-        return self.cross_entropy(self.class_logits(generated), classes)
+        loss: Tensor = self.cross_entropy(self.class_logits(generated), classes)
+        return loss
 
     def class_logits(self, features: Tensor) -> Tensor:
         """Logits (N, K) of enhanced or generated features (N, D)."""
-        return self.judge(features)[0]
+        logits: Tensor = self.judge(features)[0]
+        return logits
 
     def pixel_features(self, images: Tensor) -> Tensor:
         """Features (B, D, h, w) of raw pixels, enhanced with the mean of their codes."""

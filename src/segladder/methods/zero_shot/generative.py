@@ -91,7 +91,8 @@ class GenerativeMethod(SemanticVectorMethod):
 
     def pixel_features(self, images: Tensor) -> Tensor:
         """What the classifier sees of raw pixels (B, 3, H, W): features (B, D, h, w)."""
-        return self.features(self.normalize(images))
+        features: Tensor = self.features(self.normalize(images))
+        return features
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W) float32 at input size."""

@@ -39,7 +39,8 @@ class SeenClassifier(SemanticVectorMethod):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K, h, w) of normalised images; those of unseen classes are as random as their weights."""
-        return self.classifier(self.features(images))
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy among the seen classes."""

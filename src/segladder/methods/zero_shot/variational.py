@@ -80,7 +80,8 @@ class Variational(SemanticVectorMethod):
         """
         places, classes = self.visual(features)[:, None], self.semantic(samples)[..., None, None]
         joined = (places + classes).flatten(0, 1)  # (B C, hidden, h, w)
-        return self.decoder(joined)[:, 0].unflatten(0, samples.shape[:2])
+        logits: Tensor = self.decoder(joined)[:, 0].unflatten(0, samples.shape[:2])
+        return logits
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross entropy of the seen classes' masks where there are labels, and the KL of their Gaussians."""

@@ -110,12 +110,14 @@ class ZS3Net(GenerativeMethod):
 
     def class_logits(self, features: Tensor) -> Tensor:
         """Logits (N, K) of features (N, D)."""
-        return self.classifier(features)
+        logits: Tensor = self.classifier(features)
+        return logits
 
     def generate(self, classes: Tensor, propagation: Tensor | None = None) -> Tensor:
         """Features (N, D) of classes (N,), with new noise."""
         noise = torch.randn(len(classes), self.noise_channels, device=classes.device)
-        return self.generator(self.embeddings[classes], noise, propagation).float()
+        features: Tensor = self.generator(self.embeddings[classes], noise, propagation).float()
+        return features
 
     def discrepancy(self, generated: Tensor, real: Tensor, classes: Tensor) -> Tensor:
         """Maximum mean discrepancy of generated and real features (N, D), averaged over the classes among them."""

@@ -205,6 +205,14 @@ def test_a_run_that_knows_more_of_novel_classes_is_no_start(root, runs, segladde
     assert "has learnt novel classes of fold=0 as image_level with pool=8" in capsys.readouterr().err
 
 
+def test_a_run_that_is_refused_lets_its_parent_compute_nothing(root, runs, segladder, tmp_path, capsys):
+    made = sorted((runs / "seeds").glob("pseudo_masks/*"))
+    own = [word for word in words(root, "tags", runs) if not word.startswith(("pool=", "hydra.run.dir="))]
+    assert segladder(*own, "pool=4", f"hydra.run.dir={tmp_path}") == 2
+    assert "as image_level with pool=8, but this run is image_level with pool=4" in capsys.readouterr().err
+    assert sorted((runs / "seeds").glob("pseudo_masks/*")) == made
+
+
 def test_the_leaderboard_says_what_annotation_buys(runs, segladder, capsys, tmp_path):
     out = tmp_path / "board.md"
     assert segladder("leaderboard", f"runs={runs}", f"out={out}") == 0

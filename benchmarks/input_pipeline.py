@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from segladder.data.labels.kinds.masks import Masks
+
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
@@ -59,7 +61,7 @@ def measure(ways: dict[str, Step], repeats: int) -> dict[str, float]:
 def ours(source: VOC) -> Step:
     """SegLadder's data set and collation: uint8 batches."""
     augment = TrainAugmentation(scale=(0.5, 2.0), crop=CROP, flip=0.5)
-    dataset = SegmentationDataset(source, source.split("train"), "full", augment)
+    dataset = SegmentationDataset(source, source.split("train"), Masks(), augment)
     return lambda indices, seed: collate(dataset.__getitems__([(index, seed + index) for index in indices]))
 
 

@@ -114,7 +114,7 @@ def test_targets_lie_in_this_package(path):
                 yield from targets(item)
 
     for target in targets(yaml.safe_load(path.read_text()) or {}):
-        assert target.startswith("segladder.")
+        assert target.startswith("segladder.") or (target == "???" and path.stem.startswith("_"))
 
 
 def test_the_wheel_holds_the_configuration(tmp_path):

@@ -60,6 +60,8 @@ def run(command: str, overrides: list[str]) -> int:
     from segladder.processes.memory import keep_freed_memory
     from segladder.runs.composition import explain, one_line
 
+    if complaint := not_a_choice(overrides):
+        return complain(complaint)
     codes = [0]
 
     def task(config: DictConfig) -> None:
@@ -97,14 +99,28 @@ def help_text() -> str:
     lines = ["usage: segladder COMMAND key=value ...", "", "commands"]
     lines += [f"  {name:<12} {what}" for name, what in COMMANDS.items()]
     lines += ["", "choices (GROUP=NAME)"]
-    for group in ("method", "backbone", "loss", "data", "protocol", "strategy", "logger", "experiment"):
-        names = sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-        lines.append(f"  {group:<12} {' '.join(names)}")
+    for group in ("method", "labels", "backbone", "loss", "data", "protocol", "strategy", "logger", "experiment"):
+        lines.append(f"  {group:<12} {' '.join(choices(group))}")
     lines += [
         "",
         "`segladder COMMAND --cfg job` shows every key with its value.",
     ]
     return "\n".join(lines)
+
+
+def choices(group: str) -> list[str]:
+    """The names that `GROUP=NAME` takes; files `_NAME.yaml` hold what choices share and are none themselves."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("[!_]*.yaml"))
+
+
+def not_a_choice(overrides: list[str]) -> str | None:
+    """The complaint about an override that names a file which choices build on, such as `method=_trained`, or None."""
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        for name in value.strip("[]").split(","):
+            if name.startswith("_") and (conf_folder() / group / f"{name}.yaml").is_file():
+                return f"{group}={name}: no such choice; choose from {', '.join(choices(group))}"
+    return None
 
 
 def conf_folder() -> Path:

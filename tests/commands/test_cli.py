@@ -1,11 +1,15 @@
 """The door: help, wrong words, and every kind of impossible configuration ends in one line and exit code 2."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from segladder import cli
+from segladder.errors import ConfigError
+from segladder.runs.choices import check_choices
+from segladder.runs.composition import composed
 
 
 def segladder(*words, cwd=None):
@@ -52,6 +56,9 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["tran"], "did you mean train?"),
         (["train", "method=fcn8"], "method=fcn8: no such choice (did you mean fcn8s?); choose from"),
         (["train", "data=vok"], "data=vok: no such choice"),
+        (["train", "strategy=gpus"], "choose from cpu, ddp, ddp_cpu, fsdp, gpu\n"),
+        (["train", "strategy=_base"], "strategy=_base: no such choice; choose from cpu, ddp, ddp_cpu, fsdp, gpu\n"),
+        (["train", "-m", "strategy=cpu,_base"], "strategy=_base: no such choice"),
         (["train", "trainer.epoch=3"], "trainer.epoch: no such key in trainer (did you mean epochs?); allowed: "),
         (["train", "sed=3"], "sed: no such key (did you mean seed?)"),
         (["train", "protocol=voc2012"], "scores voc, but data=shapes"),
@@ -65,6 +72,10 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["predict", "run=nowhere", "images=x", "out=y"], "run=nowhere"),
         (["train", "method.skips=7"], "method.skips=7"),
         (["train", "seed=[1"], "seed=[1"),
+        (
+            ["train", "loader.augment.extra=[{name: Blurr}]"],
+            "loader.augment.extra: no transform Blurr in albumentations",
+        ),
     ],
 )
 def test_wrong_words_get_one_clear_line(words, said, capsys, monkeypatch, tmp_path, shapes_root):
@@ -77,16 +88,21 @@ def test_impossible_choices_leave_no_folder(capsys, monkeypatch, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_loss_on_masks_needs_a_method_that_sees_masks():
-    from omegaconf import OmegaConf
-
-    from segladder.errors import ConfigError
-    from segladder.runs.choices import check_choices
-
-    method = {"name": "cam", "supervision": "image_level", "criterion": "${loss}"}
-    config = OmegaConf.create({"method": method, "loss": {"labels": "masks"}, "selection": "fixed"})
-    with pytest.raises(ConfigError, match="needs masks, but method=cam is image_level and learns from tags"):
-        check_choices(config)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["method=cam", "labels=masks"], "labels=masks: method=cam does not learn from them; choose labels=tags, or"),
+        (
+            ["method=fcn8s", "labels=tags"],
+            "labels=tags: method=fcn8s does not learn from them; choose labels=masks, or",
+        ),
+        (["method=spnet", "labels=tags"], "choose labels=names, or another method"),
+        (["method=fcn8s", "loss.labels=tags"], "the loss needs tags, but labels=masks: choose another loss"),
+    ],
+)
+def test_labels_that_nothing_learns_from_are_refused_with_those_that_fit(words, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_choices(composed(words))
 
 
 def test_version(capsys, monkeypatch):

@@ -9,6 +9,7 @@ import torch
 from dummy_data import save_mask
 from ladder_data import write_ladder
 
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.pool import choose
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.decoding import read_mask
@@ -117,7 +118,7 @@ def test_a_few_shot_rung_is_scored_with_more_supports_beside_itself(runs, seglad
     base = first["annotation_cost"]["seconds"] - first["annotation_cost"]["novel_seconds"]
     for r in found.values():
         assert r["protocol"] == first["protocol"] and r["id"] != first["id"]
-        cost, expected = r["annotation_cost"], r["shots"] * 2 * PRICES.of_class("masks")
+        cost, expected = r["annotation_cost"], r["shots"] * 2 * Masks().price(PRICES)
         assert (cost["novel_seconds"], cost["seconds"]) == pytest.approx((expected, base + expected), abs=0.2)
     capsys.readouterr()
     assert segladder("evaluate", f"run={runs}/names", "protocol=semantic", "shots=5") == 2

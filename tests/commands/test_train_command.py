@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from segladder.data.sources.shapes import Shapes
@@ -63,7 +64,7 @@ def test_record_says_what_ran_and_what_came_out(run):
     record = record_of(run)
     assert record["status"] == "finished" and record["method"] == "fcn8s" and record["supervision"] == "full"
     assert record["steps"] == 12 and record["data"]["train_ids"] == 24
-    assert record["label_access"] == {"labels": "masks", "selection": "fixed", "hidden": []}
+    assert record["label_access"] == {"labels": "masks", "kind": "masks", "selection": "fixed", "hidden": []}
     assert 0 <= record["metrics"]["mIoU"]["low"] <= record["metrics"]["mIoU"]["value"] <= 1
     assert len(record["per_class"]) == 21
     assert record["command"].startswith("segladder train data.train_size=24")
@@ -97,10 +98,10 @@ def test_evaluate_under_the_same_protocol_repeats_the_score(segladder, run):
 def test_a_run_of_an_older_version_is_scored_though_its_classes_have_moved(segladder, run, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run, old)
-    config = (old / "config.yaml").read_text()
-    (old / "config.yaml").write_text(
-        config.replace("segladder.data.sources.shapes.Shapes", "segladder.data.shapes.Shapes")
-    )
+    config = yaml.safe_load((old / "config.yaml").read_text())
+    config["data"]["_target_"] = "segladder.data.shapes.Shapes"
+    del config["labels"]
+    (old / "config.yaml").write_text(yaml.safe_dump(config))
     assert segladder("evaluate", f"run={old}", "progress=false", "panels=0") == 0
 
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from PIL import Image
 
-from segladder.data.labels.prices import supports
+from segladder.data.labels.annotation_cost import supports
 from segladder.data.words.embeddings import Embeddings
 from segladder.report.leaderboard import rank
 from segladder.report.record import find_records

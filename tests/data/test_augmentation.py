@@ -210,3 +210,143 @@ def test_padding_is_not_jittered() -> None:
         moved, moved_mask = TrainAugmentation(crop=40, fill=(9, 8, 7), brightness=0.5, hue=0.2)(image, mask, seed)
         assert (moved[moved_mask == 255] == (9, 8, 7)).all()
         assert not np.array_equal(moved[moved_mask == 0].reshape(20, 20, 3), image)
+
+
+EXTRA = [
+    {"name": "GaussianBlur", "p": 0.5},
+    {"name": "CoarseDropout", "p": 0.7},
+    {"name": "Affine", "rotate": [-30, 30]},
+]
+
+
+def test_extra_transforms_are_a_pure_function_of_the_seed() -> None:
+    augment = TrainAugmentation(**EVERYTHING, extra=EXTRA)
+    image, mask = picture(0)
+    first = {seed: augment(image, mask, seed) for seed in range(8)}
+    for seed in reversed(range(8)):
+        again, again_mask = TrainAugmentation(**EVERYTHING, extra=EXTRA)(image, mask, seed)
+        assert np.array_equal(first[seed][0], again)
+        assert np.array_equal(first[seed][1], again_mask)
+        alone, nothing = augment(image, None, seed)  # of items with tags
+        assert nothing is None
+        assert np.array_equal(alone, again)
+
+
+def test_extra_transforms_come_after_the_geometry_and_leave_its_draws_alone() -> None:
+    image, mask = picture(0)
+    for seed in range(6):
+        plain, plain_mask = TrainAugmentation(**EVERYTHING)(image, mask, seed)
+        turned, turned_mask = TrainAugmentation(**EVERYTHING, extra=[{"name": "VerticalFlip", "p": 1}])(
+            image, mask, seed
+        )
+        assert np.array_equal(turned, plain[::-1])
+        assert np.array_equal(turned_mask, plain_mask[::-1])
+
+
+def test_an_extra_transform_happens_with_its_probability_and_its_own_draws() -> None:
+    image, mask = picture(0, values=())
+    flips = [{"name": "HorizontalFlip", "p": 0.5}, {"name": "VerticalFlip", "p": 0.5}]
+    augment = TrainAugmentation(extra=flips)
+    outcomes = {augment(image, mask, seed)[0].tobytes() for seed in range(60)}
+    assert outcomes == {view.tobytes() for view in (image, image[::-1], image[:, ::-1], image[::-1, ::-1])}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"name": "Affine", "rotate": [20, 40], "scale": [0.7, 1.3], "translate_px": 9},
+        {"name": "Rotate", "limit": [20, 60]},
+        {"name": "Perspective", "scale": 0.2},
+        {"name": "ElasticTransform", "alpha": 200, "sigma": 8},
+        {"name": "GridDistortion", "distort_limit": 0.5},
+        {"name": "CropAndPad", "percent": [0.1, 0.3]},
+        {"name": "CoarseDropout", "num_holes_range": [3, 6]},
+        {"name": "RandomGridShuffle"},
+    ],
+    ids=lambda item: item["name"],
+)
+def test_masks_move_with_images_and_what_is_new_is_ignored(item: dict) -> None:
+    _, mask = picture(1, (90, 90), values=(40, 80, 120))
+    image = np.repeat(mask[..., None], 3, axis=2)
+    sampled = {} if item["name"] in ("CoarseDropout", "RandomGridShuffle") else {"interpolation": cv2.INTER_NEAREST}
+    filled = {} if item["name"] == "RandomGridShuffle" else {"fill": [255, 255, 255]}
+    augment = TrainAugmentation(extra=[{**item, **sampled, **filled, "p": 1.0}])
+    for seed in range(5):
+        moved, moved_mask = augment(image, mask, seed)
+        assert not np.array_equal(moved_mask, mask)
+        assert np.array_equal(moved, np.repeat(moved_mask[..., None], 3, axis=2))
+
+
+def test_what_is_cut_out_may_keep_its_class() -> None:
+    image, mask = picture(1)
+    augment = TrainAugmentation(extra=[{"name": "CoarseDropout", "fill_mask": None, "p": 1.0}])
+    dropped, kept = augment(image, mask, 3)
+    assert not np.array_equal(dropped, image)
+    assert np.array_equal(kept, mask)
+
+
+def test_results_of_extra_transforms_are_written_where_they_are_asked_to_be() -> None:
+    image, mask = picture(0)
+    augment = TrainAugmentation(**EVERYTHING, extra=EXTRA)
+    images, masks = np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 64, 64), np.uint8)
+    for seed in range(4):
+        moved, moved_mask = augment(image, mask, seed, (images[seed], masks[seed]))
+        assert np.shares_memory(moved, images) and np.shares_memory(moved_mask, masks)
+        again, again_mask = augment(image, mask, seed)
+        assert np.array_equal(images[seed], again)
+        assert np.array_equal(masks[seed], again_mask)
+
+
+def test_extra_transforms_do_not_write_to_their_input() -> None:
+    image, mask = picture(0)
+    image.setflags(write=False)
+    mask.setflags(write=False)
+    for seed in range(5):
+        TrainAugmentation(extra=EXTRA)(image, mask, seed)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"name": "GausianBlur"}, "no transform GausianBlur in albumentations (did you mean GaussianBlur or "),
+        ({"name": "ImageOnlyTransform"}, "no transform ImageOnlyTransform"),
+        ({"name": "CenterCrop3D", "size": [2, 2, 2]}, "no transform CenterCrop3D"),
+        ("GaussianBlur", "GaussianBlur: expected {name: TRANSFORM, ARGUMENT: VALUE, ...}"),
+        ({"p": 0.5}, "{'p': 0.5}: expected {name: TRANSFORM"),
+        (
+            {"name": "GaussianBlur", "blur_limits": 3},
+            "GaussianBlur: no argument blur_limits (did you mean blur_limit?); allowed: blur_limit, p, sigma_limit",
+        ),
+        ({"name": "GaussianBlur", "p": 3}, "GaussianBlur: p: Input should be less than or equal to 1"),
+        ({"name": "Resize"}, "Resize: height: Field required; width: Field required"),
+        (
+            {"name": "Affine", "mask_interpolation": 1},
+            "Affine: masks hold class numbers, expected mask_interpolation=0",
+        ),
+    ],
+)
+def test_impossible_extra_transforms_are_refused_before_training(item: dict, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainAugmentation(extra=[item])
+    assert str(caught.value).startswith(f"loader.augment.extra: {said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (
+            {"name": "RandomCrop", "height": 32, "width": 30},
+            "RandomCrop: makes the image (32, 30, 3) uint8, expected (64,",
+        ),
+        ({"name": "ToFloat"}, "ToFloat: makes the image (64, 80, 3) float32, expected (64, 80, 3) uint8"),
+        ({"name": "Transpose"}, "Transpose: makes the image (80, 64, 3) uint8"),
+        ({"name": "FDA"}, "FDA: FDA requires ['fda_metadata']"),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_extra_transforms_that_change_the_size_or_need_more_are_refused(item: dict, said: str) -> None:
+    image, mask = picture(0)
+    with pytest.raises(ConfigError) as caught:
+        TrainAugmentation(extra=[{**item, "p": 1.0}])(image, mask, 0)
+    assert str(caught.value).startswith(f"loader.augment.extra: {said}")

@@ -15,6 +15,9 @@ from cache_builders import build_and_die, build_counting
 from dummy_data import picture, save_mask, write_folder, write_voc
 from torch.utils.data import DataLoader
 
+from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.kinds.tags import Tags
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.voc import VOC
 from segladder.data.training.augmentation import TrainAugmentation
@@ -50,7 +53,7 @@ def test_augmented_items_are_the_same_with_the_cache(cached: VOC) -> None:
     plain = VOC(cached.root, train_split="train")
     augment = TrainAugmentation(scale=(0.5, 2), crop=48, flip=0.5, brightness=0.2)
     ids = plain.split("train")
-    without, with_cache = (SegmentationDataset(data, ids, "full", augment) for data in (plain, cached))
+    without, with_cache = (SegmentationDataset(data, ids, Masks(), augment) for data in (plain, cached))
     moved = pickle.loads(pickle.dumps(with_cache))  # as a loading process gets it
     for key in ((0, 5), (3, 9), 2):
         for dataset in (with_cache, moved):
@@ -58,12 +61,12 @@ def test_augmented_items_are_the_same_with_the_cache(cached: VOC) -> None:
                 assert (np.array(dataset[key][name]) == np.array(value)).all()
 
 
-@pytest.mark.parametrize("supervision", ["full", "image_level"])
+@pytest.mark.parametrize("labels", [Masks(), Tags()], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("crop", [48, 100])
-def test_batches_equal_their_items_one_by_one(cached: VOC, supervision: str, crop: int) -> None:
+def test_batches_equal_their_items_one_by_one(cached: VOC, labels: Labels, crop: int) -> None:
     ids = cached.split("train")
     augment = TrainAugmentation(scale=(0.5, 2), crop=crop, flip=0.5)
-    dataset = SegmentationDataset(cached, ids, supervision, augment)
+    dataset = SegmentationDataset(cached, ids, labels, augment)
     keys: list[Any] = [(2, 7), (0, 1), (2, 8), (3, 5)]
     items = [dataset[key] for key in keys]
     whole = [DataLoader(dataset, 4, sampler=keys, collate_fn=collate, num_workers=workers) for workers in (0, 1)]
@@ -78,8 +81,8 @@ def test_batches_equal_their_items_one_by_one(cached: VOC, supervision: str, cro
     assert torch.equal(later[0]["image"], items[0]["image"])  # another batch has memory of its own
 
 
-def test_image_level_runs_cache_no_masks(cached: VOC, tmp_path: Path) -> None:
-    SegmentationDataset(cached, cached.split("train"), "image_level")
+def test_runs_on_tags_cache_no_masks(cached: VOC, tmp_path: Path) -> None:
+    SegmentationDataset(cached, cached.split("train"), Tags())
     assert [p.name.split("-")[1] for p in (tmp_path / "cache").glob("*.u8")] == ["images"]
 
 

@@ -11,14 +11,17 @@ import pytest
 import torch
 from dummy_data import save_image, save_mask
 from episode_data import LARGE, SIDE, SMALL, varied, write_striped
+from omegaconf import OmegaConf
 
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.decoding import read_mask
 from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.data.training.augmentation import TrainAugmentation
-from segladder.data.training.datamodule import DataModule
-from segladder.data.training.dataset import SegmentationDataset
+from segladder.data.training.datamodule import training_ids
 from segladder.data.training.episode_dataset import EpisodeDataset, collate_episodes
+from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError, DataError
+from segladder.runs import build
 
 CLASSES = VOC_CLASSES[1:8]
 NOVEL = list(VOC_CLASSES[1:4])
@@ -241,35 +244,30 @@ def test_too_few_images_of_a_base_class_are_named(root):
         episodes(voc(root), shots=40)
 
 
-def module(root: Path, **options) -> DataModule:
-    settings = {"seed": 3, "batch_size": 4, "workers": 0, "augment": {"crop": 64, "flip": 0.5}, "held_out": 0.2}
-    return DataModule(voc(root), **{**settings, **options})
+def training(root: Path, workers: int = 0) -> build.Training:
+    augment = {"crop": 64, "flip": 0.5}
+    loader = {"batch_size": 4, "workers": workers, "augment": augment, "held_out": 0.2, "without": [], "episodes": {}}
+    view = Episodes(tuple(NOVEL), 2, "drop", min_object="none")
+    return build.training(OmegaConf.create({"seed": 3, "loader": loader}), voc(root), view, Masks())
 
 
 def test_module_feeds_episodes_of_training_images_alone(root):
-    settings = {"novel": NOVEL, "shots": 2, "novel_pixels": "drop", "min_object": "none"}
-    data = module(root, supervision="few_shot", episodes=settings)
-    batches = list(data.train_dataloader())
-    assert len(batches) == len(data.dataset) // 4
+    feed = training(root)
+    batches = list(feed.module.train_dataloader())
+    assert len(batches) == len(feed.module.dataset) // 4
     queries = [i for batch in batches for i in batch["id"]]
     supports = {i for batch in batches for ids in batch["support_ids"] for i in ids}
     assert len(set(queries)) == len(queries)
-    assert data.held_out_ids and not ({*queries} | supports) & set(data.held_out_ids)
-    again = list(module(root, supervision="few_shot", episodes=settings, workers=1).train_dataloader())
+    assert feed.held_out_ids and not ({*queries} | supports) & set(feed.held_out_ids)
+    again = list(training(root, workers=1).module.train_dataloader())
     assert all(map(same, batches, again))
-
-
-def test_module_needs_settings_of_episodes_for_few_shot_alone(root):
-    with pytest.raises(ConfigError, match="few_shot training needs episodes"):
-        module(root, supervision="few_shot")
-    assert isinstance(module(root, supervision="full").dataset, SegmentationDataset)
 
 
 def test_images_of_classes_can_be_left_out_of_any_training(tmp_path: Path):
     images = {"first": [(8, LARGE), (12, SMALL)], "second": [(12, LARGE)], "third": [(15, LARGE)], "empty": []}
     source = VOC(write_striped(tmp_path, {"train": images}), classes=["cat"], train_split="train")
-    settings = {"supervision": "full", "seed": 0, "batch_size": 1, "workers": 0, "augment": {}, "held_out": 0.0}
-    assert DataModule(source, **settings, without=["dog"]).train_ids == ["empty", "third"]
-    assert DataModule(source, **settings, without=["dog", "cat", "person"]).train_ids == ["empty"]
+    ids = source.split("train")
+    assert training_ids(source, ids, without=["dog"]) == (["empty", "third"], [])
+    assert training_ids(source, ids, without=["dog", "cat", "person"]) == (["empty"], [])
     with pytest.raises(ConfigError, match="no such class dogs"):
-        DataModule(source, **settings, without=["dogs"])
+        training_ids(source, ids, without=["dogs"])

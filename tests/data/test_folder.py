@@ -10,6 +10,7 @@ import pytest
 from dummy_data import picture, save_image, save_mask, write_folder
 
 from segladder.data.inspection.checks import check_training_ready
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.folder import Folder
 from segladder.errors import ConfigError, DataError
 
@@ -19,7 +20,7 @@ SIZES = [(64, 64 + i) for i in range(30)]
 def test_images_of_any_size_and_kind_with_palette_or_gray_masks(tmp_path: Path) -> None:
     data = Folder(write_folder(tmp_path, lists=True))
     assert data.classes == ("background", "road", "tree")
-    check_training_ready(data)
+    check_training_ready(data, Masks())
     for index, image_id in enumerate([*data.split("train"), *data.split("val")]):
         expected_image, expected_mask = picture(index, ((64, 80), (70, 66), (90, 64))[index], values=(1, 2))
         image, mask = data.pair(image_id)

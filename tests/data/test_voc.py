@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segladder.data.inspection.checks import check_training_ready
+from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.kinds.tags import Tags
 from segladder.data.sources.base import Source, tags_of
 from segladder.data.sources.decoding import read_image, read_mask
 from segladder.data.sources.sbd import derive_train_aug
@@ -95,7 +97,7 @@ def test_train_aug_from_mat_files_reads_sbd_masks_and_leaves_val_out(tmp_path: P
     _, mask = picture(1000, values=(15,))
     assert np.array_equal(data.mask("2008_1"), np.where(mask == 255, 0, mask))
     assert np.array_equal(data.mask("2007_train00"), picture(0)[1])  # VOC's own mask wins
-    check_training_ready(data)
+    check_training_ready(data, Masks())
 
 
 def test_train_aug_from_pngs_and_from_a_list_of_paths(voc: Path) -> None:
@@ -139,14 +141,14 @@ def test_pseudo_masks_replace_training_masks_only(tmp_path: Path, voc: Path) -> 
     assert np.array_equal(data.mask("2007_val00"), picture(4)[1])
     (tmp_path / "pseudo" / "2007_train01.png").unlink()
     with pytest.raises(DataError, match=r"missing training labels: .*pseudo/2007_train01.png"):
-        check_training_ready(data)
+        check_training_ready(data, Masks())
 
 
 def test_full_items_hold_masks_and_others_cannot_reach_any(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = source(voc)
     ids = data.split("train")
-    full = SegmentationDataset(data, ids, "full")[1]
-    weak = SegmentationDataset(data, ids, "image_level")
+    full = SegmentationDataset(data, ids, Masks())[1]
+    weak = SegmentationDataset(data, ids, Tags())
     assert np.array_equal(full["mask"].numpy(), picture(1)[1])
     assert np.array_equal(full["image"].permute(1, 2, 0).numpy(), data.image(ids[1]))
 
@@ -166,7 +168,7 @@ def test_items_read_by_processes_equal_direct_ones(voc: Path) -> None:
     from torch.utils.data import DataLoader
 
     data = source(voc)
-    dataset = SegmentationDataset(data, data.split("train"), "full")
+    dataset = SegmentationDataset(data, data.split("train"), Masks())
     batches = list(DataLoader(dataset, batch_size=2, num_workers=1))
     assert [image_id for batch in batches for image_id in batch["id"]] == data.split("train")
     assert np.array_equal(batches[1]["mask"][0].numpy(), data.mask("2007_train02"))
@@ -207,7 +209,7 @@ def test_colour_mask_is_refused(voc: Path) -> None:
 def test_mask_of_another_size_is_named_at_the_item(voc: Path) -> None:
     save_mask(voc / "SegmentationClass" / "2007_train00.png", np.zeros((64, 81), np.uint8))
     with pytest.raises(DataError, match=r"2007_train00.png: size 81x64, expected 80x64"):
-        SegmentationDataset(source(voc), ["2007_train00"], "full")[0]
+        SegmentationDataset(source(voc), ["2007_train00"], Masks())[0]
 
 
 def test_lists_that_are_missing_empty_or_repeat_are_named(voc: Path) -> None:
@@ -216,7 +218,7 @@ def test_lists_that_are_missing_empty_or_repeat_are_named(voc: Path) -> None:
     lists = voc / "ImageSets" / "Segmentation"
     write_list(lists / "val.txt", [])
     with pytest.raises(DataError, match=r"val.txt: empty list"):
-        check_training_ready(source(voc))
+        check_training_ready(source(voc), Masks())
     write_list(lists / "val.txt", ["a", "b", "a"])
     with pytest.raises(DataError, match=r"val.txt: id a is listed twice"):
         source(voc).split("val")
@@ -225,10 +227,10 @@ def test_lists_that_are_missing_empty_or_repeat_are_named(voc: Path) -> None:
 def test_missing_files_and_overlap_are_found_before_training(voc: Path) -> None:
     (voc / "JPEGImages" / "2007_train03.jpg").unlink()
     with pytest.raises(DataError, match=r"missing images: .*2007_train03.jpg"):
-        check_training_ready(source(voc))
+        check_training_ready(source(voc), Masks())
     with pytest.raises(DataError, match=r"2007_val00, 2007_val01 in both trainval and val"):
         write_voc(voc.parent.parent)
-        check_training_ready(source(voc, train_split="trainval"))
+        check_training_ready(source(voc, train_split="trainval"), Masks())
 
 
 def real_data(name: str) -> Path:
@@ -242,7 +244,7 @@ def real_data(name: str) -> Path:
 def test_real_masks_decode_as_the_general_decoder_decodes_them() -> None:
     root = real_data("voc_native")
     data = VOC(root, train_split="val")
-    check_training_ready(data)
+    check_training_ready(data, Masks())
     for image_id in data.split("val"):
         image, mask = data.pair(image_id)
         with Image.open(data.mask_path(image_id)) as general:
@@ -255,6 +257,6 @@ def test_real_masks_decode_as_the_general_decoder_decodes_them() -> None:
 def test_real_class_subset_is_complete() -> None:
     data = VOC(real_data("voc_animals"), classes=["cat", "cow", "dog", "horse", "person", "sheep"])
     assert (len(data.split("train_aug")), len(data.split("val"))) == (3131, 295)
-    check_training_ready(data)
+    check_training_ready(data, Masks())
     tags = np.stack([data.tags(image_id) for image_id in data.split("val")])
     assert tags.sum(axis=0).tolist() == [80, 46, 79, 55, 60, 40]

@@ -12,12 +12,14 @@ from dummy_data import save_mask, write_list, write_voc
 from episode_data import LARGE, varied, write_striped
 
 from segladder.data.hashing import hashed_share
+from segladder.data.labels.kinds.names import Names
 from segladder.data.labels.pool import few_labelled
-from segladder.data.labels.seen_labels import SeenLabels
 from segladder.data.sources.decoding import read_mask
 from segladder.data.sources.voc import VOC, VOC_CLASSES
-from segladder.data.training.datamodule import DataModule
-from segladder.data.training.dataset import SegmentationDataset, collate
+from segladder.data.training.augmentation import TrainAugmentation
+from segladder.data.training.datamodule import DataModule, training_ids
+from segladder.data.training.dataset import collate
+from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
 
 CLASSES = VOC_CLASSES[1:7]
@@ -42,17 +44,11 @@ def source(root: Path) -> VOC:
 
 
 def module(root: Path, **policy) -> DataModule:
-    labels = {"hidden": UNSEEN, **policy}
-    return DataModule(
-        source(root),
-        "zero_shot",
-        seed=0,
-        batch_size=2,
-        workers=0,
-        augment={"flip": 0.5, "crop": 48},
-        held_out=0.0,
-        labels=labels,
-    )
+    view = HiddenClasses(**{"hidden": UNSEEN, **policy})
+    data = source(root)
+    ids, _ = training_ids(data, view.ids(data))
+    dataset = view.dataset(data, ids, Names(), TrainAugmentation(flip=0.5, crop=48))
+    return DataModule(dataset, seed=0, batch_size=2, workers=0)
 
 
 def batches(root: Path, **policy) -> list[dict]:
@@ -128,11 +124,11 @@ def test_more_masks_than_there_are_and_masks_left_out_of_training_are_named(root
         ConfigError, match="pool=7: class aeroplane is in 6 training images of voc; take a smaller pool"
     ):
         few_labelled(source(root), (1, 2, 3), 7)
-    labels = SeenLabels(UNSEEN, shown={"im006": ["aeroplane"]})
+    labels = HiddenClasses(UNSEEN, shown={"im006": ["aeroplane"]})
     with pytest.raises(
         ConfigError, match="image im006 is one of the few with labels of aeroplane, but training leaves"
     ):
-        labels.ids(source(root), ["im000", "im001"])
+        labels.usable(source(root), ["im000", "im001"])
 
 
 @named
@@ -145,7 +141,7 @@ def test_masks_and_tags_hold_seen_classes_alone(root, policy):
 
 def test_seen_pixels_keep_their_label(root):
     data = source(root)
-    dataset = SegmentationDataset(data, data.split("train"), "zero_shot", labels=SeenLabels(UNSEEN, "seen"))
+    dataset = HiddenClasses(UNSEEN, "seen").dataset(data, data.split("train"), Names())
     for index, image_id in enumerate(dataset.ids):
         truth, mask = data.mask(image_id), dataset[index]["mask"].numpy()
         assert np.array_equal(mask == 255, (truth == 255) | ((truth >= 1) & (truth <= 3)))
@@ -173,12 +169,12 @@ def test_masks_from_elsewhere_are_hidden_likewise(root, tmp_path):
     for image_id in source(root).split("train"):
         save_mask(tmp_path / f"{image_id}.png", np.full(source(root).mask(image_id).shape, 2, np.uint8))
     replaced = VOC(root, classes=CLASSES, train_split="train", masks=tmp_path)
-    dataset = SegmentationDataset(replaced, replaced.split("train"), "zero_shot", labels=SeenLabels(UNSEEN))
+    dataset = HiddenClasses(UNSEEN, transductive=True).dataset(replaced, replaced.split("train"), Names())
     assert all((dataset[i]["mask"] == 255).all() for i in range(len(dataset)))
 
 
 def test_a_batch_without_augmentation_is_hidden_too(root):
-    dataset = SegmentationDataset(source(root), ["unseen0", "seen0"], "zero_shot", labels=SeenLabels(UNSEEN))
+    dataset = HiddenClasses(UNSEEN, transductive=True).dataset(source(root), ["unseen0", "seen0"], Names())
     masks = collate(dataset.__getitems__([0, 1]))["mask"]
     assert (masks[0] == 255).all() and set(masks[1].unique().tolist()) == {5, 255}
 
@@ -198,14 +194,9 @@ def test_what_does_not_fit_is_named(root, policy, message):
         module(root, **policy)
 
 
-def test_without_a_protocol_there_is_no_zero_shot_training(root):
-    with pytest.raises(ConfigError, match="zero_shot training must know its unseen classes: choose protocol=zero_shot"):
-        SegmentationDataset(source(root), ["seen0"], "zero_shot")
-
-
 def test_no_image_left_is_named(tmp_path):
     root = write_voc(tmp_path, train=2, val=1)  # each holds a cat and a dog
     write_list(root / "ImageSets" / "Segmentation" / "train.txt", ["2007_train00"])
     data = VOC(root, classes=["cat", "dog"], train_split="train")
     with pytest.raises(ConfigError, match="no training image is left without cat"):
-        SeenLabels(["cat"], unseen_pixels="drop").ids(data, data.split("train"))
+        HiddenClasses(["cat"], unseen_pixels="drop").usable(data, data.split("train"))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +10,13 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from segladder.cli import choices
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import Refinement
 from segladder.runs import build
 
-METHODS = sorted(path.stem for path in Path(__file__).parents[2].glob("conf/method/*.yaml"))
+METHODS = choices("method")
 CLASSES = 5
 SHOTS = 2
 HEIGHT, WIDTH = 65, 97

@@ -19,7 +19,7 @@ from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf, label_probabilities
 from segladder.protocols.classification import classification_score, ranked_precision
 from segladder.runs.class_scores import StoredScores
-from segladder.stages.pseudo_masks import fitted, joined, labels_of, pseudo_masks
+from segladder.stages.pseudo_masks import PseudoMasks, fitted, joined, labels_of
 
 COMMON = {
     "name": "bright",
@@ -202,7 +202,7 @@ def test_another_image_of_the_same_name_gets_pseudo_masks_of_its_own(chain, shap
     *ids, third = drawn.split("train")[:3]
 
     def made():
-        return pseudo_masks(run, drawn, config.pseudo_masks, ids, (), (), False)
+        return PseudoMasks(run, config.pseudo_masks, tuple(ids)).folder(drawn, False)
 
     before = made()
     assert made() == before

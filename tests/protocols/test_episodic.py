@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from sklearn.metrics import average_precision_score
 from torch import nn
 
-from segladder.data.labels.support_annotation import annotated
+from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.items import Items
 from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.voc import VOC, VOC_CLASSES
@@ -222,7 +222,7 @@ class Echo(Painter):
 @pytest.mark.parametrize("kind", ["mask", "box", "scribble", "point"])
 def test_supports_show_what_their_annotation_leaves_of_the_mask(coloured, kind):
     episode = draw(Items.read(coloured, coloured.split("val"), "none"), [1], 2, 1, 0)[0]
-    masks = [annotated((coloured.mask(i) == 1).astype(np.uint8), kind) for i in episode.supports]
+    masks = [of_supports(kind).of_object((coloured.mask(i) == 1).astype(np.uint8)) for i in episode.supports]
     for size in (InputSize("native", None), InputSize("square", 60)):
         runner = EpisodeRunner(Echo(), coloured, size, "area_mean", 1, annotation=kind)
         runner.encode(episode.supports)
@@ -240,12 +240,12 @@ def test_panels_outline_what_the_method_was_given(coloured, kind):
     (episode,) = episodes_named(result.counts.ids[0])
     picture = chosen.shown(Painter(), coloured, result.counts.ids[0])
     support = episode.supports[0]
-    given = annotated((coloured.mask(support) == episode.class_index).astype(np.uint8), kind)
+    given = of_supports(kind).of_object((coloured.mask(support) == episode.class_index).astype(np.uint8))
     np.testing.assert_array_equal(picture.beside["support"], outlined(coloured.image(support), given))
 
 
 def test_an_unknown_annotation_is_named(coloured):
-    with pytest.raises(ConfigError, match="support_annotation=polygon: choose from mask, box, scribble, point"):
+    with pytest.raises(ConfigError, match="support_annotation=polygon: choose from point, scribble, box, mask"):
         protocol("strict", *SHORT, "protocol.support_annotation=polygon").score(Painter(), coloured)
 
 

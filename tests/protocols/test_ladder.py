@@ -5,9 +5,11 @@ import pytest
 import torch
 from ladder_data import CLASSES, COLOURS, FOLDS, write_ladder
 
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.pool import choose
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.items import Items
+from segladder.data.training.views import Images
 from segladder.errors import DataError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
@@ -162,7 +164,7 @@ def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source)
 
     assert values(result) == pytest.approx(expected(source, answer), abs=2e-3)
     assert "base_mIoU" not in result.metrics
-    assert ladder.place() == {"fold": 0, "shots": 2} and protocol().place() == {"fold": 0, "shots": None}
+    assert ladder.place() == (0, 2) and protocol().place() == (0, None)
     shown = ladder.shown(method, source, result.counts.ids[0])
     assert set(np.unique(shown.prediction)) <= {0, 1, 2} and len(shown.beside) >= 1
 
@@ -214,5 +216,5 @@ def test_more_shots_than_the_pool_holds_are_named(source):
 
 def test_without_a_pool_nothing_novel_is_labelled(source):
     floor = protocol(pool=0)
-    assert floor.training(source) == {"ids": list(floor.labelled(source).base)}
-    assert floor.hidden("full") == FOLDS[0] and not protocol().hidden("full") and not floor.added_labels(source, "full")
+    assert floor.training(source) == Images(floor.labelled(source).base)
+    assert floor.hidden() == FOLDS[0] and not protocol().hidden() and not floor.added_labels(source, Masks())

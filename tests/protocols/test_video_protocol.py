@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from torch import nn
 
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.davis import Davis
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
@@ -160,8 +161,9 @@ def test_every_frame_with_an_object_can_be_trained_on(tmp_path):
     source = Davis(write_videos(tmp_path))
     write_list(tmp_path / "ImageSets" / "2016" / "train.txt", ["dog"])
     save_mask(source.mask_path("dog/00003"), np.zeros((64, 80), np.uint8))
-    module = build.data_module(configured("loader.workers=0"), source, "few_shot", protocol().training(source))
-    assert sorted(module.dataset.ids) == [frame for frame in source.frames("dog") if frame != "dog/00003"]
+    view = protocol().training(source)
+    training = build.training(configured("loader.workers=0"), source, view, Masks())
+    assert sorted(training.module.dataset.ids) == [frame for frame in source.frames("dog") if frame != "dog/00003"]
 
 
 def test_faults_are_named(tmp_path, videos):

@@ -10,7 +10,7 @@ from dummy_data import save_image, save_mask, write_list
 from hydra import compose, initialize_config_module
 from torch.nn.functional import interpolate
 
-from segladder.data.labels.seen_labels import SeenLabels
+from segladder.data.labels.kinds.names import Names
 from segladder.data.sources.decoding import read_mask
 from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.voc import VOC, VOC_CLASSES
@@ -260,19 +260,19 @@ def test_folds_are_no_part_of_the_hash_and_other_splits_have_none():
     folds = (("bicycle",), ("boat", "bus"))
     first, second = (protocol(split_name="folds", unseen=None, folds=folds, fold=fold) for fold in (0, 1))
     assert first.hash == second.hash and (first.novel, second.novel) == folds
-    assert first.place() == {"fold": 0, "shots": None} and second.place()["fold"] == 1
-    assert protocol(fold=1).place()["fold"] is None
+    assert first.place() == (0, None) and second.place().fold == 1
+    assert protocol(fold=1).place().fold is None
     assert protocol(folds=folds).hash == protocol().hash != protocol(unseen=("boat",)).hash
 
 
 def test_few_labels_are_another_row_of_the_same_table_and_paid_for(root):
     strict, few = protocol(), protocol(pool=2)
     assert few.hash == strict.hash == protocol(pool=0).hash
-    assert [p.place()["shots"] for p in (strict, protocol(pool=0), few)] == [None, None, 2]
-    assert "shown" not in strict.training(source(root)) and not strict.added_labels(source(root), "zero_shot")
-    (work,) = few.added_labels(source(root), "few_shot")
+    assert [p.place().shots for p in (strict, protocol(pool=0), few)] == [None, None, 2]
+    assert not strict.training(source(root)).shown and not strict.added_labels(source(root), Names())
+    (work,) = few.added_labels(source(root), Names())
     assert work.seconds() == pytest.approx(2 * 2 * 79 * 2.8 / 1.5)
-    shown = few.training(source(root))["shown"]
+    shown = few.training(source(root)).shown
     assert [sum(name in names for names in shown.values()) for name in HIDDEN] == [2, 2]
     assert all((source(root).mask(i) == CLASSES.index(name) + 1).any() for i, names in shown.items() for name in names)
 
@@ -312,7 +312,7 @@ def test_presets_say_what_training_may_see(name, tmp_path):
     with initialize_config_module("segladder.conf", version_base="1.3"):
         config = compose("train", [f"protocol={name}", "data=voc", f"data.root={tmp_path}", "fold=3"])
     preset, data = build.protocol(config), build.source(config)
-    assert preset.name == name and SeenLabels(**preset.training(data)) == preset.labels
+    assert preset.name == name and preset.training(data) == preset.labels
     seen = dict(zip(data.classes, preset.seen(data).tolist(), strict=True))
     assert {label for label, labelled in seen.items() if not labelled} - {"background"} == set(preset.novel)
     assert seen["background"] == (name == "zero_shot_zs3") and len(preset.novel) in (2, 5)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.metrics.counts import ImageCounts
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
@@ -218,6 +218,17 @@ def test_settings_tell_rows_apart_but_places_and_workers_do_not():
     assert sorted(labels) == ["fcn8s trainer.epochs=20", "fcn8s trainer.epochs=None"]
     tagged = [a_record(tag="a"), a_record(seed=1, tag="b")]
     assert [row.label for row in rank(tagged)[0].rows] == ["fcn8s [a]", "fcn8s [b]"]
+
+
+def test_a_key_that_came_later_does_not_split_a_row():
+    old, new, other = (a_record(seed=seed) for seed in range(3))
+    new.config["loader"] = {"augment": {"extra": []}}
+    other.config["loader"] = {"augment": {"extra": [{"name": "GaussianBlur"}]}}
+    (table,) = rank([old, new])
+    (row,) = table.rows
+    assert len(row.runs) == 2
+    (table,) = rank([old, new, other])
+    assert sorted(len(row.runs) for row in table.rows) == [1, 2]
 
 
 def test_weights_count_by_file_name_wherever_they_lie():
@@ -485,7 +496,7 @@ def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_fo
     assert "| hard mIoU | fb iou pooled |" in markdown(rank(runs))
 
 
-def test_slim_records_hold_no_folder_of_the_machine(tmp_path):
+def test_slim_records_hold_no_folder_of_the_machine():
     record = a_record(
         status="failed",
         error="Traceback\n  File /home/me/code.py\nDataError: /home/me/data/x.png: value 37, expected 0..6 or 255",
@@ -505,14 +516,54 @@ def test_slim_records_hold_no_folder_of_the_machine(tmp_path):
     assert small.config["weights"] == "w.safetensors"
     assert [small.config[k] for k in ("runs", "url", "rate")] == ["runs/study", "https://example.org/a/b", "a/b"]
     assert "/home" in record.error
-    files = collect([a_record(), a_record(seed=1)], tmp_path)
-    assert [file.name for file in files] == [
-        "fcn8s-resnet18-seed0-fcn8s-cross_entropy-0-None.json",
-        "fcn8s-resnet18-seed1-fcn8s-cross_entropy-1-None.json",
-    ]
-    found, faults = find_records(tmp_path)
+
+
+def in_folder(folder):
+    found, faults = find_records(folder)
     assert faults == []
-    assert rank([r for r, _ in found]) == rank([a_record(), a_record(seed=1)])
+    return [record for record, _ in found]
+
+
+def test_copies_accumulate_and_replace_what_is_there(tmp_path):
+    first, second = a_record(error="/home/me/x.py"), a_record(seed=1)
+    file = collect([second, first], tmp_path / "study")
+    assert file == tmp_path / "study" / "records.jsonl"
+    assert in_folder(tmp_path) == [slim(first), second]
+    again, rescored = a_record(seed=1, value=0.6), a_record(seed=1, hash="89abcdef")
+    collect([again, rescored], tmp_path / "study")
+    assert in_folder(tmp_path) == [slim(first), again, rescored]
+    content = file.read_bytes()
+    collect(in_folder(tmp_path), tmp_path / "study")
+    assert file.read_bytes() == content
+
+
+def test_a_resumed_run_replaces_the_copy_from_before_its_protocol_was_known(tmp_path):
+    early = a_record(status="failed", protocol={}, metrics={})
+    collect([early, a_record(seed=1)], tmp_path)
+    assert in_folder(tmp_path) == [early, a_record(seed=1)]
+    collect([a_record()], tmp_path)
+    assert in_folder(tmp_path) == [a_record(), a_record(seed=1)]
+
+
+def test_copying_refuses_to_lose_a_line_that_it_cannot_read(tmp_path):
+    file = collect([a_record()], tmp_path)
+    content = file.read_bytes() + b'{"schema": 2}\n'
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"records\.jsonl:2: schema 2.*copying would lose it"):
+        collect([a_record(seed=1)], tmp_path)
+    assert file.read_bytes() == content
+
+
+def test_lines_and_files_of_older_versions_give_equal_leaderboards(tmp_path):
+    records = [*a_mixture()[:5], *a_mixture()[7:]]  # one record of each id
+    for number, record in enumerate(records):
+        write(record, tmp_path / "loose" / f"{number}.json")
+    collect(records, tmp_path / "lines")
+    assert [path.name for path in (tmp_path / "lines").iterdir()] == ["records.jsonl"]
+    expected = rendered(rank(in_folder(tmp_path / "loose")))
+    assert rendered(rank(in_folder(tmp_path / "lines"))) == expected
+    collect(records, tmp_path / "loose")
+    assert rendered(rank(in_folder(tmp_path / "loose"))) == expected
 
 
 def command(*words, folder):
@@ -536,7 +587,13 @@ def test_command_prints_names_faults_and_leaves_no_trace(tmp_path):
     assert "IoU per class, semantic 01234567 on animals feedfeed" in done.stdout
     assert command("format=json", "out=made/table.json", "copy_to=study", folder=tmp_path).returncode == 0
     assert (tmp_path / "made" / "table.json").read_text() == json_text(rank(a_mixture()))
-    assert "unet" in command("runs=study", folder=tmp_path).stdout
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["records.jsonl"]
+    with (tmp_path / "study" / "records.jsonl").open("a") as lines:
+        lines.write('{"schema": 1, "id"')
+    copied = command("runs=study", folder=tmp_path)
+    assert "unet" in copied.stdout
+    count = len({(record.id, record.protocol.get("hash")) for record in a_mixture()})
+    assert f"skipped study/records.jsonl:{count + 1}: damaged or half-written" in copied.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "runs", "study"]
 
 

@@ -2,14 +2,14 @@
 
 import csv
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
+from segladder.cli import choices
 from segladder.report.published import Published, published
 
 LINES = list(csv.DictReader(files("segladder.report").joinpath("published.csv").read_text().splitlines()))
-PROTOCOLS = {path.stem for path in (Path(__file__).parents[2] / "conf" / "protocol").glob("*.yaml")}
+PROTOCOLS = choices("protocol")
 
 
 def test_a_protocol_gets_its_own_rows_in_the_order_of_the_list():

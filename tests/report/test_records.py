@@ -14,7 +14,17 @@ import torch
 import segladder
 from segladder.errors import DataError
 from segladder.report import provenance
-from segladder.report.record import FILE_NAME, Record, find_records, hash_of, read, write
+from segladder.report.record import (
+    FILE_NAME,
+    LINES_NAME,
+    Record,
+    find_records,
+    hash_of,
+    read,
+    read_lines,
+    write,
+    write_lines,
+)
 
 
 def a_record(**changes):
@@ -129,6 +139,69 @@ def test_find_records_looks_everywhere_and_names_what_it_skips(tmp_path):
     assert str(tmp_path / "torn" / FILE_NAME) in faults[0]
     with pytest.raises(DataError, match="nowhere: no such folder"):
         find_records(tmp_path / "nowhere")
+
+
+def test_lines_round_trip_and_equal_records_give_equal_bytes(tmp_path):
+    early, late = a_record(id="b", tag="one\u2028line\n"), a_record(id="a", time="2026-01-02T00:00:00+00:00")
+    other = a_record(id="b", protocol={"name": "semantic", "hash": "89abcdef"})
+    file = write_lines([late, other, early], tmp_path / "made" / LINES_NAME)
+    assert read_lines(file) == ([early, other, late], [])
+    content = file.read_bytes()
+    assert write_lines([early, late, other], file).read_bytes() == content
+    assert content.count(b"\n") == 3
+    assert content.endswith(b"}\n")
+    assert b"\r" not in content
+    assert "dög" in content.decode()
+    first = content.decode().split("\n")[0]
+    assert first == json.dumps(asdict(early), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert [path.name for path in file.parent.iterdir()] == [LINES_NAME]
+
+
+def test_lines_that_fail_to_be_written_leave_the_old_ones(tmp_path):
+    file = write_lines([a_record()], tmp_path / LINES_NAME)
+    with pytest.raises(UnicodeEncodeError):
+        write_lines([a_record(id="a"), a_record(tag="\ud800")], file)
+    assert read_lines(file) == ([a_record()], [])
+    assert [path.name for path in tmp_path.iterdir()] == [LINES_NAME]
+
+
+def test_a_line_at_fault_is_named_and_costs_no_other(tmp_path):
+    records = [a_record(id=name) for name in "abc"]
+    first, second, third = write_lines(records, tmp_path / LINES_NAME).read_bytes().splitlines(keepends=True)
+    newer, nothing = json.dumps({**asdict(a_record()), "schema": 2}).encode(), b'{"not": "a record"}'
+    file = tmp_path / LINES_NAME
+    file.write_bytes(
+        b"".join([first, second[:200], b"\n\r\n", newer, b"\n", third, nothing, b"\n\xff\n", second[:-20]])
+    )
+    found, faults = find_records(tmp_path)
+    assert found == [(records[0], tmp_path), (records[2], tmp_path)]
+    for fault, line, text in zip(
+        faults,
+        (2, 4, 6, 7, 8),
+        ("damaged or half-written", "schema 2, expected at most 1; update", "no record", "damaged", "damaged"),
+        strict=True,
+    ):
+        assert fault.startswith(f"{file}:{line}: {text}")
+    assert read_lines(file) == ([records[0], records[2]], faults)
+    with pytest.raises(DataError, match=r"nowhere\.jsonl: No such file"):
+        read_lines(tmp_path / "nowhere.jsonl")
+
+
+def test_lines_lie_beside_runs_and_copies_of_older_versions(tmp_path):
+    study = tmp_path / "study"
+    write(a_record(id="run"), study / "run")
+    write(a_record(id="old copy"), study / "fcn8s-seed0.json")
+    write(a_record(id="line", tag="copied twice"), study / "fcn8s-seed1.json")
+    write_lines([a_record(id="line")], study / LINES_NAME)
+    (study / f"other_{LINES_NAME}").write_text("of another tool")
+    found, faults = find_records(tmp_path)
+    assert faults == []
+    assert [(record.id, folder) for record, folder in found] == [
+        ("line", study),
+        ("old copy", study),
+        ("run", study / "run"),
+    ]
+    assert found[0][0] == a_record(id="line")
 
 
 def test_hash_ignores_order_and_form_but_no_value():

@@ -15,7 +15,7 @@ from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
 from segladder.machine import cores
-from segladder.runs.instantiation import made
+from segladder.runs.instantiation import instantiated
 
 
 def run(config: DictConfig) -> int:
@@ -23,7 +23,7 @@ def run(config: DictConfig) -> int:
     actions = {"check": check, "prepare": prepare, "preview": preview, "audit": audit}
     if config.action not in actions:
         raise ConfigError(f"action={config.action}: choose from {', '.join(actions)}")
-    return actions[config.action](config, made(config.data, "data"))
+    return actions[config.action](config, instantiated(config.data, "data"))
 
 
 def check(config: DictConfig, source: Source) -> int:
@@ -106,6 +106,7 @@ def prepare_voc(config: DictConfig, source: VOC) -> int:
 def preview(config: DictConfig, source: Source) -> int:
     """Write a contact sheet of training images as the network is shown them."""
     from segladder.data.inspection.preview import contact_sheet
+    from segladder.data.labels.kinds.masks import Masks
     from segladder.data.training.augmentation import TrainAugmentation
     from segladder.data.training.datamodule import item_seed
     from segladder.data.training.dataset import SegmentationDataset
@@ -114,7 +115,7 @@ def preview(config: DictConfig, source: Source) -> int:
     step = max(1, len(ids) // config.count)  # spread over the split
     chosen = ids[::step][: config.count]
     settings: Any = OmegaConf.to_container(config.loader.augment, resolve=True)
-    dataset = SegmentationDataset(source, chosen, "full", TrainAugmentation(**settings))
+    dataset = SegmentationDataset(source, chosen, Masks(), TrainAugmentation(**settings))
     items = []
     for index, image_id in enumerate(chosen):
         item = dataset[index, item_seed(config.seed, 0, index)]
@@ -131,7 +132,7 @@ def audit(config: DictConfig, source: Source) -> int:
     from segladder.data.inspection.audit import audit as audited
     from segladder.protocols.few_shot import FewShotProtocol
 
-    protocol = made(config.protocol, "protocol")
+    protocol = instantiated(config.protocol, "protocol")
     if not isinstance(protocol, FewShotProtocol):
         raise ConfigError(f"action=audit: protocol={protocol.name} has no folds; choose a few-shot protocol")
     train_ids, test_ids = source.split(source.train_split), source.split(protocol.split)

@@ -21,6 +21,7 @@ from segladder.runs import build
 from segladder.runs.choices import check_choices
 from segladder.runs.folder import plain_config
 from segladder.runs.loading import load_run
+from segladder.runs.recording import describe_scoring
 from segladder.runs.scoring import fill_scores, print_scores, write_panels
 from segladder.stages.annotation_cost import with_supports
 
@@ -36,7 +37,7 @@ def run(config: DictConfig) -> int:
     check_classes(method, source, record.data["classes"])
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
-    record.fold, record.shots = protocol.place().values()
+    describe_scoring(record, source, protocol)
     rung = protocol.hash if record.shots is None else f"{protocol.hash}-{record.shots}shot"  # one hash may have several
     place = folder / "evaluations" / f"{protocol.name}-{rung}"
     place.mkdir(parents=True, exist_ok=True)
@@ -46,14 +47,8 @@ def run(config: DictConfig) -> int:
     record.commit, record.dirty = git_state()  # of the scoring; the parent's record has that of the training
     record.versions = versions()
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
-    record.protocol = protocol.described()
-    if method.supervision == "few_shot" and record.annotation_cost:
+    if record.shots is not None and record.annotation_cost:
         record.annotation_cost = with_supports(record.annotation_cost, source, protocol, scored)
-    record.data |= {
-        "name": source.name,
-        "classes": list(source.classes),
-        "val_fingerprint": source.fingerprint(source.split(protocol.split)),
-    }
     fill_scores(record, result, place)
     write_panels(method, source, protocol, result, place, config.panels)
     records.write(record, place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -13,15 +13,35 @@ from torch import Tensor, nn
 
 from segladder.errors import ConfigError
 
-Batch = dict[str, Any]
+
+class Batch(TypedDict, total=False):
+    """What one step of training is shown: B images, or B episodes. Which entries there are is up to the labels.
+
+    Attributes:
+        id: B names, of the images or the queries.
+        image: (B, 3, H, W): raw pixels uint8, or the backbone's input once normalised.
+        mask: uint8 (B, H, W) of class indices, 255 ignored; in an episode 1 = its class.
+        tags: float32 (B, K - 1) of 0 and 1.
+        support_image: of S supports an episode, (B, S, 3, H, W), as `image`.
+        support_mask: uint8 (B, S, H, W), 1 = the episode's class, 255 ignored.
+        support_ids: B lists of S names.
+        class_index: (B,) the episodes' classes.
+    """
+
+    id: list[str]
+    image: Tensor
+    mask: Tensor
+    tags: Tensor
+    support_image: Tensor
+    support_mask: Tensor
+    support_ids: list[list[str]]
+    class_index: Tensor
 
 
 class Method(pl.LightningModule):
     """A segmentation method as a LightningModule.
 
-    A batch is a dict: `image` uint8 (B, 3, H, W), `id` a list of B names, and what the supervision may see: `mask`
-    uint8 (B, H, W) of class indices with 255 ignored, `tags` float32 (B, K - 1). `loss` receives `image` already
-    normalised to the network's input; `predict` takes raw pixels.
+    `loss` receives a `Batch` whose images are already normalised to the network's input; `predict` takes raw pixels.
 
     Args:
         name: public name, the file name of its yaml.
@@ -34,6 +54,8 @@ class Method(pl.LightningModule):
         std: input standard deviation per channel, in 0..1.
     """
 
+    learns_from: ClassVar[str] = "pixels"  # what its labels must show: `pixels`, `tags`, or `nothing` of some classes
+    reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
     takes: ClassVar[tuple[str, ...]] = ()  # what it uses of `parent=RUN`: `class_scores`, `masks`, `features`
     needs_parent: ClassVar[bool] = False
 

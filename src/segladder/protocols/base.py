@@ -11,8 +11,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from segladder.data.labels.prices import Labelling
+from segladder.data.labels.annotation_cost import Labelling
+from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.pool import Pool
 from segladder.data.sources.base import Source
+from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.counts import ImageCounts
@@ -29,6 +32,7 @@ class Protocol(ABC):
     """
 
     supervisions: ClassVar[tuple[str, ...]]  # of the methods it can score
+    ladder: ClassVar[bool] = False  # whether runs with other labels of the novel classes stand in one table
 
     name: str
     dataset: str
@@ -79,16 +83,34 @@ class Protocol(ABC):
             raise ConfigError(f"fold={fold}: {self.dataset} has folds 0..{len(folds) - 1}")
         return tuple(folds[fold])
 
-    def training(self, source: Source) -> dict[str, Any] | None:
-        """What training items are made of where the protocol decides it: arguments of the data set that feeds it."""
+    def training(self, source: Source) -> TrainingView:
+        """What training may see of a source: all images with their labels, unless the protocol hides some."""
+        return Images()
+
+    def labelled(self, source: Source) -> Pool | None:
+        """Which training images have labels of novel classes and which hold none; None where that is not limited."""
         return None
 
-    def hidden(self, supervision: str) -> tuple[str, ...]:
-        """Names of the classes of which a run of some supervision has no label in training: the novel ones."""
+    def seen(self, source: Source) -> np.ndarray:
+        """Which classes are not novel, bool (K,), the background first."""
+        return ~np.isin(source.classes, self.novel)
+
+    @property
+    def few_labels(self) -> bool:
+        """Whether training has a few labels of classes that a run otherwise knows by name alone."""
+        return False
+
+    def hidden(self) -> tuple[str, ...]:
+        """Names of the classes of which a run has no label in training: the novel ones."""
         return self.novel
 
-    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
-        """What is labelled for the novel classes of a run, beside its training images: such as supports."""
+    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
+        """What is labelled for the novel classes of a run beside its training images, such as supports.
+
+        Args:
+            source: the data set.
+            labels: the kind that the run has of them.
+        """
         return []
 
     def fields(self) -> dict[str, Any]:
@@ -100,15 +122,22 @@ class Protocol(ABC):
         """What a record says of the protocol."""
         return {"name": self.name, "hash": self.hash, "ranked_by": self.ranked_by, "fields": self.fields()}
 
-    def place(self) -> dict[str, int | None]:
-        """`fold` and `shots` of a run under this protocol, None where it has none."""
-        return {"fold": getattr(self, "fold", None), "shots": getattr(self, "shots", None)}
+    def place(self) -> Place:
+        """Where a run under this protocol stands among those that it is averaged or compared with."""
+        return Place(getattr(self, "fold", None), getattr(self, "shots", None))
 
     @property
     def hash(self) -> str:
         """First 8 hex digits of the sha256 of the canonical JSON of all fields."""
         text = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class Place(NamedTuple):
+    """The fold of a run and the masks of each novel class that it is given; None where there are none."""
+
+    fold: int | None
+    shots: int | None
 
 
 class Picture(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segladder.data.labels.support_annotation import annotated
+from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import Source
 from segladder.data.training.episodes import Episode
 from segladder.errors import ConfigError
@@ -85,7 +85,7 @@ class EpisodeRunner:
         aggregate: how K supports become one answer, of `STATE_AGGREGATES` or `PREDICTION_AGGREGATES`.
         batch_size: images encoded and episodes decoded at once.
         at_input: answer at the size of the network's input instead of the query's own.
-        annotation: what the method is given of a support's mask, see `annotated`.
+        annotation: what the method is given of a support's mask, see `of_supports`.
         memory_mb: limit of features kept in memory.
     """
 
@@ -104,7 +104,7 @@ class EpisodeRunner:
             known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
             raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
         self.method, self.source, self.size, self.at_input = method, source, size, at_input
-        self.aggregate, self.batch_size, self.annotation = aggregate, batch_size, annotation
+        self.aggregate, self.batch_size, self.annotation = aggregate, batch_size, of_supports(annotation)
         self.features = FeatureStore(memory_mb)
         self.states = FeatureStore(memory_mb / 4)
         self.masks: dict[str, np.ndarray] = {}
@@ -180,7 +180,7 @@ class EpisodeRunner:
 
     def support_mask(self, image_id: str, class_index: int) -> np.ndarray:
         """What the method is given of a support: 1 = annotated as the class, uint8 (H, W) at native size."""
-        return annotated((self.mask(image_id) == class_index).astype(np.uint8), self.annotation)
+        return self.annotation.of_object((self.mask(image_id) == class_index).astype(np.uint8))
 
     def _images_of(self, episode: Episode) -> list[str]:
         return [episode.query, *(episode.supports if self.method.reads_support_features else ())]

@@ -11,10 +11,12 @@ import cv2
 import numpy as np
 import torch
 
-from segladder.data.labels.prices import Labelling, supports
+from segladder.data.labels.annotation_cost import Labelling, supports
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, draw, episodes_named, name_of
+from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
@@ -82,18 +84,11 @@ class FewShotProtocol(Protocol):
         """Names of the fold's classes. Raises ConfigError for a fold there is not."""
         return self.of_fold(self.folds, self.fold)
 
-    def training(self, source: Source) -> dict[str, Any]:
-        """What training episodes may be made of: arguments of `EpisodeDataset`."""
-        return {
-            "novel": self.novel,
-            "shots": self.shots,
-            "novel_pixels": self.novel_pixels,
-            "images": self.train_images,
-            "min_object": self.min_object,
-            "min_area": self.min_area,
-        }
+    def training(self, source: Source) -> Episodes:
+        """Episodes of base classes."""
+        return Episodes(self.novel, self.shots, self.novel_pixels, self.train_images, self.min_object, self.min_area)
 
-    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
+    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
         """What has to be annotated before the novel classes can be asked for: K supports of each."""
         return [supports(self.shots, len(self.novel), self.support_annotation)]
 

@@ -17,12 +17,13 @@ import torch
 from rich.progress import Progress
 
 from segladder.data.hashing import hashed_seed
+from segladder.data.labels.annotation_cost import Labelling, supports
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.pool import Pool, pool_of
-from segladder.data.labels.prices import Labelling, supports
-from segladder.data.labels.seen_labels import SeenLabels
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, digest
+from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
@@ -34,7 +35,7 @@ from segladder.metrics.episodes import novel_mean_iou
 from segladder.metrics.iou import per_class
 from segladder.metrics.ladder import asked, painted_share
 from segladder.metrics.zero_shot import GammaSweep, group_iou, harmonic
-from segladder.protocols.base import Picture, Protocol, Result
+from segladder.protocols.base import Picture, Place, Protocol, Result
 from segladder.protocols.cam_seeds import heat_map
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
 from segladder.protocols.few_shot import Metrics, outlined, scored
@@ -101,6 +102,7 @@ class LadderProtocol(Protocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "few_shot", "zero_shot")
+    ladder: ClassVar[bool] = True
 
     supervision: str
     classes: tuple[str, ...] | None
@@ -127,9 +129,19 @@ class LadderProtocol(Protocol):
         """All fields in plain JSON types but those of the rung."""
         return {key: value for key, value in super().fields().items() if key not in NOT_THE_SCORE}
 
-    def place(self) -> dict[str, int | None]:
+    def place(self) -> Place:
         """The fold, and the shots of few-shot methods."""
-        return {"fold": self.fold, "shots": self.shots if self.supervision == "few_shot" else None}
+        return Place(self.fold, self.shots if self.by_supports else None)
+
+    @property
+    def by_supports(self) -> bool:
+        """Whether the run's method is shown the novel classes when it is asked, not in training."""
+        return self.supervision == "few_shot"
+
+    @property
+    def by_names(self) -> bool:
+        """Whether the run's method knows the novel classes by name alone."""
+        return self.supervision == "zero_shot"
 
     @property
     def dense(self) -> ZeroShotProtocol:
@@ -177,27 +189,26 @@ class LadderProtocol(Protocol):
         """The training images by what they hold, the pool among them."""
         return pool_of(source, self.indices(source), self.pool, self.min_object, self.min_area)
 
-    def training(self, source: Source) -> dict[str, Any]:
-        """What training may see: images without novel objects, and of those with some, with tags or masks, the pool."""
-        if self.supervision == "zero_shot":
-            return {"hidden": self.novel, "background": "seen", "unseen_pixels": "drop"}
-        if self.supervision == "few_shot":
-            kept = {"min_object": self.min_object, "min_area": self.min_area}
-            return {"novel": self.novel, "shots": 1, "novel_pixels": "drop", **kept}
+    def training(self, source: Source) -> TrainingView:
+        """What training may see: images without novel objects, and of those with some, with labels, the pool."""
+        if self.by_names:
+            return HiddenClasses(self.novel, "seen", "drop")
+        if self.by_supports:
+            return Episodes(self.novel, 1, "drop", min_object=self.min_object, min_area=self.min_area)
         pool = self.labelled(source)
-        return {"ids": [*pool.base, *pool.images]}
+        return Images((*pool.base, *pool.images))
 
-    def hidden(self, supervision: str) -> tuple[str, ...]:
+    def hidden(self) -> tuple[str, ...]:
         """The novel classes, for runs that have no label of them in training."""
-        return self.novel if supervision in ("zero_shot", "few_shot") or self.pool == 0 else ()
+        return self.novel if self.by_names or self.by_supports or self.pool == 0 else ()
 
-    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
-        """What is labelled for the novel classes: nothing, K masks of each, or the pool with tags or masks."""
-        if supervision == "zero_shot" or (self.pool == 0 and supervision != "few_shot"):
-            return []
-        if supervision == "few_shot":
+    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
+        """What is labelled for the novel classes: nothing, K masks of each, or the pool with the run's labels."""
+        if self.by_supports:
             return [supports(self.shots, len(self.novel))]
-        pool, labels = self.labelled(source), {"image_level": "tags", "full": "masks"}[supervision]
+        if self.by_names or self.pool == 0:
+            return []
+        pool = self.labelled(source)
         return [Labelling(labels, len(pool.images), len(self.novel), pool.pairs)]
 
     def score(
@@ -344,7 +355,7 @@ class LadderProtocol(Protocol):
             return super().selection_score(method, source, ids, batch_size)
         if isinstance(method, FewShotMethod):
             raise ConfigError(f"selection=held_out: protocol={self.name} offers it to dense methods alone; use fixed")
-        table = SeenLabels(self.novel, "seen").table(source.classes)
+        table = HiddenClasses(self.novel, "seen").table(source.classes)
         sweep, _ = self.dense.sweep(method, source, ids, table, batch_size)
         return float(np.nan_to_num(self.dense.swept_scores(sweep, source)["seen_mIoU"][self.dense.grid.index(0.0)]))
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.labels.prices import Labelling, supports
+from segladder.data.labels.annotation_cost import Labelling, supports
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.sources.davis import Davis
 from segladder.data.training.episodes import Episode
+from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
@@ -55,11 +57,11 @@ class VideoProtocol(Protocol):
     contour_bound: float
     bootstrap: int
 
-    def training(self, source: Source) -> dict[str, Any]:
-        """What training episodes may be made of: every frame that shows an object, its supports from any video."""
-        return {"novel": (), "shots": self.shots, "min_object": "none"}
+    def training(self, source: Source) -> Episodes:
+        """Episodes of every frame that shows an object, its supports from any video."""
+        return Episodes((), self.shots, min_object="none")
 
-    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
+    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
         """What has to be annotated before videos can be segmented: the first frame of each."""
         return [supports(self.shots, len(source.split(self.split)))]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from segladder.data.hashing import hashed_share
+from segladder.data.labels.annotation_cost import Labelling, supports
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.pool import few_labelled
-from segladder.data.labels.prices import Labelling, supports
-from segladder.data.labels.seen_labels import SeenLabels
 from segladder.data.sources.base import Source
+from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou
@@ -29,7 +30,7 @@ from segladder.metrics.counts import outcomes
 from segladder.metrics.iou import iou, mean_accuracy, per_class, pixel_accuracy
 from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, group_iou, harmonic, split_scores
 from segladder.ops.projection import contest
-from segladder.protocols.base import Picture, Protocol, Result
+from segladder.protocols.base import Picture, Place, Protocol, Result
 from segladder.protocols.episode_runner import InputSize
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 
@@ -119,7 +120,7 @@ class ZeroShotProtocol(Protocol):
             )
         if self.pool is not None and not (isinstance(self.pool, int) and self.pool >= 0):
             raise ConfigError(f"pool={self.pool}: expected how many masks of each unseen class there are")
-        SeenLabels((), self.background, self.unseen_pixels, self.transductive)  # refuses what does not fit
+        HiddenClasses((), self.background, self.unseen_pixels, self.transductive)  # refuses what does not fit
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types but fold and pool, and the folds where they do not decide what is unseen."""
@@ -129,9 +130,9 @@ class ZeroShotProtocol(Protocol):
             del fields["folds"]
         return fields
 
-    def place(self) -> dict[str, int | None]:
+    def place(self) -> Place:
         """The fold, where folds decide what is unseen; the masks of each unseen class as shots."""
-        return {"fold": self.fold if self.split_name == "folds" else None, "shots": self.pool or None}
+        return Place(self.fold if self.split_name == "folds" else None, self.pool or None)
 
     @property
     def novel(self) -> tuple[str, ...]:
@@ -150,24 +151,23 @@ class ZeroShotProtocol(Protocol):
         return tuple(sorted({0.0, *map(float, [*self.gammas, *chosen])}))
 
     @property
-    def labels(self) -> SeenLabels:
+    def few_labels(self) -> bool:
+        """Whether `pool` shows some masks of unseen classes."""
+        return bool(self.pool)
+
+    @property
+    def labels(self) -> HiddenClasses:
         """What zero-shot training may see, and what chooses gamma and checkpoints in few-label runs too."""
-        return SeenLabels(self.novel, self.background, self.unseen_pixels, self.transductive)
+        return HiddenClasses(self.novel, self.background, self.unseen_pixels, self.transductive)
 
     @property
     def ranked_by(self) -> str:
         """The harmonic mean of seen and unseen mIoU."""
         return "harmonic_mIoU"
 
-    def training(self, source: Source) -> dict[str, Any]:
-        """What training may see of the masks: arguments of `SeenLabels`. Raises ConfigError: `pool` is too large."""
-        limits = {
-            "hidden": self.novel,
-            "background": self.background,
-            "unseen_pixels": self.unseen_pixels,
-            "transductive": self.transductive,
-        }
-        return {**limits, "shown": self.shown_classes(source)} if self.pool else limits
+    def training(self, source: Source) -> HiddenClasses:
+        """Images without labels of unseen classes but the few of `pool`. Raises ConfigError if that is too large."""
+        return replace(self.labels, shown=self.shown_classes(source))
 
     def shown_classes(self, source: Source) -> dict[str, tuple[str, ...]]:
         """Which unseen classes the masks of training images show, by image id.
@@ -181,7 +181,7 @@ class ZeroShotProtocol(Protocol):
         ids = sorted({image_id for images in chosen.values() for image_id in images})
         return {i: tuple(source.classes[k] for k, images in chosen.items() if i in images) for i in ids}
 
-    def added_labels(self, source: Source, supervision: str) -> list[Labelling]:
+    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
         """The masks of unseen classes."""
         return [supports(self.pool, len(self.novel))] if self.pool else []
 
@@ -214,7 +214,7 @@ class ZeroShotProtocol(Protocol):
         self.check(method, source)
         started = time.perf_counter()
         scored = source.split(self.split) if ids is None else ids
-        truth = SeenLabels((), self.background).table(source.classes)
+        truth = HiddenClasses((), self.background).table(source.classes)
         sweep, predict_seconds = self.sweep(method, source, scored, truth, batch_size, progress)
         index = self.chosen(method, source, sweep, batch_size, progress)
         GAMMAS[method] = self.grid[index]
@@ -391,7 +391,7 @@ class ZeroShotProtocol(Protocol):
                 self.logits(method.eval(), [image], mask.shape), seen, unseen, self.gamma_on
             )
         prediction = best_seen.where(lead >= GAMMAS[method], best_unseen)[0].to(torch.uint8).cpu().numpy()
-        truth = cv2.LUT(mask, SeenLabels((), self.background).table(source.classes))
+        truth = cv2.LUT(mask, HiddenClasses((), self.background).table(source.classes))
         return Picture(image, truth, prediction, {})
 
 

@@ -14,8 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from segladder.files import written
-from segladder.report import curves
-from segladder.report.leaderboard import LADDER, Row, Table, rank
+from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
 from segladder.report.rendering import markdown_table
@@ -24,8 +23,6 @@ from segladder.report.study import per_class
 PROTOCOL = "ladder"
 HOUR = 3600
 BESIDE = ("base_mIoU", "harmonic_mIoU", "hard_mIoU", "negative_area")
-COLOURS = dict(zip(LADDER, curves.COLOURS, strict=True))
-MARKERS = dict(zip(LADDER, "osD^", strict=True))
 
 
 @dataclass(frozen=True)
@@ -181,16 +178,17 @@ def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
-    for kind in (kind for kind in LADDER if any(rung.row.supervision == kind for rung in ladder)):
-        drawn = [rung for rung in ladder if rung.row.supervision == kind]
+    for place in sorted({rung.row.rung for rung in ladder}):
+        drawn = [rung for rung in ladder if rung.row.rung == place]
         hours = [rung.novel_seconds / HOUR or left for rung in drawn]
         below = [100 * (rung.value - (rung.value if rung.low is None else rung.low)) for rung in drawn]
         above = [100 * ((rung.value if rung.high is None else rung.high) - rung.value) for rung in drawn]
         scores, ends = [100 * rung.value for rung in drawn], [[max(0, e) for e in side] for side in (below, above)]
         look: dict[str, Any] = {
-            "fmt": MARKERS[kind],
-            "color": COLOURS[kind],
-            "label": kind.replace("_", " "),
+            "fmt": place.marker,
+            "color": place.colour,
+            "mfc": place.colour if place.all else "none",
+            "label": place.labels if place.all else f"few {place.labels}",
             "capsize": 3,
         }
         axes.errorbar(hours, scores, yerr=ends, **look)

@@ -14,8 +14,8 @@ from pathlib import PurePath
 from typing import Any
 
 from segladder.report.record import Record
+from segladder.report.rungs import Rung, rung_of
 
-LADDER = ("zero_shot", "image_level", "few_shot", "full")  # from the least annotation to the most
 BESIDE = (  # what ordinary episodes hide
     *("mIoU_oracle", "threshold_oracle", "over_activation_oracle", "under_activation_oracle"),
     *("harmonic_mIoU", "seen_mIoU", "unseen_mIoU", "oracle_harmonic_mIoU", "gamma_area"),
@@ -29,12 +29,14 @@ LOWER_IS_BETTER = ("negative_area", "swap_wrong_iou", "over_activation", "under_
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
     *("parent", "stages"),  # the lineage says what a run builds on
+    "labels.name",  # the rung says
     *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
     "backbone.weights",  # the column pretraining, without the folder of a file
     *("embeddings.seed", "embeddings.cache_dir"),
     *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
+LATER: dict[str, Any] = {"loader.augment.extra": []}  # keys that older records lack, with the value their runs had
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 
@@ -55,6 +57,7 @@ class Row:
         runs: ids of the runs that count.
         note: what a reader must know: missing folds, repeats that do not count.
         lineage: methods of the stages before this one, the first ancestor first.
+        rung: its place on the ladder of labels.
         others: means over runs of the scores that stand beside the one that ranks (`BESIDE`), those that all have.
         against_best: `difference` to the table's best row, `low`, `high` and `p_value` of the paired bootstrap
             (`segladder.report.study.with_significance`); None unless asked for, of the best row, and without counts.
@@ -82,6 +85,7 @@ class Row:
     note: str = ""
     lineage: tuple[str, ...] = ()
     others: dict[str, float] = field(default_factory=dict)
+    rung: Rung = field(default_factory=lambda: Rung(0, True, ""))
     against_best: dict[str, float] | None = None
 
     @property
@@ -184,8 +188,16 @@ def _sorted(rows: Iterable[Row], metric: str) -> list[Row]:
     sign = 1 if metric in LOWER_IS_BETTER else -1
 
     def place(row: Row) -> tuple[Any, ...]:
-        rung = LADDER.index(row.supervision) if row.supervision in LADDER else len(LADDER)
-        return rung, row.value is None, sign * (row.value or 0.0), row.method, row.backbone, row.label, row.runs
+        return (
+            row.rung,
+            row.supervision,
+            row.value is None,
+            sign * (row.value or 0.0),
+            row.method,
+            row.backbone,
+            row.label,
+            row.runs,
+        )
 
     return sorted(rows, key=place)
 
@@ -202,7 +214,14 @@ def _kind(record: Record) -> tuple[str, ...]:
     backbone = record.backbone
     lineage = "+".join(record.lineage)
     network = (record.method, lineage, backbone.get("name"), _pretraining(backbone))
-    parts = (record.supervision, *network, record.tag, record.shots, record.label_access.get("selection"))
+    parts = (
+        record.supervision,
+        rung_of(record).labels,
+        *network,
+        record.tag,
+        record.shots,
+        record.label_access.get("selection"),
+    )
     return tuple("" if part is None else str(part) for part in parts)
 
 
@@ -228,7 +247,7 @@ def _read_by(record: Record) -> dict[str, Any]:
 
 def _settings(record: Record, known: Mapping[str, Record]) -> dict[str, Any]:
     """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
-    settings = settings_of(_read_by(record)) | _trained_on(record)
+    settings = LATER | settings_of(_read_by(record)) | _trained_on(record)
     for parent in _built_on(record, known):
         views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
         settings |= {f"parent.{key}": value for key, value in (_settings(parent, known) | views).items()}
@@ -307,6 +326,7 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row
         note="; ".join(notes),
         lineage=tuple(first.lineage),
         others=_others(kept, metric, complete=bool(scores)),
+        rung=rung_of(first),
     )
 
 

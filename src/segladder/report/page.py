@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from segladder.report.charts import Chart, Series, chart
 from segladder.report.curves import DRAWN
 from segladder.report.ladder import PROTOCOL, rungs, summary
-from segladder.report.leaderboard import LADDER, Row, Table, rank
+from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.means import class_means, mean_annotation
 from segladder.report.published import Published, published
 from segladder.report.record import Record
@@ -99,7 +99,8 @@ def page(tables: Sequence[Table], found: Found, title: str = "SegLadder leaderbo
     sections = [_section(title, table, by_id, shown, number) for number, (title, table) in enumerate(parts)]
     folders = {run.anchor: by_id[run.record.id, run.record.protocol["hash"]][1] for s in sections for run in s.runs}
     _add_pictures([run for section in sections for run in section.runs], folders)
-    supervisions = [name for name in LADDER if any(row.supervision == name for t in tables for row in t.rows)]
+    rows = sorted((row for table in tables for row in table.rows), key=lambda row: row.rung)
+    supervisions = list(dict.fromkeys(row.supervision for row in rows))
     template = _environment().get_template("page.html.jinja")
     return template.render(title=title, sections=sections, supervisions=supervisions, records=len(found))
 
@@ -224,7 +225,7 @@ def _cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mappi
                 f"{row.label}, {duration(costs[id(row)])}",
                 [((costs[id(row)] or 0) / 3600, 100 * (row.value or 0))],
                 [_span(row)],
-                _style(row.supervision),
+                row.rung.style,
                 str(number),
                 links[id(row)],
             )
@@ -235,10 +236,6 @@ def _cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mappi
             axes = (f"{of_what}, hours (logarithmic)", f"{table.metric}, %")
             charts.append(chart(title, series, *axes, log_x=True, frontier=True))
     return charts
-
-
-def _style(supervision: str) -> int:
-    return LADDER.index(supervision) if supervision in LADDER else len(LADDER)
 
 
 def _span(row: Row) -> tuple[float, float] | None:

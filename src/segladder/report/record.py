@@ -1,4 +1,7 @@
-"""The record of a run: one JSON file that says what was run, on what, and what came out."""
+"""The record of a run: one JSON object that says what was run, on what, and what came out.
+
+A run's folder holds its `record.json`; a study keeps small copies of its records as the lines of one `records.jsonl`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from segladder.files import written
 
 SCHEMA = 1
 FILE_NAME = "record.json"
+LINES_NAME = "records.jsonl"
 STATUSES = ("running", "finished", "interrupted", "failed")
 
 
@@ -93,9 +97,33 @@ def write(record: Record, path: str | Path) -> Path:
     path = Path(path)
     file = path if path.suffix == ".json" else path / FILE_NAME
     text = json.dumps(plain(asdict(record)), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    with written(file, durable=True) as partial:
-        partial.write_text(text, encoding="utf-8")
+    return _replace(file, [text])
+
+
+def write_lines(found: Iterable[Record], file: str | Path) -> Path:
+    """Write records as the lines of one file, as atomically as `write`; equal records give equal bytes.
+
+    Args:
+        found: in any order; lines are ordered by time, id and protocol hash.
+        file: `records.jsonl` of a study; its folder is created if missing.
+
+    Returns:
+        The file written.
+    """
+    ordered = sorted(found, key=lambda record: (record.time, *key(record)))
+    return _replace(Path(file), (f"{_canonical(asdict(record))}\n" for record in ordered))
+
+
+def _replace(file: Path, lines: Iterable[str]) -> Path:
+    """Put lines in a file's place once all of them are on the disk."""
+    with written(file, durable=True) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(lines)
     return file
+
+
+def key(record: Record) -> tuple[str, str]:
+    """What tells the records of a study apart: the run's id and the protocol's hash, empty where none is known."""
+    return record.id, str(record.protocol.get("hash") or "")
 
 
 def read(path: str | Path) -> Record:
@@ -109,16 +137,42 @@ def read(path: str | Path) -> Record:
     """
     path = Path(path)
     file = path / FILE_NAME if path.is_dir() else path
-    record = _parse(file, strict=True)
-    assert record is not None
-    return record
+    return _checked(_value(_bytes(file), str(file)), str(file))
+
+
+def read_lines(file: str | Path) -> tuple[list[Record], list[str]]:
+    """Read and check a `records.jsonl`; a line at fault does not cost the others.
+
+    Returns:
+        Records in the order of their lines, and one fault `FILE:LINE: ...` per line that is damaged, half-written, of a
+        newer schema or no record. Empty lines are passed over.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+    found: list[Record] = []
+    faults: list[str] = []
+    try:
+        with Path(file).open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.isspace():
+                    continue
+                place = f"{file}:{number}"
+                try:
+                    found.append(_checked(_value(line, place), place))
+                except DataError as error:
+                    faults.append(str(error))
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}, expected records") from error
+    return found, faults
 
 
 def find_records(root: str | Path) -> tuple[list[tuple[Record, Path]], list[str]]:
     """Every record beneath a folder, and the faults of those that cannot be read.
 
-    A record is a `record.json`, or any `*.json` with the fields of one in a folder without a `record.json` (the copies
-    under `experiments/`). Links to folders are not followed.
+    A record is a `record.json`, a line of a `records.jsonl`, or any `*.json` with the fields of one (older versions
+    copied each record to a file of its own). Beside a `record.json` no other file is looked at. A `*.json` that repeats
+    a line of the `records.jsonl` beside it is left out. Links to folders are not followed.
 
     Returns:
         Records with the folder each lies in, ordered by path, and one line per unreadable record.
@@ -130,26 +184,26 @@ def find_records(root: str | Path) -> tuple[list[tuple[Record, Path]], list[str]
         raise DataError(f"{root}: no such folder, expected one that holds runs")
     found: list[tuple[Record, Path]] = []
     faults: list[str] = []
-    for name in _candidates(str(root)):
-        file = Path(name)
-        try:
-            record = _parse(file, strict=file.name == FILE_NAME)
-        except DataError as error:
-            faults.append(str(error))
-            continue
-        if record is not None:
-            found.append((record, file.parent))
+    in_lines: dict[Path, set[tuple[str, str]]] = {}
+    for file in map(Path, _candidates(str(root))):
+        records, damaged = _records_of(file)
+        if file.name == LINES_NAME:
+            in_lines[file.parent] = {key(record) for record in records}
+        elif file.name != FILE_NAME:
+            records = [record for record in records if key(record) not in in_lines.get(file.parent, ())]
+        found += [(record, file.parent) for record in records]
+        faults += damaged
     return found, faults
 
 
 def _candidates(folder: str) -> Iterator[str]:
-    """Files that may be records, in the order of their paths."""
+    """Files that may hold records, folder after folder in the order of their paths, `records.jsonl` first."""
     try:
         with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+            listed = sorted(entries, key=lambda entry: (entry.name != LINES_NAME, entry.name))
     except OSError:
         return
-    names = [e.path for e in listed if e.name.endswith(".json") and not e.name.startswith(".") and e.is_file()]
+    names = [entry.path for entry in listed if _may_hold_records(entry.name) and entry.is_file()]
     own = os.path.join(folder, FILE_NAME)
     yield from [own] if own in names else names
     for entry in listed:
@@ -157,36 +211,54 @@ def _candidates(folder: str) -> Iterator[str]:
             yield from _candidates(entry.path)
 
 
-def _parse(file: Path, strict: bool) -> Record | None:
-    """The checked record of a file; None, unless strict, for JSON that is no record."""
+def _may_hold_records(name: str) -> bool:
+    return name == LINES_NAME or (name.endswith(".json") and not name.startswith("."))
+
+
+def _records_of(file: Path) -> tuple[list[Record], list[str]]:
+    """The checked records of a file and its faults; neither for JSON of another name that is no record."""
     try:
-        value = json.loads(file.read_bytes())
+        if file.name == LINES_NAME:
+            return read_lines(file)
+        value = _value(_bytes(file), str(file))
+        known = file.name == FILE_NAME or (isinstance(value, dict) and {"schema", "protocol", "status"} <= value.keys())
+        return [_checked(value, str(file))] if known else [], []
+    except DataError as error:
+        return [], [str(error)]
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}, expected a record") from error
+
+
+def _value(text: bytes, place: str) -> Any:
+    try:
+        return json.loads(text)
     except ValueError as error:
-        raise DataError(f"{file}: damaged or half-written record ({error})") from error
-    if not strict and not (isinstance(value, dict) and {"schema", "protocol", "status"} <= value.keys()):
-        return None
-    _check(file, value)
-    return Record(**value)
+        raise DataError(f"{place}: damaged or half-written record ({error})") from error
 
 
-def _check(file: Path, value: Any) -> None:
+def _checked(value: Any, place: str) -> Record:
+    """The record a JSON value is; `place`, a file or its line, stands before what is wrong."""
     if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
-        raise DataError(f"{file}: no record, expected a JSON object with a schema number")
+        raise DataError(f"{place}: no record, expected a JSON object with a schema number")
     if not 1 <= value["schema"] <= SCHEMA:
-        raise DataError(f"{file}: schema {value['schema']}, expected at most {SCHEMA}; update segladder to read it")
+        raise DataError(f"{place}: schema {value['schema']}, expected at most {SCHEMA}; update segladder to read it")
     if unknown := sorted(value.keys() - _TYPES.keys()):
-        raise DataError(f"{file}: unknown field {unknown[0]}, expected the fields of schema {SCHEMA}")
+        raise DataError(f"{place}: unknown field {unknown[0]}, expected the fields of schema {SCHEMA}")
     for name, item in value.items():
         if not isinstance(item, _TYPES[name]):
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
-            raise DataError(f"{file}: {name} is {type(item).__name__}, expected {wanted}")
+            raise DataError(f"{place}: {name} is {type(item).__name__}, expected {wanted}")
     if value.get("status") not in STATUSES:
-        raise DataError(f"{file}: status {value.get('status')}, expected {', '.join(STATUSES)}")
+        raise DataError(f"{place}: status {value.get('status')}, expected {', '.join(STATUSES)}")
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:
-            raise DataError(f"{file}: metrics.{name} has no value, expected value, low and high")
+            raise DataError(f"{place}: metrics.{name} has no value, expected value, low and high")
+    return Record(**value)
 
 
 def _json_types(annotation: str) -> tuple[type, ...]:
@@ -217,5 +289,8 @@ def plain(value: Any) -> Any:
 
 def hash_of(value: Any) -> str:
     """First 8 hex digits of the sha256 of a value's canonical JSON: sorted keys, no spaces, plain types."""
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:8]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

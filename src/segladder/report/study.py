@@ -47,14 +47,22 @@ def _without_folders(value: Any) -> Any:
     return PATH.sub("", value) if isinstance(value, str) else value
 
 
-def collect(found: Iterable[Record], folder: str | Path) -> list[Path]:
-    """Write slim records as `METHOD-BACKBONE-seedSEED-ID.json` into a folder; returns the files."""
-    return [records.write(slim(record), Path(folder) / _file_name(record)) for record in found]
+def collect(found: Iterable[Record], folder: str | Path) -> Path:
+    """Put slim records into a folder's `records.jsonl`; returns that file.
 
+    A record that is there already (same `records.key`) is replaced, as is what its run left before its protocol was
+    known; others stay.
 
-def _file_name(record: Record) -> str:
-    parts = (record.method, record.backbone.get("name"), f"seed{record.seed}", record.id)
-    return re.sub(r"[^\w.-]+", "_", "-".join(str(part) for part in parts if part)) + ".json"
+    Raises:
+        DataError: a line that is there cannot be read, so that writing would lose it.
+    """
+    file = Path(folder) / records.LINES_NAME
+    there, faults = records.read_lines(file) if file.exists() else ([], [])
+    if faults:
+        raise DataError(f"{faults[0]}; repair or remove the line, copying would lose it")
+    kept = {records.key(record): record for record in [*there, *map(slim, found)]}
+    scored = {run for run, protocol_hash in kept if protocol_hash}
+    return records.write_lines([r for (run, protocol), r in kept.items() if protocol or run not in scored], file)
 
 
 def per_class(table: Table, found: Iterable[Record], score: str = "iou") -> str:

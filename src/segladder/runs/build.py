@@ -5,25 +5,36 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
-from segladder.data.training.datamodule import DataModule
+from segladder.data.training.augmentation import TrainAugmentation
+from segladder.data.training.datamodule import DataModule, training_ids
+from segladder.data.training.views import TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
-from segladder.runs.instantiation import made
+from segladder.runs.instantiation import instantiated
 
 
 def source(config: DictConfig) -> Source:
     """The data set of `config.data`."""
-    source: Source = made(config.data, "data")
+    source: Source = instantiated(config.data, "data")
     return source
+
+
+def method_class(config: DictConfig) -> type[Method]:
+    """The class of `config.method`."""
+    found = get_class(config.method._target_)
+    assert issubclass(found, Method)
+    return found
 
 
 def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
@@ -35,7 +46,7 @@ def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
     settings: Any = OmegaConf.create(OmegaConf.to_container(config.method, resolve=True))
     if "criterion" in settings:
         settings.criterion.pop("labels")  # only `check_choices` reads it
-    built: Method = made(settings, "method", num_classes=num_classes, **known)
+    built: Method = instantiated(settings, "method", num_classes=num_classes, **known)
     if config.strategy.channels_last:
         built.memory_format = torch.channels_last
         built.to(memory_format=torch.channels_last)
@@ -45,26 +56,33 @@ def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
 
 def protocol(config: DictConfig) -> Protocol:
     """The protocol of `config.protocol`."""
-    protocol: Protocol = made(config.protocol, "protocol")
+    protocol: Protocol = instantiated(config.protocol, "protocol")
     return protocol
 
 
-def data_module(config: DictConfig, data: Source, visible: str, limits: dict[str, Any] | None) -> DataModule:
-    """What feeds a method that sees what the supervision `visible` shows, within a protocol's `training` limits."""
+class Training(NamedTuple):
+    """What feeds a run: its datamodule, the source behind it, and the images that are kept from training."""
+
+    module: DataModule
+    source: Source
+    held_out_ids: list[str]
+
+
+def training(config: DictConfig, source: Source, view: TrainingView, labels: Labels) -> Training:
+    """What feeds a method whose training items show labels of one kind, within a protocol's view."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
-    recipe = settings.pop("episodes")
-    labels = limits if visible == "zero_shot" else None
-    episodes = {**limits, **recipe} if visible == "few_shot" and limits is not None else None
-    ids = (limits or {}).get("ids")
+    episodes, augment = settings.pop("episodes"), TrainAugmentation(**settings.pop("augment"))
     try:
-        return DataModule(data, visible, config.seed, episodes=episodes, labels=labels, ids=ids, **settings)
+        ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
+        dataset = view.dataset(source, ids, labels, augment, episodes)
+        return Training(DataModule(dataset, config.seed, **settings), source, kept_back)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
 
 
 def loggers(config: DictConfig, folder: Path) -> list[Logger]:
     """The mirrors chosen by `logger=`."""
-    return [made(node, f"logger.{name}", folder=folder) for name, node in (config.logger or {}).items()]
+    return [instantiated(node, f"logger.{name}", folder=folder) for name, node in (config.logger or {}).items()]
 
 
 def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirrors: list[Logger]) -> pl.Trainer:

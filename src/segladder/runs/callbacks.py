@@ -172,8 +172,11 @@ def save_weights(trainer: pl.Trainer, path: Path) -> None:
     """Write the module's state dict atomically; every process calls this, the first one writes."""
     weights = trainer.strategy.lightning_module_state_dict()
     if trainer.is_global_zero:
-        with written(path) as partial:
-            torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, partial)
+        with (
+            written(path) as partial,
+            partial.open("wb") as stream,
+        ):  # torch writes a path's name into the file
+            torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, stream)
 
 
 class Progress(RichProgressBar):

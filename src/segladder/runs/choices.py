@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+from segladder.data.labels.kinds import kinds
+from segladder.data.labels.kinds.base import Labels
 from segladder.errors import ConfigError
+from segladder.runs import build
+from segladder.runs.instantiation import instantiated
 
-VISIBLE = {  # which labels a run of each supervision may learn from
-    "full": {"masks", "tags"},
-    "image_level": {"tags"},
-    "few_shot": {"masks"},
-    "zero_shot": {"masks"},
-}
 SELECTIONS = ("fixed", "held_out", "oracle")
 
 
 def check_choices(config: DictConfig) -> None:
-    """Raise ConfigError when method, loss, data, protocol and selection do not fit together."""
-    supervision, needs = config.method.supervision, config.loss.labels
-    if "criterion" in config.method and needs not in VISIBLE[supervision]:
-        allowed = " or ".join(sorted(VISIBLE[supervision]))
-        raise ConfigError(
-            f"the loss needs {needs}, but method={config.method.name} is {supervision} and learns from {allowed}: "
-            f"choose another loss"
-        )
+    """Raise ConfigError when method, labels, loss, data, protocol and selection do not fit together."""
+    check_labels(config)
     if config.protocol.dataset != config.data.name:
         raise ConfigError(
             f"protocol={config.protocol.name} scores {config.protocol.dataset}, but data={config.data.name}: "
@@ -35,3 +27,17 @@ def check_choices(config: DictConfig) -> None:
         raise ConfigError(
             "selection=held_out needs held-out training images: set loader.held_out=0.05 (a share) or more"
         )
+
+
+def check_labels(config: DictConfig) -> None:
+    """Raise ConfigError when the method or the loss cannot learn from what the labels show."""
+    labels: Labels = instantiated(config.labels, "labels")
+    wanted = build.method_class(config).learns_from
+    if labels.shows != wanted:
+        fitting = ", ".join(f"labels={name}" for name, kind in kinds().items() if kind.shows == wanted)
+        raise ConfigError(
+            f"labels={labels.name}: method={config.method.name} does not learn from them; choose {fitting}, or another"
+            " method"
+        )
+    if "criterion" in config.method and kinds()[config.loss.labels].shows != labels.shows:
+        raise ConfigError(f"the loss needs {config.loss.labels}, but labels={labels.name}: choose another loss")

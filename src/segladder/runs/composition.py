@@ -18,7 +18,7 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     if "'hydra/launcher/submitit" in text:
         return "hydra/launcher=slurm needs a plugin: pip install 'segladder[slurm]'"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        options = re.findall(r"^\t(\S+)", text, re.MULTILINE)
+        options = re.findall(r"^\t([^_\s]\S*)$", text, re.MULTILINE)  # without _NAME: what choices share
         return f"{found[1]}={found[2]}: no such choice{suggestion(found[2], options)}; choose from {', '.join(options)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         parent, _, key = found[1].rpartition(".")

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from segladder.data.sources.base import Source
-from segladder.data.training.datamodule import DataModule
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import device_name, peak_memory_mb
 from segladder.runs import build
+from segladder.runs.build import Training
 from segladder.runs.callbacks import Interruption, KeepWeights, Progress, ResumePoints
 from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
 from segladder.runs.recording import write_status
@@ -32,7 +32,7 @@ class Run:
     folder: Path
     source: Source
     protocol: Protocol
-    data: DataModule
+    training: Training
     method: Method
     record: records.Record
     interruption: Interruption
@@ -76,7 +76,7 @@ def fit(run: Run) -> None:
         run.method.compile()
     resume_point = run.folder / RESUME_POINT
     start = resume_point if resume_point.exists() else None
-    trainer.fit(run.method, run.data, ckpt_path=start, weights_only=True)
+    trainer.fit(run.method, run.training.module, ckpt_path=start, weights_only=True)
     if points.interrupted:
         raise KeyboardInterrupt
     run.device = trainer.strategy.root_device
@@ -94,8 +94,8 @@ def selection(run: Run) -> Callable[[Method], float] | None:
     """The score that chooses the kept weights, or None for the last weights."""
     if run.config.selection == "fixed":
         return None
-    ids = run.data.held_out_ids if run.config.selection == "held_out" else None
-    source = run.source if ids is None else run.data.source  # held-out images have the labels of training
+    ids = run.training.held_out_ids if run.config.selection == "held_out" else None
+    source = run.source if ids is None else run.training.source  # held-out images have the labels of training
     return lambda method: run.protocol.selection_score(method, source, ids, run.config.trainer.score_batch)
 
 

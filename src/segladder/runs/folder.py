@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, SegLadderError
 from segladder.report import record as records
 
@@ -99,7 +101,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 
 def stored_config(folder: Path) -> DictConfig:
-    """The configuration that a run was started with; classes that have moved since are named by where they are now.
+    """The configuration that a run was started with, in today's words: where classes are now, and a node `labels`.
 
     Raises:
         ConfigError: the folder holds no run.
@@ -111,7 +113,16 @@ def stored_config(folder: Path) -> DictConfig:
         text = text.replace(f"_target_: {before}\n", f"_target_: {after}\n")
     stored = OmegaConf.create(text)
     assert isinstance(stored, DictConfig)
+    if "labels" not in stored:
+        stored.labels = labels_before_they_had_a_name(stored.method)
     return stored
+
+
+def labels_before_they_had_a_name(method: DictConfig) -> dict[str, str]:
+    """The node `labels` of a run whose version had none: the one kind that its method could learn from."""
+    found: Any = get_class(method._target_)
+    kind = next(kind for kind in kinds().values() if kind.shows == found.learns_from)
+    return {"_target_": f"{type(kind).__module__}.{type(kind).__name__}", "name": kind.name}
 
 
 def config_hash_of(config: DictConfig) -> str:

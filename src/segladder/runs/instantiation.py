@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from segladder.errors import ConfigError, SegLadderError
 
 
-def made(node: DictConfig, name: str, **extra: Any) -> Any:
+def instantiated(node: DictConfig, name: str, **extra: Any) -> Any:
     """Instantiate a configuration node; what its class refuses becomes one line about `name`."""
     try:
         return instantiate(node, **extra)

@@ -12,7 +12,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from segladder.data.sources.base import Source
 from segladder.errors import SegLadderError
+from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 from segladder.runs.folder import config_hash_of, is_first_process, plain_config
@@ -42,6 +44,17 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
         versions=versions(),
         tag=config.tag,
     )
+
+
+def describe_scoring(record: records.Record, source: Source, protocol: Protocol) -> None:
+    """Write into a record how a run is scored and on what: for training and for a further evaluation alike."""
+    record.protocol = protocol.described()
+    record.fold, record.shots = protocol.place()
+    record.data |= {
+        "name": source.name,
+        "classes": list(source.classes),
+        "val_fingerprint": source.fingerprint(source.split(protocol.split)),
+    }
 
 
 def backbone_of(config: DictConfig) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError
 from segladder.protocols.base import Protocol
-from segladder.protocols.ladder import LadderProtocol
 from segladder.report import record as records
 from segladder.runs.recording import backbone_node
 
@@ -51,7 +50,7 @@ def _classes_of_fold(record: records.Record) -> Sequence[str]:
 
 def check_rung(key: str, parent: records.Record, config: DictConfig, protocol: Protocol, supervision: str) -> None:
     """Raise ConfigError if a run of the ladder starts from one with other labels of novel classes than its own."""
-    if not isinstance(protocol, LadderProtocol) or not set(protocol.novel) & learnt_classes(parent):
+    if not protocol.ladder or not set(protocol.novel) & learnt_classes(parent):
         return
     if (parent.supervision, parent.config.get("pool")) != (supervision, config.pool):
         raise ConfigError(
@@ -60,9 +59,9 @@ def check_rung(key: str, parent: records.Record, config: DictConfig, protocol: P
         )
 
 
-def check_leaks(key: str, parent: records.Record, fold: int, protocol: Protocol, supervision: str) -> None:
+def check_leaks(key: str, parent: records.Record, fold: int, protocol: Protocol) -> None:
     """Raise ConfigError if a run that another starts from (`key` names it) has seen the fold's novel classes."""
-    novel = set(protocol.hidden(supervision))
+    novel = set(protocol.hidden())
     if leaked := sorted(novel & learnt_classes(parent)):
         raise ConfigError(
             f"{key}: run {parent.id} has learnt {leaked[0]}, a novel class of fold={fold}; train it with other"

@@ -1,134 +1,180 @@
-"""Stages: what a run takes from its parent, and so what it learns from and whose labels it has seen."""
+"""What a run learns from: decided first, from settings and records alone; what a parent must compute comes last."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from omegaconf import DictConfig
 
-from segladder.data.labels.seen_labels import SeenLabels
+from segladder.data.labels.kinds import kinds
+from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import Source
+from segladder.data.training.views import HiddenClasses, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import Refinement
 from segladder.protocols.base import Protocol
-from segladder.protocols.ladder import LadderProtocol
 from segladder.report import record as records
 from segladder.runs.class_scores import StoredScores
 from segladder.runs.folder import content_of, is_first_process
+from segladder.runs.instantiation import instantiated
 from segladder.runs.loading import trained_method
-from segladder.stages.pseudo_masks import pseudo_masks
-from segladder.stages.self_training import self_training_masks
-
-PAID = {"full": "masks", "image_level": "tags", "few_shot": "masks", "zero_shot": "masks"}
+from segladder.stages.pseudo_masks import PseudoMasks
+from segladder.stages.self_training import SurestAnswers
 
 
-class Learns(NamedTuple):
+@dataclass(frozen=True)
+class Learning:
     """What a run learns from.
 
     Attributes:
-        source: the data set with the masks that training reads.
-        visible: the supervision by which the data layer hands out labels.
-        limits: what of it the protocol allows, `Protocol.training`.
+        view: what of the training images the protocol allows.
+        shown: the kind of label that training items show.
+        labels: the kind that people gave of the classes that the run is asked about.
+        paid: the kind that people gave of its training images' other classes.
         supervision: of the run as a whole, the parent's included.
-        labels: what its labels are, in words.
-        paid: what people had to draw or tick, `masks` or `tags`.
+        words: what its labels are, for the record.
         parents: ids of the runs it builds on.
         lineage: methods of that run and its own parents, the first ancestor first.
+        masks: masks that the parent makes before training starts; None where training reads the data set's own.
     """
 
-    source: Source
-    visible: str
-    limits: dict[str, Any] | None
+    view: TrainingView
+    shown: Labels
+    labels: Labels
+    paid: Labels
     supervision: str
-    labels: str
-    paid: str
-    parents: list[str]
-    lineage: list[str]
+    words: str
+    parents: tuple[str, ...] = ()
+    lineage: tuple[str, ...] = ()
+    masks: PseudoMasks | SurestAnswers | None = None
+
+    def access(self, protocol: Protocol) -> dict[str, Any]:
+        """Which labels a run learns from, classes it has none of, and images that alone show the masks of a class."""
+        shown = self.view.shown
+        labelled = {name for names in shown.values() for name in names}
+        hidden = [name for name in protocol.hidden() if name not in labelled]
+        access = {"labels": self.words, "kind": self.labels.name, "hidden": hidden}
+        return access | ({"shown": dict(shown)} if shown else {})
 
 
-def what_is_learnt(config: DictConfig, method: Method, source: Source, protocol: Protocol) -> Learns:
-    """What a run learns from; gives the method what it takes from `config.parent`.
+def checked_parent(config: DictConfig, method: Method, source: Source) -> records.Record | None:
+    """The record of the run that `config.parent` names, if it does.
 
     Raises:
         ConfigError: a parent that is missing, unfinished, of other classes, or of no use to the method.
     """
-    own = PAID[method.supervision]
     if config.parent is None:
         if method.needs_parent:
             raise ConfigError(f"method={method.name} builds on another run: give parent=RUN")
-        return Learns(source, method.supervision, protocol.training(source), method.supervision, own, own, [], [])
+        return None
     folder = Path(config.parent)
     content_of(folder)  # raises unless it is a finished run
-    record = records.read(folder)
     if not method.takes:
         raise ConfigError(f"parent={folder}: method={method.name} takes nothing from another run; leave it out")
+    record = records.read(folder)
     if tuple(record.data["classes"]) != source.classes:
         theirs, ours = ", ".join(record.data["classes"][1:]), ", ".join(source.classes[1:])
         raise ConfigError(f"parent={folder}: it knows the classes {theirs}, but data.classes gives {ours}")
-    if "features" in method.takes:
-        method.inherit(trained_method(folder))
-    if isinstance(method, Refinement):
-        method.scores = StoredScores(folder, trained_method)
-    visible, labels, paid = method.supervision, own, PAID[record.supervision]
-    progress = config.trainer.progress and is_first_process()
-    hides = protocol.training(source)
-    share, supervision = config.pseudo_masks.surest, record.supervision
-    if method.supervision == "zero_shot":
-        supervision = method.supervision  # what a parent with few labels has learnt, `check_leaks` refuses
-        if share is not None and "masks" in method.takes:
-            if hides and "shown" in hides:
-                raise ConfigError(
-                    f"pool={config.pool} with pseudo_masks.surest={share}: a run learns unseen classes from drawn masks"
-                    " or from pseudo-masks, leave one out"
-                )
-            source = source.with_training_masks(
-                self_training_masks(folder, source, SeenLabels(**(hides or {})), share, progress)
-            )
-            labels, hides = "masks and pseudo-masks", {**(hides or {}), "hidden": ()}
-    elif "masks" in method.takes and method.trains:
-        ids, novel, base = without_masks(config, source, protocol)
-        made = pseudo_masks(folder, source, config.pseudo_masks, ids, novel, base, progress)
-        source = source.with_training_masks(made, ids)
-        visible, labels = "full", "pseudo-masks"
-        if novel:
-            labels, paid = "masks of base classes and pseudo-masks", "masks"
-    lineage = [*record.lineage, record.method]
-    return Learns(source, visible, hides, supervision, labels, paid, [record.id], lineage)
+    return record
 
 
-def with_few_labels(learns: Learns) -> Learns:
+def decided(
+    config: DictConfig, method: Method, source: Source, protocol: Protocol, parent: records.Record | None
+) -> Learning:
+    """What a run learns from; nothing is computed or written.
+
+    Raises:
+        ConfigError: settings that do not fit together.
+    """
+    labels: Labels = instantiated(config.labels, "labels")
+    own = labels if labels.shows != "nothing" else Masks()  # seen classes of runs that know others by name
+    learning = Learning(protocol.training(source), own, labels, own, method.supervision, own.name)
+    if parent is not None:
+        learning = replace(learning, parents=(parent.id,), lineage=(*parent.lineage, parent.method))
+        learning = from_parent(learning, config, method, source, protocol, parent)
+    return with_few_labels(learning)
+
+
+def from_parent(
+    learning: Learning,
+    config: DictConfig,
+    method: Method,
+    source: Source,
+    protocol: Protocol,
+    parent: records.Record,
+) -> Learning:
+    """What a run learns from that builds on another."""
+    theirs = labels_of(parent)
+    if isinstance(learning.view, HiddenClasses):  # what a parent with few labels has learnt, `check_leaks` refuses
+        return from_surest_answers(learning, learning.view, config, method)
+    learning = replace(learning, labels=theirs, paid=theirs, supervision=parent.supervision)
+    if "masks" not in method.takes or not method.trains:
+        return learning
+    ids, novel, base = without_masks(config, source, protocol, learning.view)
+    masks = PseudoMasks(Path(config.parent), config.pseudo_masks, tuple(ids), tuple(novel), tuple(base))
+    learning = replace(learning, shown=Masks(), words="pseudo-masks", masks=masks)
+    return replace(learning, paid=Masks(), words="masks of base classes and pseudo-masks") if novel else learning
+
+
+def from_surest_answers(learning: Learning, view: HiddenClasses, config: DictConfig, method: Method) -> Learning:
+    """The same, with a parent's surest answers as labels of hidden classes where `pseudo_masks.surest` asks for it."""
+    share = config.pseudo_masks.surest
+    if share is None or "masks" not in method.takes:
+        return learning
+    if view.shown:
+        raise ConfigError(
+            f"pool={config.pool} with pseudo_masks.surest={share}: a run learns unseen classes from drawn masks"
+            " or from pseudo-masks, leave one out"
+        )
+    masks = SurestAnswers(Path(config.parent), view, share)
+    return replace(learning, view=replace(view, hidden=()), words="masks and pseudo-masks", masks=masks)
+
+
+def with_few_labels(learning: Learning) -> Learning:
     """The same, named for what it is: with masks of unseen classes a zero-shot method learns from few shots."""
-    if not (learns.limits or {}).get("shown"):
-        return learns
-    return learns._replace(supervision="few_shot", labels="masks, few of unseen classes")
+    if not learning.view.shown:
+        return learning
+    return replace(learning, labels=Masks(), supervision="few_shot", words="masks, few of unseen classes")
 
 
-def label_access(learns: Learns, protocol: Protocol) -> dict[str, Any]:
-    """Which labels a run learns from, classes it has none of, and images that alone show the masks of a class."""
-    shown = (learns.limits or {}).get("shown", {})
-    labelled = {name for names in shown.values() for name in names}
-    hidden = [name for name in protocol.hidden(learns.supervision) if name not in labelled]
-    return {"labels": learns.labels, "hidden": hidden, **({"shown": shown} if shown else {})}
+def labels_of(record: records.Record) -> Labels:
+    """The kind of label that a run has of the classes it is asked about."""
+    cost = record.annotation_cost or {}
+    return kinds()[record.label_access.get("kind") or cost.get("labels", "masks")]  # older versions name what was paid
 
 
 def without_masks(
-    config: DictConfig, source: Source, protocol: Protocol
+    config: DictConfig, source: Source, protocol: Protocol, view: TrainingView
 ) -> tuple[Sequence[str], Sequence[int], Sequence[str]]:
     """Training images that need pseudo-masks, the classes these show beside drawn ones (none: all), the other images.
 
     Raises:
         ConfigError: an unknown choice, or drawn masks where no protocol says which classes have some.
     """
-    limits, wanted = protocol.training(source) or {}, config.pseudo_masks.classes
+    wanted = config.pseudo_masks.classes
     if wanted == "all":
-        return limits.get("ids", source.split(source.train_split)), (), ()
-    if wanted != "novel" or not isinstance(protocol, LadderProtocol):
+        return view.ids(source), (), ()
+    if wanted != "novel" or (pool := protocol.labelled(source)) is None:
         raise ConfigError(
             f"pseudo_masks.classes={wanted}: expected all, or with protocol=ladder novel, which keeps the drawn masks"
             " of base classes"
         )
-    pool = protocol.labelled(source)
-    return pool.images, protocol.indices(source), pool.base
+    return pool.images, [source.classes.index(name) for name in source.classes if name in protocol.novel], pool.base
+
+
+def provided(learning: Learning, config: DictConfig, method: Method, source: Source) -> Source:
+    """Give the method what it takes from its parent, and return the source that training reads; this may take long."""
+    if config.parent is None:
+        return source
+    folder = Path(config.parent)
+    if "features" in method.takes:
+        method.inherit(trained_method(folder))
+    if isinstance(method, Refinement):
+        method.scores = StoredScores(folder, trained_method)
+    progress = config.trainer.progress and is_first_process()
+    return source if learning.masks is None else learning.masks.of(source, progress)

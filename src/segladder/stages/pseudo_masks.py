@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,67 +36,77 @@ JUDGES = 200  # images whose masks choose
 SURE = ("foreground_at", "background_at")
 
 
-def pseudo_masks(
-    parent: Path,
-    source: Source,
-    settings: DictConfig,
-    ids: Sequence[str],
-    novel: Sequence[int],
-    base: Sequence[str],
-    progress: bool,
-) -> Path:
-    """The folder of the parent's pseudo-masks for training images of a source; makes those not there yet.
+@dataclass(frozen=True)
+class PseudoMasks:
+    """Masks that a parent run makes of training images.
 
     Args:
         parent: the run's folder.
-        source: the data set; its images and tags are read, and no mask, unless some classes are novel.
         settings: `pseudo_masks` of the configuration.
         ids: the images.
         novel: indices of the classes that pseudo-masks show, where the others keep their drawn pixels; none for all.
         base: images without novel classes, whose drawn masks may choose the threshold.
-        progress: show a progress bar.
-
-    Returns:
-        PARENT/pseudo_masks/KEY with ID.png (values of the data set's own class list) and manifest.json.
 
     Raises:
-        ConfigError: the parent gives no class scores, or settings that do not fit.
+        ConfigError: settings that do not fit together.
     """
-    scores = StoredScores(parent, trained_method)
-    wanted: Any = OmegaConf.to_container(settings, resolve=True)
-    views = views_of(parent)
-    check_settings(wanted, novel)
-    wanted["crf"] = wanted["crf"] and backend_name()  # a name, since backends differ
-    if wanted["background"] == "base":
-        value = base_threshold(scores, source, base, views, novel, progress)
-        wanted |= {"foreground_at": value, "background_at": value}
-    key = {
-        "content": scores.content,
-        "settings": wanted,
-        "views": views,
-        "data": source.name,
-        "classes": source.classes,
-        "novel": list(novel),
-        "image_fingerprint": source.image_fingerprint(sorted(ids)),
-    }
-    folder = parent / FOLDER / records.hash_of(key)
-    if (folder / MANIFEST).exists():
-        require_images(folder, ids)
+
+    parent: Path
+    settings: DictConfig
+    ids: tuple[str, ...]
+    novel: tuple[int, ...] = ()
+    base: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self.settings, self.novel)
+
+    def of(self, source: Source, progress: bool) -> Source:
+        """The source with these masks for its training images; makes those not there yet.
+
+        Its images and tags are read, and no mask, unless some classes are novel.
+
+        Raises:
+            ConfigError: the parent gives no class scores.
+        """
+        return source.with_training_masks(self.folder(source, progress), self.ids)
+
+    def folder(self, source: Source, progress: bool) -> Path:
+        """PARENT/pseudo_masks/KEY with ID.png (values of the data set's own class list) and manifest.json."""
+        ids, novel = self.ids, self.novel
+        scores = StoredScores(self.parent, trained_method)
+        wanted: Any = OmegaConf.to_container(self.settings, resolve=True)
+        views = views_of(self.parent)
+        wanted["crf"] = wanted["crf"] and backend_name()  # a name, since backends differ
+        if wanted["background"] == "base":
+            value = base_threshold(scores, source, self.base, views, novel, progress)
+            wanted |= {"foreground_at": value, "background_at": value}
+        key = {
+            "content": scores.content,
+            "settings": wanted,
+            "views": views,
+            "data": source.name,
+            "classes": source.classes,
+            "novel": list(novel),
+            "image_fingerprint": source.image_fingerprint(sorted(ids)),
+        }
+        folder = self.parent / FOLDER / records.hash_of(key)
+        if (folder / MANIFEST).exists():
+            require_images(folder, ids)
+            return folder
+        missing = [i for i in ids if not (folder / f"{i}.png").exists()]
+        with Progress(disable=not progress) as bar:
+            task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
+            for chunk in same_size_chunks(source, missing, BATCH):
+                for image_id, labels in zip(chunk, labelled(scores, source, chunk, wanted, views, novel), strict=True):
+                    if novel:
+                        labels = with_drawn(labels, source.mask(image_id), novel)
+                    write_mask(folder / f"{image_id}.png", labels, source)
+                bar.advance(task, len(chunk))
+        write_manifest(folder, ids, {**key, "parent": records.read(self.parent).id})
         return folder
-    missing = [i for i in ids if not (folder / f"{i}.png").exists()]
-    with Progress(disable=not progress) as bar:
-        task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
-        for chunk in same_size_chunks(source, missing, BATCH):
-            for image_id, labels in zip(chunk, labelled(scores, source, chunk, wanted, views, novel), strict=True):
-                if novel:
-                    labels = with_drawn(labels, source.mask(image_id), novel)
-                write_mask(folder / f"{image_id}.png", labels, source)
-            bar.advance(task, len(chunk))
-    write_manifest(folder, ids, {**key, "parent": records.read(parent).id})
-    return folder
 
 
-def check_settings(settings: dict[str, Any], novel: Sequence[int]) -> None:
+def check_settings(settings: DictConfig, novel: Sequence[int]) -> None:
     """Raise ConfigError for settings that make no pseudo-masks."""
     if settings["background"] not in BACKGROUNDS:
         raise ConfigError(f"pseudo_masks.background={settings['background']}: expected one of {', '.join(BACKGROUNDS)}")

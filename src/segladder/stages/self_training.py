@@ -7,6 +7,7 @@ surest share of all answers of its class. Labelled pixels keep their drawn label
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.labels.seen_labels import SeenLabels
 from segladder.data.sources.base import IGNORE, Source
+from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
@@ -28,50 +29,68 @@ from segladder.stages.pseudo_masks import BATCH, FOLDER, MANIFEST, require_image
 BINS = 1000  # of probability, to find each class' surest share
 
 
-def self_training_masks(parent: Path, source: Source, visible: SeenLabels, share: float, progress: bool) -> Path:
-    """The folder of masks in which a zero-shot run has labelled its surest unlabelled pixels; makes those not there.
+@dataclass(frozen=True)
+class SurestAnswers:
+    """Masks in which a zero-shot run has labelled its surest unlabelled pixels.
 
     Args:
         parent: the run's folder.
-        source: the data set.
-        visible: what training may see of its masks; must be transductive.
+        visible: what training may see of the drawn masks; must be transductive.
         share: of each unseen class' answers, the surest ones that count, in (0, 1].
-        progress: show a progress bar.
 
     Raises:
         ConfigError: training may not look at images of unseen classes, or a share outside its range.
     """
-    if not visible.transductive:
-        raise ConfigError(
-            f"parent={parent}: its labels of unseen classes need images that hold them: set protocol.transductive=true"
-            " protocol.unseen_pixels=ignore"
-        )
-    if not 0 < share <= 1:
-        raise ConfigError(f"pseudo_masks.surest={share}: expected a share above 0, at most 1")
-    ids = source.split(source.train_split)
-    key = {"content": content_of(parent), "surest": share, "hidden": list(visible.hidden), "classes": source.classes}
-    folder = parent / FOLDER / records.hash_of({**key, "data": source.name, "background": visible.background})
-    if (folder / MANIFEST).exists():
-        require_images(folder, ids)
+
+    parent: Path
+    visible: HiddenClasses
+    share: float
+
+    def __post_init__(self) -> None:
+        if not self.visible.transductive:
+            raise ConfigError(
+                f"parent={self.parent}: its labels of unseen classes need images that hold them: set"
+                " protocol.transductive=true protocol.unseen_pixels=ignore"
+            )
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"pseudo_masks.surest={self.share}: expected a share above 0, at most 1")
+
+    def of(self, source: Source, progress: bool) -> Source:
+        """The source with these masks for its training images; makes those not there yet."""
+        return source.with_training_masks(self.folder(source, progress))
+
+    def folder(self, source: Source, progress: bool) -> Path:
+        """PARENT/pseudo_masks/KEY with ID.png (values of the data set's own class list) and manifest.json."""
+        visible, share = self.visible, self.share
+        ids = source.split(source.train_split)
+        key = {
+            "content": content_of(self.parent),
+            "surest": share,
+            "hidden": list(visible.hidden),
+            "classes": source.classes,
+        }
+        folder = self.parent / FOLDER / records.hash_of({**key, "data": source.name, "background": visible.background})
+        if (folder / MANIFEST).exists():
+            require_images(folder, ids)
+            return folder
+        method = trained_method(self.parent)
+        assert isinstance(method, SemanticVectorMethod)
+        unseen = [source.classes.index(name) for name in visible.hidden]
+        table = visible.table(source.classes)
+        counts = np.zeros((len(source.classes), BINS), np.int64)
+        with Progress(disable=not progress) as bar:
+            task = bar.add_task("pseudo-masks", total=2 * len(ids))
+            for _, answers, sureness, labels in answered(method, source, ids, unseen, table):
+                free = labels == IGNORE
+                np.add.at(counts, (answers[free], bin_of(sureness[free])), 1)
+                bar.advance(task)
+            limits = surest(counts, share)  # (K,) lowest bin that counts
+            for image_id, answers, sureness, labels in answered(method, source, ids, unseen, table):
+                sure = (labels == IGNORE) & (bin_of(sureness) >= limits[answers])
+                write_mask(folder / f"{image_id}.png", np.where(sure, answers, labels).astype(np.uint8), source)
+                bar.advance(task)
+        write_manifest(folder, ids, {**key, "parent": records.read(self.parent).id})
         return folder
-    method = trained_method(parent)
-    assert isinstance(method, SemanticVectorMethod)
-    unseen = [source.classes.index(name) for name in visible.hidden]
-    table = visible.table(source.classes)
-    counts = np.zeros((len(source.classes), BINS), np.int64)
-    with Progress(disable=not progress) as bar:
-        task = bar.add_task("pseudo-masks", total=2 * len(ids))
-        for _, answers, sureness, labels in answered(method, source, ids, unseen, table):
-            free = labels == IGNORE
-            np.add.at(counts, (answers[free], bin_of(sureness[free])), 1)
-            bar.advance(task)
-        limits = surest(counts, share)  # (K,) lowest bin that counts
-        for image_id, answers, sureness, labels in answered(method, source, ids, unseen, table):
-            sure = (labels == IGNORE) & (bin_of(sureness) >= limits[answers])
-            write_mask(folder / f"{image_id}.png", np.where(sure, answers, labels).astype(np.uint8), source)
-            bar.advance(task)
-    write_manifest(folder, ids, {**key, "parent": records.read(parent).id})
-    return folder
 
 
 def answered(

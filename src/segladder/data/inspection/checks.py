@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source, size_error
 from segladder.data.sources.voc import VOC
 from segladder.errors import DataError
@@ -17,16 +18,15 @@ SHOWN = 3  # names in a line that stands for many
 SMALL = 100  # so few ids are checked before other processes have started
 
 
-def check_training_ready(source: Source, supervision: str = "full") -> None:
+def check_training_ready(source: Source, labels: Labels) -> None:
     """Cheap checks before the first step: both splits have ids, share none, and all their files exist.
 
     Raises:
         DataError: naming the first few ids or files at fault and how many there are.
     """
     train, val = source.split(source.train_split), source.split(source.val_split)
-    labels = source.tag_path if supervision == "image_level" else source.mask_path
     _require([source.image_path(i) for i in (*train, *val)], "images")
-    _require([labels(i) for i in train], "training labels")
+    _require([labels.file(source, i) for i in train], "training labels")
     _require([source.mask_path(i) for i in val], "masks to score against")
     if source.train_split != source.val_split and (shared := overlap(train, val)):
         raise DataError(f"{source.name}: {shared} in both {source.train_split} and {source.val_split}; expected none")

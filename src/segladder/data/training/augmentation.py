@@ -1,10 +1,15 @@
-"""Training augmentation: random size, crop, flip, colour jitter; uint8 in and out, a pure function of a seed."""
+"""Training augmentation: random size, crop, flip, colour jitter, then any of albumentations; a pure function of a seed.
+
+uint8 in and out. This is the one file that imports albumentations, and only where it is used: that takes seconds.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -34,7 +39,7 @@ class TrainAugmentation:
     place, without computing what the crop throws away: a window that begins at a whole source pixel is cut out first
     and resized by exactly the drawn factor, so the sampling grid lies at most half a source pixel off that of the whole
     image. Images are resized bilinearly, masks to the nearest value, both with pixel centres aligned. Colours are
-    jittered in that window; padding keeps its value.
+    jittered in that window; padding keeps its value. The transforms of `extra` see the padded crop.
 
     Args:
         scale: [lowest, highest] resize factor, or null.
@@ -46,9 +51,10 @@ class TrainAugmentation:
         contrast: likewise, around the mean gray.
         saturation: likewise, between gray and colour.
         hue: hue shift in turns, +- this, or 0.
+        extra: transforms of albumentations, applied in order: `{name: GaussianBlur, p: 0.3}`. See `Extra`.
 
     Raises:
-        ConfigError: a range that is none, or both `scale` and `long_side`.
+        ConfigError: a range that is none, both `scale` and `long_side`, or an unknown transform or argument in `extra`.
     """
 
     def __init__(
@@ -62,12 +68,14 @@ class TrainAugmentation:
         contrast: float = 0.0,
         saturation: float = 0.0,
         hue: float = 0.0,
+        extra: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         _check_ranges(scale, long_side)
         self.scale, self.long_side, self.crop = scale, long_side, crop
         self.fill, self.flip = tuple(fill), flip
         jitter = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
         self.jitter = colour_jitter(jitter) if any(jitter.values()) else None
+        self.extra = [Extra(item) for item in extra]
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray | None, seed: int, out: Places = (None, None)
@@ -77,6 +85,16 @@ class TrainAugmentation:
         With a `crop`, the results are written into the arrays of `out` that are given: (H, W, 3) and (H, W).
         """
         random = Random(seed)
+        if not self.extra:
+            return self._cropped(image, mask, random, out)
+        picture, shown = self._cropped(image, mask, random, (None, None))
+        for transform in self.extra:
+            picture, shown = transform(picture, shown, random.getrandbits(32))
+        return _placed(picture, out[0]), None if shown is None else _placed(shown, out[1])
+
+    def _cropped(
+        self, image: np.ndarray, mask: np.ndarray | None, random: Random, out: Places
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         height, width = image.shape[:2]
         factor = max(
             self._draw_factor(random, max(height, width)), 1 / min(height, width)
@@ -119,6 +137,86 @@ class TrainAugmentation:
         return cv2.copyMakeBorder(window, *place, cv2.BORDER_CONSTANT, out, tuple(value))
 
 
+class Extra:
+    """One transform of albumentations, chosen by name and arguments, that keeps size and type of image and mask.
+
+    Masks hold class numbers: they are read at the nearest pixel. What a transform cuts out or brings in from outside is
+    255, ignored, unless `fill_mask` says otherwise.
+
+    Args:
+        item: `name`, the class in albumentations, and its arguments.
+
+    Raises:
+        ConfigError: no such transform, or arguments that it does not take.
+    """
+
+    def __init__(self, item: Mapping[str, Any]) -> None:
+        if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+            raise ConfigError(f"loader.augment.extra: {item}: expected {{name: TRANSFORM, ARGUMENT: VALUE, ...}}")
+        self.name = item["name"]
+        arguments = {key: value for key, value in item.items() if key != "name"}
+        transforms = image_transforms()
+        if self.name not in transforms:
+            raise ConfigError(
+                f"loader.augment.extra: no transform {self.name} in albumentations{_hint(self.name, transforms)}"
+            )
+        allowed = inspect.signature(transforms[self.name].__init__).parameters.keys() - {"self"}
+        for key in sorted(arguments.keys() - allowed):  # albumentations itself warns and goes on without it
+            raise self._error(f"no argument {key}{_hint(key, allowed)}; allowed: {', '.join(sorted(allowed))}")
+        if arguments.get("mask_interpolation", cv2.INTER_NEAREST) != cv2.INTER_NEAREST:
+            raise self._error(f"masks hold class numbers, expected mask_interpolation={cv2.INTER_NEAREST} (nearest)")
+        if "fill_mask" in allowed:
+            arguments.setdefault("fill_mask", IGNORE)
+        try:
+            self.transform = transforms[self.name](**arguments)
+        except (TypeError, ValueError) as error:
+            raise self._error(_brief(error)) from error
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The image (H, W, 3) and its mask (H, W), or None, transformed with the randomness of `seed`."""
+        given = {"image": image} if mask is None else {"image": image, "mask": mask}
+        given = {key: pixels.copy() for key, pixels in given.items()}  # some transforms write into what they get
+        self.transform.set_random_seed(seed)
+        try:
+            result = self.transform(**given)
+        except (ValueError, KeyError, TypeError, NotImplementedError) as error:  # such as one that needs boxes
+            raise self._error(_brief(error)) from error
+        for key, before in given.items():
+            after = result[key]
+            if tuple(after.shape) != before.shape or after.dtype != before.dtype:
+                raise self._error(
+                    f"makes the {key} {tuple(after.shape)} {after.dtype}, expected {before.shape} {before.dtype} as it"
+                    " was: loader.augment.crop, scale and long_side decide on its size"
+                )
+        return result["image"], result.get("mask")
+
+    def _error(self, text: str) -> ConfigError:
+        return ConfigError(f"loader.augment.extra: {self.name}: {text}")
+
+
+def _hint(word: str, options: Iterable[str]) -> str:
+    """` (did you mean X or Y?)` for the closest options, or nothing."""
+    close = difflib.get_close_matches(word, options, n=3)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _brief(error: Exception) -> str:
+    """What albumentations refuses, in one line; its checks of arguments are pydantic's."""
+    from pydantic import ValidationError
+
+    if isinstance(error.__cause__, ValidationError):
+        faults = error.__cause__.errors()
+        return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ") for fault in faults)
+    return " ".join(str(error).split())
+
+
+def _placed(pixels: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return pixels
+    np.copyto(out, pixels)
+    return out
+
+
 def _bilinear(window: np.ndarray, factor: float, rows: Axis, columns: Axis, flipped: bool) -> np.ndarray:
     if factor != 1.0:
         window = cv2.resize(window, None, fx=factor, fy=factor)
@@ -144,13 +242,34 @@ def _columns(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
     return cv2.transpose(cv2.transpose(mask).take(at, axis=0))
 
 
-def colour_jitter(strengths: Mapping[str, float]) -> Any:
-    """albumentations' ColorJitter, imported only where it is used (it takes seconds)."""
+def albumentations() -> Any:
+    """The package, imported on first use."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer version
-    import albumentations
+    import albumentations as package
 
+    return package
+
+
+def image_transforms() -> dict[str, Any]:
+    """albumentations' transforms of images, by name."""
+    package = albumentations()
+    kinds = {name: value for name, value in vars(package).items() if inspect.isclass(value)}
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if issubclass(kind, package.BasicTransform) and kind is not package.ImageOnlyTransform and _changes_images(kind)
+    }
+
+
+def _changes_images(transform: Any) -> bool:
+    targets = getattr(transform, "_targets", ())  # one or several; none in base classes
+    return "Image" in {target.value for target in (targets if isinstance(targets, tuple) else (targets,))}
+
+
+def colour_jitter(strengths: Mapping[str, float]) -> Any:
+    """albumentations' ColorJitter with these strengths."""
     ranges = {key: (-value, value) if key == "hue" else (1 - value, 1 + value) for key, value in strengths.items()}
-    return albumentations.ColorJitter(p=1.0, **ranges)
+    return albumentations().ColorJitter(p=1.0, **ranges)
 
 
 def _check_ranges(scale: Range | None, long_side: Range | None) -> None:

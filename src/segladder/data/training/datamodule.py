@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from segladder.data.hashing import hashed_share
-from segladder.data.labels.seen_labels import SeenLabels
 from segladder.data.sources.base import Source
-from segladder.data.training.augmentation import TrainAugmentation
-from segladder.data.training.dataset import SegmentationDataset, collate
-from segladder.data.training.episode_dataset import EpisodeDataset, collate_episodes
+from segladder.data.training.dataset import Item, TrainingSet
 from segladder.errors import ConfigError
 
 
@@ -65,69 +61,55 @@ def item_seed(seed: int, epoch: int, index: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-class DataModule(pl.LightningDataModule):
-    """Feeds a source's training split to a method of a given supervision.
+def training_ids(
+    source: Source, ids: Sequence[str], held_out: float = 0.0, without: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """The images that training reads and those that are kept from it, both without some classes.
 
     Args:
         source: the data set.
-        supervision: decides which labels a batch holds.
+        ids: images that may be used.
+        held_out: share of them that is kept from training, chosen by a hash of the id.
+        without: classes of the data set (in use or not) whose images are left out, be it for one pixel.
+
+    Raises:
+        ConfigError: no image is left for training, or an unknown class.
+    """
+    ids = source.ids_without(ids, without)
+    kept_back = [i for i in ids if held_out > 0 and hashed_share(i) < held_out]
+    train = sorted(set(ids) - set(kept_back))
+    if not train:
+        raise ConfigError(
+            f"loader.held_out={held_out} and loader.without leave no training image of {source.train_split}"
+        )
+    return train, kept_back
+
+
+class DataModule(pl.LightningDataModule):
+    """Feeds a training set in an order that depends on seed and epoch alone.
+
+    Args:
+        dataset: what training reads.
         seed: the run's seed.
         batch_size: items a step and process.
         workers: loading processes.
-        augment: arguments of `TrainAugmentation`.
-        held_out: share of the training ids kept from training, chosen by a hash of the id.
-        without: classes of the data set (in use or not) whose images are left out of training, be it for one pixel.
-        episodes: arguments of `EpisodeDataset`, which `few_shot` supervision needs: `novel`, `shots`, ...
-        labels: arguments of `SeenLabels`, which `zero_shot` supervision needs: `hidden`, ...
-        ids: which images of the training split may be used; None for all.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        supervision: str,
-        seed: int,
-        batch_size: int,
-        workers: int,
-        augment: Mapping[str, Any],
-        held_out: float,
-        without: Sequence[str] = (),
-        episodes: Mapping[str, Any] | None = None,
-        labels: Mapping[str, Any] | None = None,
-        ids: Sequence[str] | None = None,
-    ) -> None:
+    def __init__(self, dataset: TrainingSet, seed: int, batch_size: int, workers: int) -> None:
         super().__init__()
-        self.source = source
+        self.dataset = dataset
         self.seed, self.batch_size, self.workers = seed, batch_size, workers
-        ids = source.ids_without(source.split(source.train_split) if ids is None else ids, without)
-        self.held_out_ids = [i for i in ids if held_out > 0 and hashed_share(i) < held_out]
-        self.train_ids = sorted(set(ids) - set(self.held_out_ids))
-        if not self.train_ids:
-            raise ConfigError(
-                f"loader.held_out={held_out} and loader.without leave no training image of {source.train_split}"
-            )
-        transform = TrainAugmentation(**augment)
-        self.dataset: SegmentationDataset | EpisodeDataset
-        if supervision == "few_shot":
-            if episodes is None:
-                raise ConfigError("few_shot training needs episodes: choose a protocol that has folds and shots")
-            self.dataset = EpisodeDataset(source, self.train_ids, augment=transform, **episodes)
-        else:
-            visible = None if labels is None or supervision != "zero_shot" else SeenLabels(**labels)
-            if visible is not None:
-                self.train_ids = visible.ids(source, self.train_ids)
-            self.dataset = SegmentationDataset(source, self.train_ids, supervision, transform, visible)
         self.resumed = (0, 0)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of uint8 images and what the supervision may see."""
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Batches of uint8 images and what the labels show."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(self.dataset), self.batch_size, self.seed, rank, world, self.resumed)
         return DataLoader(
             self.dataset,
             batch_size=sampler.batch_size,
             sampler=sampler,
-            collate_fn=collate_episodes if isinstance(self.dataset, EpisodeDataset) else collate,
+            collate_fn=self.dataset.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),

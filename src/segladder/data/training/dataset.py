@@ -1,43 +1,83 @@
-"""The map-style data set that training reads: it hands out what the run's supervision may see, and no more."""
+"""The map-style data sets that training reads: they hand out what the run's labels show, and no more."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from segladder.data.labels.seen_labels import SeenLabels
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source, size_error, tags_of
 from segladder.data.training.augmentation import Places, TrainAugmentation
 from segladder.data.training.cache import images_of, masks_of
-from segladder.errors import ConfigError, DataError
+from segladder.errors import DataError
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
 Key = int | tuple[int, int]
 
 
-class SegmentationDataset(Dataset[dict[str, Any]]):
-    """Items of some ids of a source, as one kind of supervision may see them.
+class Item(TypedDict, total=False):
+    """What training is shown at once. Pixels are uint8, masks hold class indices with 255 ignored.
 
-    With `full` supervision an item holds a mask, and its tags are those of the whole mask; with `zero_shot` likewise,
-    but every mask is read through its table of `labels`; otherwise it has no mask: then tags are read once at the
-    start, and neither the item nor this object can reach a mask.
+    Attributes:
+        id: the image's, or the query's.
+        image: (3, H, W).
+        mask: (H, W); in an episode 1 = its class.
+        tags: which foreground classes the image holds, float32 (K - 1,) of 0 and 1.
+        support_image: of the S supports of an episode, (S, 3, H, W).
+        support_mask: (S, H, W).
+        support_ids: S names.
+        class_index: the episode's class.
+    """
+
+    id: str
+    image: torch.Tensor
+    mask: torch.Tensor
+    tags: torch.Tensor
+    support_image: torch.Tensor
+    support_mask: torch.Tensor
+    support_ids: list[str]
+    class_index: int
+
+
+class TrainingSet(Dataset[Item]):
+    """What training reads: items by index, or by (index, seed) augmented with that seed.
+
+    Attributes:
+        ids: of the items, in the order of the indices.
+    """
+
+    ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @staticmethod
+    def collate(items: Sequence[Item]) -> dict[str, Any]:
+        """Items as a batch, their images and masks (B, ...)."""
+        return collate(items)
+
+
+class SegmentationDataset(TrainingSet):
+    """Items of some ids of a source, as one kind of label shows them.
+
+    Where labels show pixels an item holds a mask, and its tags are those of the whole mask. Elsewhere it has none: tags
+    are read once at the start, and neither the item nor this object can reach a mask.
 
     Args:
         source: the data set on disk.
         ids: which images, in the order of the indices.
-        supervision: `full` and `zero_shot` hand out masks, any other kind does not.
+        labels: of which kind.
         augment: applied to the items of keys (index, seed).
-        labels: what `zero_shot` may see of them.
+        tables: what each value of each image's mask becomes, uint8 (256,) for each id; None: itself.
 
     Raises:
-        ConfigError: `zero_shot` without `labels`.
         DataError: no ids, or at the item: a file that is missing, damaged or does not fit.
     """
 
@@ -45,9 +85,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self,
         source: Source,
         ids: Sequence[str],
-        supervision: str,
+        labels: Labels,
         augment: TrainAugmentation | None = None,
-        labels: SeenLabels | None = None,
+        tables: Sequence[np.ndarray] | None = None,
     ) -> None:
         if not ids:
             raise DataError(f"data {source.name}: no image ids, expected at least one")
@@ -55,23 +95,18 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         self.classes = source.classes
         self._images = images_of(source, ids)
-        if supervision == "zero_shot" and labels is None:
-            raise ConfigError("zero_shot training must know its unseen classes: choose protocol=zero_shot")
-        has_masks = supervision in ("full", "zero_shot")
+        has_masks = labels.shows == "pixels"
+        self._labels = labels
         self._masks = masks_of(source, ids) if has_masks else None
         self._mask_path = source.mask_path if has_masks else None
-        visible = labels if supervision == "zero_shot" else None
-        self._tables = [visible.table(source.classes, image_id) for image_id in ids] if visible else None  # N x (256,)
-        self._tags = None if self._masks else np.stack([source.tags(image_id) for image_id in ids])  # (N, K - 1)
+        self._tables = tables
+        self._tags = None if has_masks else np.stack([source.tags(image_id) for image_id in ids])  # (N, K - 1)
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: Key) -> Item:
         """The item at an index as it is, or at (index, seed) augmented with that seed."""
         return self._item(key)
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
+    def __getitems__(self, keys: Sequence[Key]) -> list[Item]:
         """The items of a batch (DataLoader asks so); augmented crops are written into the batch's own memory."""
         crop = self.augment.crop if self.augment else None
         if crop is None or not all(isinstance(key, tuple) for key in keys):
@@ -84,12 +119,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         places = zip(images.numpy(), masks, strict=False)
         return Batched([self._item(key, out) for key, out in zip(keys, places, strict=True)], pixels)
 
-    def _item(self, key: Key, out: Places = (None, None)) -> dict[str, Any]:
+    def _item(self, key: Key, out: Places = (None, None)) -> Item:
         index, seed = key if isinstance(key, tuple) else (key, None)
         image, mask, tags = self._read(index)
         if seed is not None and self.augment is not None:
             image, mask = self.augment(image, mask, seed, out)
-        item = {"image": _tensor(image).permute(2, 0, 1), "tags": torch.from_numpy(tags), "id": self.ids[index]}
+        item: Item = {"image": _tensor(image).permute(2, 0, 1), "tags": torch.from_numpy(tags), "id": self.ids[index]}
         if mask is not None:
             item["mask"] = _tensor(mask)  # (H, W)
         return item
@@ -103,12 +138,13 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if mask.shape != image.shape[:2]:
             assert self._mask_path is not None
             raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
+        mask = self._labels.of_image(mask, self.ids[index])
         if self._tables is not None:
             mask = cv2.LUT(mask, self._tables[index])
         return image, mask, tags_of(mask, len(self.classes))
 
 
-class Batched(list[dict[str, Any]]):
+class Batched(list[Item]):
     """Items whose pixels lie in a batch's memory already.
 
     Args:
@@ -116,12 +152,12 @@ class Batched(list[dict[str, Any]]):
         pixels: that batch: `image` (B, 3, H, W), channels last, and `mask` (B, H, W) where items have one.
     """
 
-    def __init__(self, items: Sequence[dict[str, Any]], pixels: dict[str, torch.Tensor]) -> None:
+    def __init__(self, items: Sequence[Item], pixels: dict[str, torch.Tensor]) -> None:
         super().__init__(items)
         self.pixels = pixels
 
 
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collate(items: Sequence[Item]) -> dict[str, Any]:
     """Items as a batch, whose images (B, 3, H, W) keep the memory order of decoded pixels (channels last)."""
     if isinstance(items, Batched):
         rest = default_collate([{k: v for k, v in item.items() if k not in items.pixels} for item in items])

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from segladder.data.sources.base import IGNORE, Source, size_error
 from segladder.data.sources.items import Items
 from segladder.data.training.cache import images_of, masks_of
-from segladder.data.training.dataset import Augmentation, Key, collate
+from segladder.data.training.dataset import Augmentation, Item, Key, TrainingSet, collate
 from segladder.data.training.episodes import pick, sample
 from segladder.errors import ConfigError, DataError
 
@@ -26,7 +25,7 @@ CHOICES = {
 CROPS = 8  # tries to find a crop that shows the class
 
 
-class EpisodeDataset(Dataset[dict[str, Any]]):
+class EpisodeDataset(TrainingSet):
     """Training episodes, one of a base class for each key.
 
     All that is random in an item (class, supports, augmentation) comes from the seed of its key. A mask is read through
@@ -95,10 +94,7 @@ class EpisodeDataset(Dataset[dict[str, Any]]):
         self.ids = [self._all_ids[position] for position in self._queries]
         self._check_supply(source)
 
-    def __len__(self) -> int:
-        return len(self._queries)
-
-    def __getitem__(self, key: Key) -> dict[str, Any]:
+    def __getitem__(self, key: Key) -> Item:
         """The episode at (index, seed), or at an index alone: not augmented, drawn with the index as seed.
 
         Returns:
@@ -125,6 +121,11 @@ class EpisodeDataset(Dataset[dict[str, Any]]):
             "id": self._all_ids[query],
             "support_ids": [self._all_ids[position] for position in positions[1:]],
         }
+
+    @staticmethod
+    def collate(items: Sequence[Item]) -> dict[str, Any]:
+        """Episodes as a batch, see `collate_episodes`."""
+        return collate_episodes(items)
 
     def _draw(self, index: int, random: Random) -> tuple[int, int]:
         """The query's position and the class."""
@@ -173,12 +174,12 @@ class EpisodeDataset(Dataset[dict[str, Any]]):
                 )
 
 
-def collate_episodes(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collate_episodes(items: Sequence[Item]) -> dict[str, Any]:
     """Episodes as a batch: `support_image` (B, K, 3, H, W), channels last in memory; `support_ids` B lists of K."""
     rest = [{k: v for k, v in item.items() if k not in ("support_image", "support_ids")} for item in items]
     supports = torch.stack([item["support_image"].permute(0, 2, 3, 1) for item in items])  # (B, K, H, W, 3)
     return {
-        **collate(rest),
+        **collate(cast(Sequence[Item], rest)),
         "support_image": supports.permute(0, 1, 4, 2, 3),
         "support_ids": [item["support_ids"] for item in items],
     }

@@ -82,7 +82,7 @@ class FewShotMethod(Method):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The criterion between the queries' logits and masks."""
         state = self.conditioned(batch["support_image"], (batch["support_mask"] == 1).float())
-        logits = self.decode(self.encode(batch["image"]), state, tuple(batch["mask"].shape[-2:]))
+        logits = self.decode(self.encode(batch["image"]), state, (batch["mask"].shape[-2], batch["mask"].shape[-1]))
         return {"loss": self.criterion(logits.float(), batch["mask"].long())}
 
     def predict(self, images: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:

@@ -203,8 +203,8 @@ class SGOne(FewShotMethod):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The criterion between the queries' logits and masks."""
         if self.quirks.ignored_is_foreground:
-            filled = {key: batch[key].clamp(max=1) for key in ("mask", "support_mask")}  # 255 becomes 1
-            batch = {**batch, **filled}
+            mask, support_mask = batch["mask"].clamp(max=1), batch["support_mask"].clamp(max=1)  # 255 becomes 1
+            batch = {**batch, "mask": mask, "support_mask": support_mask}
         return super().loss(batch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

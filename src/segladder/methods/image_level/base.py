@@ -30,6 +30,7 @@ class TagMethod(Method):
         common: the arguments of `Method`.
     """
 
+    learns_from: ClassVar[str] = "tags"
     scores_background: ClassVar[bool] = False  # whether `class_scores` begin with the background
 
     def __init__(self, background_score: float, **common: Any) -> None:

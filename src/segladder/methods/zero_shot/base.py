@@ -34,6 +34,8 @@ class SemanticVectorMethod(Method):
         ConfigError: few labels for a method that does not learn from them.
     """
 
+    learns_from: ClassVar[str] = "nothing"
+    reads_class_vectors: ClassVar[bool] = True
     learns_few_labels: ClassVar[bool] = False  # of unseen classes
 
     embeddings: Tensor

@@ -1,0 +1,28 @@
+"""Names: nobody looks at an image; what is known of a class is what it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.prices import Prices
+
+
+@dataclass(frozen=True)
+class Names(Labels):
+    """Class names and the semantic vectors that stand for them; the seen classes of such a run have masks."""
+
+    name: str = "names"
+    rank: ClassVar[int] = 10
+    shows: ClassVar[str] = "nothing"
+    colour: ClassVar[str] = "#0072b2"
+    marker: ClassVar[str] = "o"
+
+    def price(self, prices: Prices) -> float:
+        """Nothing."""
+        return 0.0
+
+    def seconds(self, prices: Prices, images: int, classes: int, held: float) -> float:
+        """Nothing: no image is looked at."""
+        return 0.0

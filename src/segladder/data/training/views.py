@@ -1,0 +1,203 @@
+"""What a protocol lets training see, as a view that builds the data set which shows that and no more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.kinds.masks import Masks
+from segladder.data.sources.base import IGNORE, Source
+from segladder.data.training.augmentation import TrainAugmentation
+from segladder.data.training.dataset import SegmentationDataset, TrainingSet
+from segladder.data.training.episode_dataset import EpisodeDataset
+from segladder.errors import ConfigError
+
+
+class TrainingView(ABC):
+    """What training may see of a source's training split.
+
+    Attributes:
+        shown: classes that are hidden but in these images, by image id.
+    """
+
+    shown: Mapping[str, Sequence[str]] = {}
+
+    def ids(self, source: Source) -> Sequence[str]:
+        """The images of the training split that may be used."""
+        return source.split(source.train_split)
+
+    @abstractmethod
+    def dataset(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        labels: Labels,
+        augment: TrainAugmentation | None = None,
+        episodes: Mapping[str, Any] | None = None,
+    ) -> TrainingSet:
+        """The data set that shows it.
+
+        Args:
+            source: the data set on disk.
+            ids: the images, some of `ids`.
+            labels: of the classes that the run is asked about.
+            augment: of the items.
+            episodes: how episodes are drawn, `loader.episodes` of the configuration; read by views of episodes.
+
+        Raises:
+            ConfigError: an unknown choice, or no image is left.
+            DataError: too few images, a damaged file.
+        """
+
+
+@dataclass(frozen=True)
+class Images(TrainingView):
+    """Images with labels of one kind.
+
+    Args:
+        chosen: which images of the training split; None for all.
+    """
+
+    chosen: tuple[str, ...] | None = None
+
+    def ids(self, source: Source) -> Sequence[str]:
+        """The chosen images."""
+        return super().ids(source) if self.chosen is None else self.chosen
+
+    def dataset(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        labels: Labels,
+        augment: TrainAugmentation | None = None,
+        episodes: Mapping[str, Any] | None = None,
+    ) -> TrainingSet:
+        """Items with what the labels show; see `TrainingView.dataset`."""
+        return SegmentationDataset(source, ids, labels, augment)
+
+
+@dataclass(frozen=True)
+class Episodes(TrainingView):
+    """Episodes of base classes; the arguments are those of `EpisodeDataset`."""
+
+    novel: tuple[str, ...]
+    shots: int
+    novel_pixels: str = "ignore"
+    images: str = "all"
+    min_object: str = "grid"
+    min_area: int = 2048
+
+    def dataset(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        labels: Labels,
+        augment: TrainAugmentation | None = None,
+        episodes: Mapping[str, Any] | None = None,
+    ) -> TrainingSet:
+        """Episodes; see `TrainingView.dataset`."""
+        return EpisodeDataset(
+            source,
+            ids,
+            self.novel,
+            self.shots,
+            augment,
+            self.novel_pixels,
+            self.images,
+            min_object=self.min_object,
+            min_area=self.min_area,
+            **(episodes or {}),
+        )
+
+
+@dataclass(frozen=True)
+class HiddenClasses(TrainingView):
+    """Images with masks in which some classes are never seen; nothing tells one of these from another.
+
+    The exception are few labels: the masks of `shown`, with which a run is no longer zero-shot.
+
+    Args:
+        hidden: names of the unseen classes, whose pixels become 255.
+        background: whether background pixels are labelled (`seen`) or 255 (`ignore`).
+        unseen_pixels: images that hold an unseen class stay (`ignore`) or are left out (`drop`, which uses image-level
+            knowledge and shows none of their pixels).
+        transductive: keep every image, labelled or not, for methods that learn from images alone; else images without
+            a label left are left out.
+        shown: which of the unseen classes keep their label in some images, by image id; these images always stay.
+
+    Raises:
+        ConfigError: an unknown choice, or images both dropped and wanted.
+    """
+
+    hidden: Sequence[str]
+    background: str = "ignore"
+    unseen_pixels: str = "ignore"
+    transductive: bool = False
+    shown: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.background not in ("ignore", "seen"):
+            raise ConfigError(f"protocol.background={self.background}: expected ignore or seen")
+        if self.unseen_pixels not in ("ignore", "drop"):
+            raise ConfigError(f"protocol.unseen_pixels={self.unseen_pixels}: expected ignore or drop")
+        if self.transductive and self.unseen_pixels == "drop":
+            raise ConfigError(
+                "protocol.transductive=true learns from images of unseen classes: set unseen_pixels=ignore"
+            )
+
+    def table(self, classes: Sequence[str], image_id: str | None = None) -> np.ndarray:
+        """What each value of a mask becomes, uint8 (256,): that of one image, or of any that shows no unseen class.
+
+        Raises:
+            ConfigError: an unknown class, or none is left.
+        """
+        if unknown := [name for name in self.hidden if name not in classes[1:]]:
+            raise ConfigError(f"unseen class {unknown[0]}: expected some of {', '.join(classes[1:])}")
+        if set(self.hidden) == set(classes[1:]):
+            raise ConfigError(f"unseen classes {', '.join(self.hidden)}: no seen class is left to train")
+        table = np.arange(256, dtype=np.uint8)
+        shown = self.shown.get(image_id, ()) if image_id is not None else ()
+        table[[classes.index(name) for name in self.hidden if name not in shown]] = IGNORE
+        if self.background == "ignore":
+            table[0] = IGNORE
+        return table
+
+    def dataset(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        labels: Labels,
+        augment: TrainAugmentation | None = None,
+        episodes: Mapping[str, Any] | None = None,
+    ) -> TrainingSet:
+        """Items whose masks are read through tables that hide classes; see `TrainingView.dataset`."""
+        kept = self.usable(source, ids)
+        tables = [self.table(source.classes, image_id) for image_id in kept]
+        return SegmentationDataset(source, kept, Masks(), augment, tables)
+
+    def usable(self, source: Source, ids: Sequence[str]) -> list[str]:
+        """The images that training may use. Raises ConfigError if none is left, or not all that show unseen classes."""
+        if missing := sorted(set(self.shown) - set(ids)):
+            raise ConfigError(
+                f"{source.name}: image {missing[0]} is one of the few with labels of {self.shown[missing[0]][0]}, but"
+                " training leaves it out: choose another loader.without or loader.held_out"
+            )
+        table = self.table(source.classes)
+        hidden = [source.classes.index(name) for name in self.hidden]
+        kept = list(ids)
+        if not self.transductive:
+            kept = [i for i in ids if i in self.shown or self._usable(source.mask(i), table, hidden)]
+        if not kept:
+            raise ConfigError(f"{source.name}: no training image is left without {', '.join(self.hidden)}")
+        return kept
+
+    def _usable(self, mask: np.ndarray, table: np.ndarray, hidden: Sequence[int]) -> bool:
+        if self.unseen_pixels == "drop" and np.isin(mask, hidden).any():
+            return False
+        return bool((cv2.LUT(mask, table) != IGNORE).any())

@@ -1,0 +1,47 @@
+"""Where a run stands on the ladder of labels, and how charts show it: both are declared by its kind of label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segladder.data.labels.kinds import kinds
+from segladder.report.record import Record
+
+NOT_NAMED = {"zero_shot": "names", "image_level": "tags"}  # what runs of older versions have, by supervision; or masks
+
+
+@dataclass(frozen=True, order=True)
+class Rung:
+    """A kind of label of the classes that a run is asked about, and how many.
+
+    Attributes:
+        rank: of the kind, from the least annotation to the most; kinds that are not known stand last.
+        all: whether all training images have it, or as few of a class as `shots` says.
+    """
+
+    rank: int
+    all: bool
+    labels: str
+
+    @property
+    def colour(self) -> str:
+        """Of charts."""
+        return kinds()[self.labels].colour if self.labels in kinds() else "#8a8a8a"
+
+    @property
+    def marker(self) -> str:
+        """Of charts, matplotlib's name."""
+        return kinds()[self.labels].marker if self.labels in kinds() else "x"
+
+    @property
+    def style(self) -> int:
+        """Number of the colour and dashes on the page."""
+        names = list(kinds())
+        return names.index(self.labels) if self.labels in names else len(names)
+
+
+def rung_of(record: Record) -> Rung:
+    """The rung of a run."""
+    labels = record.label_access.get("kind") or NOT_NAMED.get(record.supervision, "masks")
+    rank = kinds()[labels].rank if labels in kinds() else 100
+    return Rung(rank, record.shots is None, labels)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class PoolLauncher(Launcher):
-    """Every job of a sweep in a process of its own; settings: those of `segladder.processes.sweep.Pool`."""
+    """Every job of a sweep in a process of its own; settings: those of `segladder.processes.sweep.Sweep`."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
@@ -25,6 +25,6 @@ class PoolLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; raises SegLadderError if any failed."""
-        from segladder.processes.sweep import Pool
+        from segladder.processes.sweep import Sweep
 
-        return Pool(self.context, self.config, **self.settings).launch(job_overrides, initial_job_idx)
+        return Sweep(self.context, self.config, **self.settings).launch(job_overrides, initial_job_idx)

@@ -1,4 +1,4 @@
-"""A sweep as a pool: every job in a fresh process of its own, several at once.
+"""A sweep: every job in a fresh process of its own, several at once.
 
 A fresh process per job keeps Lightning's distributed runs apart (a relaunched rank would start the sweep again), frees
 memory for certain, and lets one job crash alone. A sweep that is started again runs what has no finished record.
@@ -20,7 +20,7 @@ from segladder.report import record as records
 from segladder.runs.folder import CONFIG, config_hash_of
 
 
-class Pool:
+class Sweep:
     """Runs the jobs of a sweep in slots.
 
     Args:

@@ -12,7 +12,7 @@ from sklearn.metrics import jaccard_score
 from segladder.errors import ConfigError, DataError
 from segladder.metrics import ConfusionMatrix, confusion_matrix, iou
 from segladder.metrics.counts import ImageCounts, outcomes
-from segladder.metrics.iou import (
+from segladder.metrics.overlap import (
     frequency_weighted_iou,
     mean_accuracy,
     over_activation,

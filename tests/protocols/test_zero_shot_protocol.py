@@ -17,7 +17,7 @@ from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.confusion import confusion_matrix
-from segladder.metrics.iou import iou
+from segladder.metrics.overlap import iou
 from segladder.ops.projection import calibrate
 from segladder.protocols.zero_shot import UNSEEN, ZeroShotProtocol
 from segladder.runs import build

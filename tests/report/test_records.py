@@ -14,7 +14,7 @@ import torch
 import segladder
 from segladder.errors import DataError
 from segladder.report import provenance
-from segladder.report.record import FILE_NAME, Record, find_records, hash_of, read, write
+from segladder.report.record import FILE_NAME, SCHEMA, Record, find_records, hash_of, read, write
 
 
 def a_record(**changes):
@@ -46,7 +46,7 @@ def test_round_trip(tmp_path):
 
 def test_a_record_of_a_run_that_failed_at_once_can_be_written(tmp_path):
     record = read(write(Record(error="ConfigError: no"), tmp_path))
-    assert (record.schema, record.status, record.error, record.metrics) == (1, "failed", "ConfigError: no", {})
+    assert (record.schema, record.status, record.error, record.metrics) == (SCHEMA, "failed", "ConfigError: no", {})
 
 
 def test_json_is_canonical_and_holds_plain_values_only(tmp_path):
@@ -81,7 +81,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"schema": 2}, "schema 2, expected at most 1; update segladder"),
+        ({"schema": 3}, "schema 3, expected at most 2; update segladder"),
         ({"schema": "1"}, "expected a JSON object with a schema number"),
         ({"colour": "red"}, "unknown field colour"),
         ({"status": "done"}, "status done, expected running, finished, interrupted, failed"),

@@ -16,6 +16,9 @@ from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.counts import ImageCounts
+from segladder.metrics.declaration import Declaration
+from segladder.metrics.overlap import COLUMNS
+from segladder.metrics.scores import Score
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class Protocol(ABC):
     """
 
     supervisions: ClassVar[tuple[str, ...]]  # of the methods it can score
+    resampled: ClassVar[str] = "images"  # what the bootstrap draws
+    swept: ClassVar[str] = ""  # what a result's curve runs along
+    ladder: ClassVar[tuple[str, ...] | None] = None  # of a ladder: the scores beside each rung's cost
 
     name: str
     dataset: str
@@ -62,9 +68,24 @@ class Protocol(ABC):
             )
 
     @property
+    @abstractmethod
+    def scores(self) -> tuple[Score, ...]:
+        """What this protocol measures, in the order that reports show it in; a result holds nothing else."""
+
+    @property
+    def columns(self) -> tuple[Score, ...]:
+        """What a result's rows per class hold; the first sums a row up."""
+        return COLUMNS
+
+    @property
     def ranked_by(self) -> str:
-        """The metric that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
+        """The score that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
         return "mIoU"
+
+    @property
+    def declaration(self) -> Declaration:
+        """All that reports need to know of the scores."""
+        return Declaration(self.scores, self.columns, self.ranked_by, self.resampled, self.swept, self.ladder)
 
     @property
     def novel(self) -> tuple[str, ...]:
@@ -89,7 +110,7 @@ class Protocol(ABC):
 
     def described(self) -> dict[str, Any]:
         """What a record says of the protocol."""
-        return {"name": self.name, "hash": self.hash, "ranked_by": self.ranked_by, "fields": self.fields()}
+        return {"name": self.name, "hash": self.hash, "fields": self.fields(), **self.declaration.plain()}
 
     def place(self) -> dict[str, int | None]:
         """`fold` and `shots` of a run under this protocol, None where it has none."""
@@ -100,6 +121,9 @@ class Protocol(ABC):
         """First 8 hex digits of the sha256 of the canonical JSON of all fields."""
         text = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+Metrics = dict[str, dict[str, float | None]]  # name -> `value`, `low`, `high`
 
 
 class Picture(NamedTuple):
@@ -125,10 +149,15 @@ class Result:
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
     """
 
-    metrics: dict[str, dict[str, float | None]]
+    metrics: Metrics
     per_class: list[dict[str, Any]]
     counts: ImageCounts
     seconds: float = 0.0
     predict_seconds: float = 0.0
     items: str | None = None
     curve: list[dict[str, float]] | None = None
+
+
+def scored(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
+    """A score with its interval, where it has one."""
+    return {"value": value, "low": low, "high": high}

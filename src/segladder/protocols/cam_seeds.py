@@ -19,12 +19,20 @@ from segladder.data.sources.base import Source
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import ClassMapMethod, TagMethod
 from segladder.metrics.counts import ImageCounts
-from segladder.metrics.iou import summary
+from segladder.metrics.overlap import summary
+from segladder.metrics.scores import Score
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.protocols.base import Picture, Result
 from segladder.protocols.classification import classification_score
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.semantic import SemanticProtocol
+
+AT_BEST = (  # threshold, chosen on the masks that score it
+    Score("mIoU_oracle", shown=("summary", "table")),
+    Score("threshold_oracle", unit="number", better="", shown=("summary", "table")),
+    Score("over_activation_oracle", better="lower", shown=("table",)),
+    Score("under_activation_oracle", better="lower", shown=("table",)),
+)
 
 
 @dataclass(frozen=True)
@@ -38,10 +46,16 @@ class CamSeedsProtocol(SemanticProtocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("image_level",)
+    swept: ClassVar[str] = "threshold"
 
     label_conditioned: bool
     thresholds: tuple[float, ...]
     threshold: float
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of dense prediction at the fixed threshold, and the best threshold's."""
+        return (*super().scores, *AT_BEST)
 
     def score(
         self,
@@ -68,7 +82,7 @@ class CamSeedsProtocol(SemanticProtocol):
             source,
             source.split(self.split) if ids is None else ids,
             batch_size,
-            lambda chunk, images, masks: self.scores(method, source, chunk, images, masks[0].shape),
+            lambda chunk, images, masks: self.maps(method, source, chunk, images, masks[0].shape),
             count,
             f"{self.name} {self.split}" if progress else None,
         )
@@ -81,7 +95,7 @@ class CamSeedsProtocol(SemanticProtocol):
         result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
         return result
 
-    def scores(
+    def maps(
         self, method: TagMethod, source: Source, ids: Sequence[str], images: Sequence[np.ndarray], size: Any
     ) -> np.ndarray:
         """Class scores float32 (B, C or K, H, W) at label size, for images of one size."""
@@ -124,7 +138,7 @@ class CamSeedsProtocol(SemanticProtocol):
         assert isinstance(method, TagMethod)
         image, truth = source.pair(item)
         with torch.inference_mode():
-            scores = self.scores(method.eval(), source, [item], [image], truth.shape)[0]
+            scores = self.maps(method.eval(), source, [item], [image], truth.shape)[0]
         heat = scores[1:].max(0) if method.scores_background else scores.max(0)
         return Picture(image, truth, self.labels(scores, method), {"class scores": heat_map(image, heat)})
 

@@ -23,7 +23,6 @@ from segladder.protocols.base import Picture, Protocol
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
 from segladder.protocols.inference import gathered, shard
 
-Metrics = dict[str, dict[str, float | None]]
 SELECTION_EPISODES = 20  # a class
 MOST_WAYS = 5  # with more, a panel shows the supports of classes that the query holds or is said to hold
 
@@ -196,8 +195,3 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     shown = np.where(mask[..., None] > 0, image, image // 2)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(np.ascontiguousarray(shown), contours, -1, (255, 220, 0), max(1, image.shape[1] // 150))
-
-
-def scored(value: float) -> dict[str, float | None]:
-    """A score without an interval."""
-    return {"value": value, "low": None, "high": None}

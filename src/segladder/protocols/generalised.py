@@ -21,15 +21,30 @@ from segladder.data.training.episodes import digest, draw_all_ways
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou
 from segladder.metrics.episodes import EpisodeCounts, generalised_scores
-from segladder.metrics.iou import per_class
-from segladder.protocols.base import Result
-from segladder.protocols.few_shot import FewShotProtocol, Metrics, scored
+from segladder.metrics.overlap import per_class
+from segladder.metrics.scores import Score
+from segladder.protocols.base import Metrics, Result, scored
+from segladder.protocols.few_shot import FewShotProtocol
 from segladder.protocols.inference import shard
+
+SCORES = (
+    Score("mIoU", shown=("summary",), statistic="mean_iou"),
+    *(Score(f"{group}_mIoU", shown=("summary", "table")) for group in ("harmonic", "base", "novel")),
+    Score("average_precision", shown=("summary", "table")),
+    Score("predicted_share", better="", shown=("summary", "table")),
+    Score("true_share", better="", shown=("summary",)),
+    Score("mIoU_std_over_lists", better="lower"),
+)
 
 
 @dataclass(frozen=True)
 class GeneralisedProtocol(FewShotProtocol):
     """Every image of the split that holds a class, asked for all classes at once, once for each of `seeds`."""
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of base and novel classes, and how much is painted."""
+        return SCORES
 
     def ways_among(self, classes: Sequence[int]) -> int:
         """All of them."""
@@ -86,7 +101,7 @@ class GeneralisedProtocol(FewShotProtocol):
         lows, highs = bootstrap_interval(of_images, scores, self.bootstrap)
         whole = generalised_scores(of_images.sum(0), base, novel)
         metrics: Metrics = {
-            name: {"value": float(value), "low": float(low), "high": float(high)}
+            name: scored(float(value), float(low), float(high))
             for (name, value), low, high in zip(whole.items(), lows, highs, strict=True)
         }
         predicted, true = tally.shares()

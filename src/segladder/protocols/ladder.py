@@ -31,17 +31,32 @@ from segladder.metrics.bootstrap import Statistic, bootstrap_interval, class_iou
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts
 from segladder.metrics.episodes import novel_mean_iou
-from segladder.metrics.iou import per_class
 from segladder.metrics.ladder import asked, painted_share
+from segladder.metrics.overlap import per_class
+from segladder.metrics.scores import Score
 from segladder.metrics.zero_shot import GammaSweep, group_iou, harmonic
-from segladder.protocols.base import Picture, Protocol, Result
+from segladder.protocols.base import Metrics, Picture, Protocol, Result, scored
 from segladder.protocols.cam_seeds import heat_map
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
-from segladder.protocols.few_shot import Metrics, outlined, scored
+from segladder.protocols.few_shot import outlined
 from segladder.protocols.inference import gathered, resized, shard, to_pixels
 from segladder.protocols.zero_shot import GAMMAS, ZeroShotProtocol
 
 Confusions = Mapping[tuple[str, int], np.ndarray]  # (K, K) of each image asked for a class
+SCORES = (
+    Score("mIoU", shown=("summary", "curve"), statistic="foreground_mean_iou"),
+    *(Score(f"{group}_mIoU", shown=("curve",)) for group in ("seen", "unseen")),  # base and novel classes, by gamma
+    Score("harmonic_mIoU", shown=("summary", "table", "curve")),
+    *(Score(f"{group}_mIoU", shown=("summary", "table")) for group in ("base", "novel")),
+    Score("gamma", unit="number", better="", shown=("summary",)),
+    Score("hard_mIoU", shown=("summary", "table"), remark="Beside another object {rung} reaches {score}"),
+    Score(
+        "negative_area",
+        better="lower",
+        shown=("summary", "table"),
+        remark="where the class is not there, it paints {score} of the image",
+    ),
+)
 NOT_THE_SCORE = ("supervision", "fold", "pool", "shots")  # fields of the rung, not of what is measured
 
 
@@ -101,6 +116,8 @@ class LadderProtocol(Protocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "few_shot", "zero_shot")
+    swept: ClassVar[str] = "gamma"
+    ladder: ClassVar[tuple[str, ...]] = ("base_mIoU", "harmonic_mIoU", "hard_mIoU", "negative_area")
 
     supervision: str
     classes: tuple[str, ...] | None
@@ -130,6 +147,11 @@ class LadderProtocol(Protocol):
     def place(self) -> dict[str, int | None]:
         """The fold, and the shots of few-shot methods."""
         return {"fold": self.fold, "shots": self.shots if self.supervision == "few_shot" else None}
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of every rung; base classes, and what gamma gives, are of dense methods."""
+        return SCORES
 
     @property
     def dense(self) -> ZeroShotProtocol:
@@ -326,16 +348,12 @@ class LadderProtocol(Protocol):
 
     def along_gamma(self, sweep: GammaSweep, source: Source) -> list[dict[str, float]]:
         """Scores of base (seen) and novel (unseen) classes under each gamma."""
-        curve = self.dense.swept_scores(sweep, source)
-        return [
-            {"gamma": gamma, **{name: float(values[i]) for name, values in curve.items()}}
-            for i, gamma in enumerate(self.dense.grid)
-        ]
+        return self.dense.swept_scores(sweep, source).curve()
 
     def with_interval(self, outcomes: np.ndarray, statistic: Statistic) -> dict[str, float | None]:
         """A score of outcomes (N, K, 3) with its interval over images."""
         low, high = bootstrap_interval(outcomes, statistic, self.bootstrap)
-        return {"value": float(statistic(outcomes.sum(0))), "low": float(low), "high": float(high)}
+        return scored(float(statistic(outcomes.sum(0))), float(low), float(high))
 
     def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
         """What chooses a checkpoint: mean IoU of base classes on held-out ids, or (oracle) the score that ranks.
@@ -349,7 +367,9 @@ class LadderProtocol(Protocol):
             raise ConfigError(f"selection=held_out: protocol={self.name} offers it to dense methods alone; use fixed")
         table = SeenLabels(self.novel, "seen").table(source.classes)
         sweep, _ = self.dense.sweep(method, source, ids, table, batch_size)
-        return float(np.nan_to_num(self.dense.swept_scores(sweep, source)["seen_mIoU"][self.dense.grid.index(0.0)]))
+        return float(
+            np.nan_to_num(self.dense.swept_scores(sweep, source).by_gamma["seen_mIoU"][self.dense.grid.index(0.0)])
+        )
 
     @torch.inference_mode()
     def fires(self, method: TagMethod, source: Source, item: str) -> np.ndarray:

@@ -17,10 +17,23 @@ from segladder.metrics.bootstrap import bootstrap_interval, class_iou, mean_iou
 from segladder.metrics.boundary import boundary_counts
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts
-from segladder.metrics.iou import per_class, summary
-from segladder.metrics.size import iou_by_size
+from segladder.metrics.overlap import COLUMNS, per_class, summary
+from segladder.metrics.scores import Score
+from segladder.metrics.size import SIZES, iou_by_size
 from segladder.protocols.base import Picture, Protocol, Result
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
+
+SCORES = (
+    Score("mIoU", shown=("summary", "curve"), statistic="mean_iou"),
+    Score("pixel_accuracy", shown=("summary",)),
+    Score("boundary_iou", shown=("summary",)),
+    *(Score(f"iou_{size}", shown=("summary",)) for size in SIZES),
+    Score("over_activation", better="lower", shown=("summary", "curve")),
+    Score("under_activation", better="lower", shown=("summary", "curve")),
+    Score("mean_precision"),
+    Score("mean_accuracy"),
+    Score("frequency_weighted_iou"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,16 @@ class SemanticProtocol(Protocol):
     absent: str
     boundary_width: float
     bootstrap: int
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The IoU family, of boundaries and of sizes too."""
+        return SCORES
+
+    @property
+    def columns(self) -> tuple[Score, ...]:
+        """The IoU family of each class, and of its boundary."""
+        return (*COLUMNS, Score("boundary_iou"))
 
     def score(
         self,

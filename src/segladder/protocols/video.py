@@ -26,6 +26,7 @@ from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.bootstrap import bootstrap_interval
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts
+from segladder.metrics.scores import Score
 from segladder.metrics.video import contour_accuracy, region_similarity, statistics
 from segladder.protocols.base import Picture, Protocol, Result
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize
@@ -33,6 +34,19 @@ from segladder.protocols.few_shot import outlined
 from segladder.protocols.inference import gathered, shard
 
 OBJECT = 1  # the one class of a video
+
+SCORES = (
+    Score("mIoU", shown=("summary",), statistic="mean_iou"),
+    Score("J", shown=("summary",)),
+    Score("F", shown=("summary", "table")),
+    Score("J_recall", shown=("summary",)),
+    Score("F_recall"),
+    Score("J_decay", better="lower", shown=("summary",)),
+    Score("F_decay", better="lower"),
+    *(Score(f"{name}_without_last", shown=("summary", "table")) for name in "JF"),
+    *(Score(f"{name}_recall_without_last") for name in "JF"),
+    *(Score(f"{name}_decay_without_last", better="lower") for name in "JF"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +62,23 @@ class VideoProtocol(Protocol):
 
     supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
     shots: ClassVar[int] = 1
+    resampled: ClassVar[str] = "sequences"
 
     resolution: str
     fit: str
     input_side: int | None
     contour_bound: float
     bootstrap: int
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """J and F: their mean, recall and decay."""
+        return SCORES
+
+    @property
+    def columns(self) -> tuple[Score, ...]:
+        """J, under the name of every protocol's first column, and F of each sequence."""
+        return (Score("iou", "IoU"), Score("F"))
 
     def training(self, source: Source) -> dict[str, Any]:
         """What training episodes may be made of: every frame that shows an object, its supports from any video."""

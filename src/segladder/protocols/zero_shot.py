@@ -24,16 +24,14 @@ from segladder.data.labels.seen_labels import SeenLabels
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.metrics.bootstrap import bootstrap_interval, class_iou
-from segladder.metrics.counts import outcomes
-from segladder.metrics.iou import iou, mean_accuracy, per_class, pixel_accuracy
-from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, group_iou, harmonic, split_scores
+from segladder.metrics.scores import Score
+from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
 from segladder.protocols.base import Picture, Protocol, Result
 from segladder.protocols.episode_runner import InputSize
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
+from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
 
-Metrics = dict[str, dict[str, float | None]]
 Leads = tuple[torch.Tensor, ...]  # of one image: best seen class, best unseen class, lead (H, W)
 
 SPNET = ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -84,6 +82,7 @@ class ZeroShotProtocol(Protocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("zero_shot",)
+    swept: ClassVar[str] = "gamma"
 
     classes: tuple[str, ...] | None
     other_classes: str
@@ -159,6 +158,11 @@ class ZeroShotProtocol(Protocol):
         return SeenLabels(self.novel, self.background, self.unseen_pixels, self.transductive)
 
     @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of seen and unseen classes, and where the background is a class, those that count it."""
+        return SCORES if self.background == "ignore" else (*SCORES, *WITH_BACKGROUND)
+
+    @property
     def ranked_by(self) -> str:
         """The harmonic mean of seen and unseen mIoU."""
         return "harmonic_mIoU"
@@ -221,7 +225,7 @@ class ZeroShotProtocol(Protocol):
         sweep, predict_seconds = self.sweep(method, source, scored, truth, batch_size, progress)
         index = self.chosen(method, source, sweep, batch_size, progress)
         GAMMAS[method] = self.grid[index]
-        result = self.result(sweep, index, source)
+        result = self.swept_scores(sweep, source).result(index, source.classes, self.background == "seen")
         result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
         return result
 
@@ -287,10 +291,11 @@ class ZeroShotProtocol(Protocol):
         if self.gamma_rule == "fixed":
             return self.grid.index(float(self.gamma))
         if self.gamma_rule == "oracle":
-            return best(self.swept_scores(sweep, source)["harmonic_mIoU"])
+            return best(self.swept_scores(sweep, source).by_gamma["harmonic_mIoU"])
         ids = self.gamma_ids(source)
         trained, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size, progress)
-        return within_budget(self.swept_scores(trained, source)["seen_mIoU"], self.grid.index(0.0), self.seen_kept)
+        seen = self.swept_scores(trained, source).by_gamma["seen_mIoU"]
+        return within_budget(seen, self.grid.index(0.0), self.seen_kept)
 
     def gamma_ids(self, source: Source) -> list[str]:
         """Training images whose seen labels choose gamma."""
@@ -302,78 +307,14 @@ class ZeroShotProtocol(Protocol):
                 kept.append(image_id)
         return kept
 
-    def swept_scores(self, sweep: GammaSweep, source: Source) -> dict[str, np.ndarray]:
-        """`split_scores` under each gamma of the grid, (G,)."""
-        return split_scores(outcomes(sweep.confusions()[1:-1]), *self.foreground(source), self.absent)
+    def swept_scores(self, sweep: GammaSweep, source: Source) -> SweptScores:
+        """What a sweep comes to."""
+        return SweptScores(sweep, *self.foreground(source), self.absent, self.bootstrap)
 
     def foreground(self, source: Source) -> tuple[list[int], list[int]]:
         """Indices of the seen and the unseen foreground classes."""
         seen, unseen = self.competitors(source)
         return [k for k in seen if k], unseen
-
-    def result(self, sweep: GammaSweep, index: int, source: Source) -> Result:
-        """All scores under the chosen gamma, with intervals from a bootstrap over images, and the curve of all."""
-        counts, confusions = sweep.at(index), sweep.confusions()
-        confusion = torch.from_numpy(confusions[1 + index])
-        curve = self.swept_scores(sweep, source)
-        metrics = scored({name: values[index] for name, values in curve.items()})
-        groups = self.foreground(source)
-        drawn = counts.outcomes()  # (N, K, 3)
-        lows, highs = bootstrap_interval(
-            drawn, lambda sums: np.stack([*split_scores(sums, *groups, self.absent).values()], -1), self.bootstrap
-        )
-        for name, low, high in zip(curve, lows, highs, strict=True):
-            metrics[name].update(low=float(low), high=float(high))
-        metrics |= scored(self.of_gammas(confusions, curve, index, source))
-        metrics |= scored(self.of_pixels(confusion, source)) | scored(self.of_unseen_alone(sweep, groups[1]))
-        rows = per_class(confusion, source.classes, self.absent)
-        lows, highs = bootstrap_interval(drawn, class_iou, self.bootstrap)
-        for k, row in enumerate(rows):
-            group = "background" if k == 0 else "unseen" if k in groups[1] else "seen"
-            row.update(low=float(lows[k]), high=float(highs[k]), group=group)
-        points = [
-            {"gamma": gamma, **{name: float(values[i]) for name, values in curve.items()}}
-            for i, gamma in enumerate(self.grid)
-        ]
-        return Result(metrics, rows[1:] if self.background == "ignore" else rows, counts, curve=points)
-
-    def of_gammas(
-        self, confusions: np.ndarray, curve: dict[str, np.ndarray], index: int, source: Source
-    ) -> dict[str, float]:
-        """The chosen gamma beside none and the best, and the area under the frontier of all, both ends included."""
-        whole = split_scores(outcomes(confusions), *self.foreground(source), self.absent)
-        oracle = best(curve["harmonic_mIoU"])
-        return {
-            "gamma": self.grid[index],
-            "uncalibrated_harmonic_mIoU": curve["harmonic_mIoU"][self.grid.index(0.0)],
-            "oracle_gamma": self.grid[oracle],
-            "oracle_harmonic_mIoU": curve["harmonic_mIoU"][oracle],
-            "gamma_area": area_under_frontier(whole["unseen_mIoU"], whole["seen_mIoU"]),
-        }
-
-    def of_pixels(self, confusion: torch.Tensor, source: Source) -> dict[str, float]:
-        """Accuracies, and where the background is a class, the scores that count it as a seen one."""
-        scores = {"pixel_accuracy": pixel_accuracy(confusion), "mean_accuracy": mean_accuracy(confusion, self.absent)}
-        if self.background == "ignore":
-            return scores
-        seen, unseen = self.foreground(source)
-        counted = outcomes(confusion.numpy())
-        with_background = group_iou(counted, [0, *seen], self.absent)
-        return scores | {
-            "foreground_pixel_accuracy": float(confusion.diagonal()[1:].sum() / confusion[1:].sum()),
-            "seen_mIoU_with_background": float(with_background),
-            "harmonic_mIoU_with_background": float(harmonic(with_background, group_iou(counted, unseen, self.absent))),
-            "mIoU_with_background": float(group_iou(counted, [0, *seen, *unseen], self.absent)),
-        }
-
-    def of_unseen_alone(self, sweep: GammaSweep, unseen: Sequence[int]) -> dict[str, float]:
-        """Scores on unseen pixels where unseen classes alone compete, beside always guessing the commonest of them."""
-        confusion = torch.from_numpy(sweep.unseen_only()[np.ix_(unseen, unseen)])
-        return {
-            "unseen_only_mIoU": float(iou(confusion, self.absent).nanmean()),
-            "unseen_only_pixel_accuracy": pixel_accuracy(confusion),
-            "majority_rate": float(confusion.sum(1).max() / confusion.sum()),
-        }
 
     def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
         """What chooses a checkpoint: seen mIoU on held-out ids, or (oracle) the harmonic mean on the split."""
@@ -381,7 +322,7 @@ class ZeroShotProtocol(Protocol):
             return self.score(method, source, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
         self.check(method, source)
         sweep, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size)
-        return float(np.nan_to_num(self.swept_scores(sweep, source)["seen_mIoU"][self.grid.index(0.0)]))
+        return float(np.nan_to_num(self.swept_scores(sweep, source).by_gamma["seen_mIoU"][self.grid.index(0.0)]))
 
     def shown(self, method: Method, source: Source, item: str) -> Picture:
         """An image with its truth and its prediction under the gamma of the method's last score."""
@@ -396,19 +337,3 @@ class ZeroShotProtocol(Protocol):
         prediction = best_seen.where(lead >= GAMMAS[method], best_unseen)[0].to(torch.uint8).cpu().numpy()
         truth = cv2.LUT(mask, SeenLabels((), self.background).table(source.classes))
         return Picture(image, truth, prediction, {})
-
-
-def within_budget(seen: np.ndarray, start: int, kept: float) -> int:
-    """Position of the last score from `start` on before the first that falls below `kept` times that of `start`."""
-    keeps = [*(seen[start:] >= kept * seen[start]), False]
-    return start + max(0, keeps.index(False) - 1)
-
-
-def best(scores: np.ndarray) -> int:
-    """Position of the highest score; nan is lowest, the first of equals wins."""
-    return int(np.argmax(np.nan_to_num(scores, nan=-1)))
-
-
-def scored(values: dict[str, Any]) -> Metrics:
-    """Scores without an interval."""
-    return {name: {"value": float(value), "low": None, "high": None} for name, value in values.items()}

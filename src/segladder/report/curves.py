@@ -6,44 +6,44 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segladder.metrics.declaration import Declaration
+from segladder.metrics.scores import Score
+
 CURVE = "curve.png"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito, told apart by colour-blind readers
-DRAWN = (
-    "mIoU",
-    "over_activation",
-    "under_activation",
-    "seen_mIoU",
-    "unseen_mIoU",
-    "harmonic_mIoU",
-)
 
 
-def save_curve(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> Path:
-    """Draw the scores of a record's `curve` (shares, shown in percent) against what it sweeps, as a PNG.
+def save_curve(path: Path, rows: Sequence[Mapping[str, float]], declared: Declaration, title: str) -> Path:
+    """Draw the scores of a record's `curve` against what it sweeps, as a PNG.
 
     Args:
         path: the file, written atomically.
-        rows: one per value of `threshold` or `gamma`, each with some of the scores in `DRAWN`.
+        rows: one per value of what is swept.
+        declared: what is swept, and the scores that are drawn.
         title: a line above.
     """
     from matplotlib.figure import Figure  # half a second, only where something is drawn
 
-    swept = "threshold" if "threshold" in rows[0] else "gamma"
+    scores = [score for score in declared.shown("curve") if score.name in rows[0]]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    names = [name for name in DRAWN if name in rows[0]]
-    for name, colour in zip(names, COLOURS, strict=False):
+    for score, colour in zip(scores, COLOURS, strict=False):
         axes.plot(
-            [row[swept] for row in rows],
-            [100 * row[name] for row in rows],
+            [row[declared.swept] for row in rows],
+            [score.scale * row[score.name] for row in rows],
             marker=".",
             color=colour,
-            label=name.replace("_", " "),
+            label=score.heading,
         )
-    axes.set(xlabel=swept, ylabel="%", title=title, ylim=(0, None))
+    axes.set(xlabel=declared.swept, ylabel=units_of(scores), title=title, ylim=(0, None))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
+    figure.legend(loc="outside lower center", ncols=max(1, len(scores)), frameon=False)
     partial = path.with_name(f".{path.name}.{os.getpid()}.png")
     figure.savefig(partial, dpi=120)
     os.replace(partial, path)
     return path
+
+
+def units_of(scores: Sequence[Score]) -> str:
+    """Title of an axis that several scores share."""
+    return "%" if all(score.unit == "share" for score in scores) else "value"

@@ -1,89 +1,34 @@
-"""What a study leaves in the repository: small records, and the tables made from them."""
+"""Paired tests between rows of a leaderboard: the score that ranks, recomputed from the runs' counts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from segladder.errors import ConfigError, DataError
-from segladder.report import record as records
-from segladder.report.leaderboard import LOWER_IS_BETTER, Row, Table
+from segladder.metrics.bootstrap import Comparison, Sample, Statistic, paired_bootstrap
+from segladder.metrics.counts import COUNTS, ImageCounts
+from segladder.metrics.scores import Score
+from segladder.report.leaderboard import Row, Table
 from segladder.report.record import Record
 from segladder.report.rendering import markdown_table
 
 if TYPE_CHECKING:
-    from segladder.metrics.bootstrap import Sample, Statistic
-    from segladder.metrics.counts import ImageCounts
+    from segladder.metrics.statistics import FromCounts, Groups
 
-COUNTS = "counts.npz"  # per-image counts in a run's folder
-PATH = re.compile(r"(?<![^\s='\"\[(,:])(?:~|\.{1,2})?/(?:[^\s/'\",\]):]+/)*(?=[^\s/'\",\]):])")
-
-
-def slim(record: Record) -> Record:
-    """A copy fit for a repository.
-
-    Of every path that starts with `/`, `~` or `.` only the last part is kept, of an error the last line, of a
-    checkpoint its hash.
-    """
-    bare = _without_folders(asdict(record))
-    error = (bare["error"] or "").strip().splitlines()
-    checkpoint = {key: value for key, value in bare["checkpoint"].items() if key != "path"}
-    return replace(Record(**bare), error=error[-1] if error else None, checkpoint=checkpoint)
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_folders(item) for item in value]
-    return PATH.sub("", value) if isinstance(value, str) else value
-
-
-def collect(found: Iterable[Record], folder: str | Path) -> list[Path]:
-    """Write slim records as `METHOD-BACKBONE-seedSEED-ID.json` into a folder; returns the files."""
-    return [records.write(slim(record), Path(folder) / _file_name(record)) for record in found]
-
-
-def _file_name(record: Record) -> str:
-    parts = (record.method, record.backbone.get("name"), f"seed{record.seed}", record.id)
-    return re.sub(r"[^\w.-]+", "_", "-".join(str(part) for part in parts if part)) + ".json"
-
-
-def per_class(table: Table, found: Iterable[Record], score: str = "iou") -> str:
-    """A Markdown table of one score per class or video (columns) and leaderboard row, in percent, mean over runs."""
-    by_id = {(record.id, record.protocol.get("hash")): record for record in found}
-    runs = {id(row): [by_id[run, table.hash].per_class for run in row.runs] for row in table.rows}
-    scored = dict.fromkeys(line["class"] for lines in runs.values() for run in lines for line in run)
-    names = sorted(scored, key=lambda name: table.classes.index(name) if name in table.classes else len(table.classes))
-    few = any(row.shots is not None for row in table.rows)
-    rows = [
-        [
-            *(row.label, row.backbone, *(["-" if row.shots is None else str(row.shots)] if few else [])),
-            *(_mean_of(runs[id(row)], name, score) for name in names),
-        ]
-        for row in table.rows
-    ]
-    return markdown_table(["method", "backbone", *(["shots"] if few else []), *names], rows)
-
-
-def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: str) -> str:
-    values = [line[score] for run in runs for line in run if line["class"] == name and line.get(score) is not None]
-    return f"{100 * fmean(values):.1f}" if values else "-"
+Runs = Sequence[tuple[Record, Path]]  # records with the folders that hold their counts
 
 
 def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record, Path]]) -> str:
     """A Markdown table of paired bootstrap comparisons over images or episodes, each side the mean of its row's seeds.
 
-    Compared is what ranks the table: mean IoU over all classes or over an episode's foreground, the harmonic mean of
-    seen and unseen classes, how often an answer follows its support (queries are drawn), is empty, how much it paints.
+    Compared is what ranks the table, by the statistic that its score declares.
 
     Args:
         table: the leaderboard the pairs stand in.
@@ -95,17 +40,20 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
         ConfigError: a name fits no row or several, a metric without such a test.
         DataError: a run's counts are missing, or runs were scored on different images.
     """
-    from segladder.metrics.bootstrap import paired_bootstrap  # brings torch: not for every leaderboard
-
     runs = {record.id: (record, folder) for record, folder in found}
     lines = []
     for pair in pairs:
         first, second = ([runs[run] for run in row.runs] for row in _rows_named(table, pair))
-        measure = _measure(table.metric, first)
+        measure = _measure(table, first)
         result = paired_bootstrap(_samples(first, measure), _samples(second, measure), measure.statistic)
-        interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
-        lines.append([*pair.split(":"), f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
+        lines.append([*pair.split(":"), *_cells(result, table.score)])
     return markdown_table(["first", "second", f"difference in {table.metric}", "95 % interval", "p"], lines)
+
+
+def _cells(result: Comparison, score: Score) -> list[str]:
+    """Difference, interval and p-value."""
+    difference, low, high = (score.text(value, 2, "+") for value in (result.difference, result.low, result.high))
+    return [difference, f"[{low}, {high}]", f"{result.p_value:.3f}"]
 
 
 def supports_compared(tables: Iterable[Table], found: Iterable[tuple[Record, Path]]) -> str:
@@ -113,8 +61,6 @@ def supports_compared(tables: Iterable[Table], found: Iterable[tuple[Record, Pat
 
     Lists of one protocol with other supports are other tables; their queries are the same, number by number.
     """
-    from segladder.metrics.bootstrap import paired_bootstrap
-
     runs = {record.id: (record, folder) for record, folder in found}
     same: dict[tuple[str, ...], list[tuple[int, Table, Row]]] = {}
     for table in tables:
@@ -124,17 +70,16 @@ def supports_compared(tables: Iterable[Table], found: Iterable[tuple[Record, Pat
                 same.setdefault(key, []).append((row.shots, table, row))
     lines = []
     for (protocol, _, metric, name), rungs in same.items():
-        (fewest, _, least), *more = sorted(rungs, key=lambda rung: rung[0])
-        measure = _measure(metric, [runs[run] for run in least.runs])
-        for shots, _, row in more:
+        (fewest, least_table, least), *more = sorted(rungs, key=lambda rung: rung[0])
+        measure = _measure(least_table, [runs[run] for run in least.runs])
+        for shots, table, row in more:
             first, second = (
                 [_queries(sample) for sample in _samples([runs[run] for run in side.runs], measure)]
                 for side in (row, least)
             )
             result = paired_bootstrap(first, second, measure.statistic)
-            interval = f"[{100 * result.low:+.2f}, {100 * result.high:+.2f}]"
             what = [protocol, name.split("@")[0], str(shots), str(fewest), metric]
-            lines.append([*what, f"{100 * result.difference:+.2f}", interval, f"{result.p_value:.3f}"])
+            lines.append([*what, *_cells(result, table.score)])
     headings = ["protocol", "method", "supports", "against", "score", "difference", "95 % interval", "p"]
     return markdown_table(headings, lines) if lines else ""
 
@@ -149,18 +94,16 @@ def with_significance(table: Table, found: Iterable[tuple[Record, Path]]) -> Tab
 
     Rows of other supervisions are compared too: they answer the same questions.
     """
-    from segladder.metrics.bootstrap import paired_bootstrap  # brings torch: not for every leaderboard
-
     runs = {record.id: (record, folder) for record, folder in found}
     ranked = [row for row in table.rows if row.value is not None]
     if not ranked:
         return table
-    best = (min if table.metric in LOWER_IS_BETTER else max)(ranked, key=lambda row: row.value or 0.0)
+    best = max(ranked, key=lambda row: table.score.sign * (row.value or 0.0))
     rows = []
     for row in table.rows:
         with suppress(DataError, ConfigError):  # no counts were kept, of other items, or the metric has no such test
             if row in ranked and row is not best:
-                measure = _measure(table.metric, [runs[run] for run in row.runs])
+                measure = _measure(table, [runs[run] for run in row.runs])
                 first, second = (_samples([runs[run] for run in side.runs], measure) for side in (row, best))
                 row = replace(row, against_best=asdict(paired_bootstrap(first, second, measure.statistic)))
         rows.append(row)
@@ -168,7 +111,7 @@ def with_significance(table: Table, found: Iterable[tuple[Record, Path]]) -> Tab
 
 
 class Measure(NamedTuple):
-    """How runs are compared: what is drawn of a run's counts, and the metric as a function of the sums.
+    """How runs are compared: what is drawn of a run's counts, and the score as a function of the sums.
 
     Where each of several folds has groups of classes of its own, `folds` lists them, and sums are (N, folds, ...).
     """
@@ -178,52 +121,45 @@ class Measure(NamedTuple):
     folds: Sequence[int | None] = ()
 
 
-def _measure(metric: str, runs: Sequence[tuple[Record, Path]]) -> Measure:
-    """How the runs of a row are compared with others' by a metric."""
-    from segladder.metrics import bootstrap, episodes
-
+def _measure(table: Table, runs: Runs) -> Measure:
+    """How the runs of a row are compared with others' by what ranks the table."""
     if not runs:
         raise ConfigError("compare: a row without a seed that has every fold, expected one")
-    means = {
-        "swap_follows": episodes.following,
-        "negative_empty": episodes.empty_answers,
-        "negative_area": episodes.painted_shares,
-    }
-    if metric in means:
-        return Measure(means[metric], bootstrap.ratio)
-    if metric == "harmonic_mIoU":
-        groups = {record.fold: _groups(record) for record, _ in runs}
-        return Measure(bootstrap.images, partial(_harmonic, groups=list(groups.values())), list(groups))
-    if metric != "mIoU":
-        raise ConfigError(
-            f"compare: no paired test of {metric}, expected metric= {', '.join(means)}, harmonic_mIoU or mIoU"
-        )
-    record = runs[0][0]
-    every_class = record.fold is None or "novel" in record.per_class[0]
-    return Measure(bootstrap.images, bootstrap.mean_iou if every_class else episodes.novel_mean_iou)
+    rule = _rule(table)
+    if not rule.groups:
+        return Measure(rule.units, rule.score)
+    groups = {record.fold: _groups(record) for record, _ in runs}
+    return Measure(rule.units, partial(_mean_over_folds, rule=rule, groups=list(groups.values())), list(groups))
 
 
-def _groups(record: Record) -> list[list[int]]:
-    """Indices of seen and of unseen classes."""
-    groups = [row.get("group") for row in record.per_class]
-    if groups and groups[0] != "background":
-        groups.insert(0, "background")  # ignored, so that it has no row
-    return [[k for k, group in enumerate(groups) if group == name] for name in ("seen", "unseen")]
+def _rule(table: Table) -> FromCounts:
+    """How the score that ranks follows from counts. Raises ConfigError where it does not say."""
+    from segladder.metrics.statistics import STATISTICS  # brings torch: not for every leaderboard
+
+    if (rule := STATISTICS.get(table.score.statistic)) is not None:
+        return rule
+    tested = [score.name for score in table.declared.scores if score.statistic in STATISTICS]
+    expected = f"expected metric= {', '.join(tested)}" if tested else f"nor of another score of {table.protocol}"
+    raise ConfigError(f"compare: no paired test of {table.metric}, {expected}")
 
 
-def _harmonic(sums: np.ndarray, groups: Sequence[list[list[int]]]) -> np.ndarray:
-    """Mean over folds of the harmonic mean of seen and unseen classes, of outcomes (..., folds, K, 3)."""
-    from segladder.metrics.zero_shot import split_scores
+def _groups(record: Record) -> Groups:
+    """Indices of the classes of each group, such as the seen ones. Raises ConfigError where rows name no group."""
+    if not all("group" in row for row in record.per_class):
+        raise ConfigError(f"compare: run {record.id} does not say which classes are seen and which unseen")
+    names = [str(row.get("group")) for row in record.per_class]
+    if names and names[0] != "background":
+        names.insert(0, "background")  # ignored, so that it has no row
+    return {group: [k for k, name in enumerate(names) if name == group] for group in dict.fromkeys(names)}
 
-    folds = [split_scores(sums[..., i, :, :], seen, unseen)["harmonic_mIoU"] for i, (seen, unseen) in enumerate(groups)]
-    return np.mean(folds, axis=0)
+
+def _mean_over_folds(sums: np.ndarray, rule: FromCounts, groups: Sequence[Groups]) -> np.ndarray:
+    """The mean over folds of a score whose classes fall into groups, of sums (N, folds, ...)."""
+    return np.mean([rule.score(sums[:, i], of_fold) for i, of_fold in enumerate(groups)], axis=0)
 
 
-def _samples(runs: Sequence[tuple[Record, Path]], measure: Measure) -> list[Sample]:
+def _samples(runs: Runs, measure: Measure) -> list[Sample]:
     """What is drawn for each seed, that of its folds in one."""
-    from segladder.metrics.bootstrap import Sample
-    from segladder.metrics.counts import ImageCounts
-
     seeds: dict[int | None, list[Sample]] = {}
     for record, folder in runs:
         names, sums = measure.of_run(ImageCounts.load(folder / COUNTS))

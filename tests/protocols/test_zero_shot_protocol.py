@@ -241,7 +241,7 @@ def test_a_network_at_square_input_is_scored_at_native_or_at_its_size(root):
 def test_a_picture_shows_the_labels_that_were_scored(root):
     data, method, chosen = source(root), NearestColour(1.5), protocol()
     result = chosen.score(method, data)
-    picture = chosen.shown(method, data, "val1")
+    picture = chosen.shown(method, data, "val1", result)
     confusion = confusion_matrix(torch.from_numpy(picture.prediction), torch.from_numpy(picture.truth), 6)
     assert np.array_equal(confusion.numpy(), result.counts.select(["val1"]).total())
     assert not (picture.truth == 0).any()

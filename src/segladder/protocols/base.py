@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +41,6 @@ class Protocol(ABC):
     dataset: str
     split: str
 
-    @abstractmethod
     def score(
         self,
         method: Method,
@@ -49,15 +49,61 @@ class Protocol(ABC):
         batch_size: int = 8,
         progress: bool = False,
     ) -> Result:
-        """Measure a method on a source's items, or on some `ids`; every process of a distributed run calls this."""
+        """Score a method; every process of a distributed run calls this and gets the whole result.
 
-    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
-        """The score that chooses a checkpoint: on held-out `ids`, or (oracle) on the split where they are None."""
-        return self.score(method, source, ids=ids, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
+        Args:
+            method: of one of `supervisions`, used on the device it is on.
+            source: the data set.
+            ids: images to score instead of the split.
+            batch_size: images or episodes of one forward pass.
+            progress: show a progress bar.
+
+        Raises:
+            ConfigError: a method, classes or fields that do not fit.
+            DataError: too few images, or a damaged file.
+            ValueError: the protocol gave a score that it does not declare.
+        """
+        started = time.perf_counter()
+        result = self.measure(Scoring(method, source, ids, batch_size, progress))
+        self.check_result(result)
+        result.seconds = time.perf_counter() - started
+        return result
 
     @abstractmethod
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
-        """What a panel of a scored item shows; `item` is one of the result's `counts.ids`."""
+    def measure(self, scoring: Scoring) -> Result:
+        """What `score` returns, but for its `seconds`."""
+
+    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
+        """The score that chooses a checkpoint, higher is better: on held-out `ids`, or (oracle) on the split.
+
+        Args:
+            method: as of `score`, like `batch_size`.
+            source: the data set.
+            ids: held-out images; None for the score that ranks on the split itself.
+            batch_size: images or episodes of one forward pass.
+        """
+        scoring = Scoring(method, source, ids, batch_size)
+        return self.ranking_score(scoring) if ids is None else self.held_out_score(scoring)
+
+    def held_out_score(self, scoring: Scoring) -> float:
+        """The score that chooses a checkpoint on held-out images: the one that ranks, where nothing better is known."""
+        return self.ranking_score(scoring)
+
+    def ranking_score(self, scoring: Scoring) -> float:
+        """The score that ranks, negative where lower is better; 0 where there is none."""
+        value = self.measure(scoring).metrics[self.ranked_by]["value"]
+        return self.declaration[self.ranked_by].sign * (value or 0.0)
+
+    def check_result(self, result: Result) -> None:
+        """Raise ValueError if a result holds a score that the protocol does not declare."""
+        declared = {score.name for score in self.scores} | {self.swept}
+        held = {self.ranked_by, *result.metrics, *(name for row in result.curve or [] for name in row)}
+        if missing := sorted(held - declared):
+            raise ValueError(f"protocol {self.name}: {missing[0]} is not declared, expected it among its `scores`")
+
+    @abstractmethod
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+        """What a panel of a scored item shows; `item` is one of the `counts.ids` of the method's `result`."""
 
     def check_method(self, name: str, supervision: str) -> None:
         """Raise ConfigError if methods of this supervision cannot be scored."""
@@ -126,6 +172,21 @@ class Protocol(ABC):
 Metrics = dict[str, dict[str, float | None]]  # name -> `value`, `low`, `high`
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is to be scored: the arguments of `Protocol.score`, which describes them."""
+
+    method: Method
+    source: Source
+    ids: Sequence[str] | None = None
+    batch_size: int = 8
+    progress: bool = False
+
+    def among(self, split: str) -> Sequence[str]:
+        """The images to score: those of a split, unless some were named."""
+        return self.source.split(split) if self.ids is None else self.ids
+
+
 class Picture(NamedTuple):
     """A scored item to look at: image uint8 (H, W, 3), truth and prediction uint8 (H, W), further named pictures."""
 
@@ -146,7 +207,8 @@ class Result:
         seconds: wall time of prediction and scoring.
         predict_seconds: wall time of prediction alone.
         items: digest of the frozen list of items, where the protocol has one.
-        curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
+        curve: scores along what the protocol sweeps, one row each, where it sweeps something.
+        swept_at: where on what the protocol sweeps the metrics stand.
     """
 
     metrics: Metrics
@@ -156,6 +218,7 @@ class Result:
     predict_seconds: float = 0.0
     items: str | None = None
     curve: list[dict[str, float]] | None = None
+    swept_at: float = 0.0
 
 
 def scored(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:

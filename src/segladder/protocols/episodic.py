@@ -7,7 +7,6 @@ classes in turn.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,16 +17,14 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, digest, draw, episodes_named
 from segladder.errors import DataError
-from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou
 from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou, novel_mean_iou, swapped
 from segladder.metrics.overlap import per_class
 from segladder.metrics.scores import Score
-from segladder.protocols.base import Metrics, Result, scored
+from segladder.protocols.base import Metrics, Result, Scoring, scored
 from segladder.protocols.few_shot import FewShotProtocol
 from segladder.protocols.inference import shard
 
@@ -110,30 +107,11 @@ class EpisodicProtocol(FewShotProtocol):
         """`mIoU`; of `swap` how often the answer follows its support, of `negative` how often it is empty."""
         return {"swap": "swap_follows", "negative": "negative_empty"}.get(self.kind, "mIoU")
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a few-shot method on the fold's novel classes; every process of a distributed run calls this.
-
-        Args:
-            method: used on the device it is on.
-            source: the data set.
-            ids: images that episodes are drawn from instead of the split.
-            batch_size: images encoded, and episodes decoded, at once.
-            progress: show a progress bar.
-
-        Raises:
-            ConfigError: not a few-shot method, an unknown fold or choice.
-            DataError: a class with too few images, a damaged file.
-        """
-        started = time.perf_counter()
+    def measure(self, scoring: Scoring) -> Result:
+        """Every episode of its own lists, and of those that stand beside it."""
+        source = scoring.source
         classes = self.indices(source, self.novel)
-        items = Items.read(source, source.split(self.split) if ids is None else ids, self.min_object, self.min_area)
+        items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
         lists = {
             self.kind: [
                 e for seed in self.seeds for e in self.frozen_list(items, classes, self.kind, self.episodes, seed)
@@ -141,9 +119,9 @@ class EpisodicProtocol(FewShotProtocol):
         }
         if len(self.kinds) > 1:
             lists |= self.distractors(items, classes)
-        runner = self.runner(method, source, batch_size)
+        runner = self.runner(scoring.method, source, scoring.batch_size)
         tallies: dict[str, EpisodeCounts] = {}
-        with Progress(disable=not progress or shard()[0] > 0) as bar:
+        with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:
             for kind, episodes in lists.items():
                 task = bar.add_task(f"{self.name} {kind} episodes", total=len(episodes) // self.ways)
                 advance = partial(bar.advance, task, shard()[1])
@@ -153,8 +131,7 @@ class EpisodicProtocol(FewShotProtocol):
             result.counts = tallies[self.kind].counts  # which class it is that a wrong answer fits
         for kind in lists:
             result.metrics |= distraction(kind, tallies[kind])
-        result.seconds, result.predict_seconds = time.perf_counter() - started, runner.seconds
-        result.items = digest(lists[self.kind])
+        result.predict_seconds, result.items = runner.seconds, digest(lists[self.kind])
         return result
 
     def frozen_list(self, items: Items, classes: Sequence[int], kind: str, episodes: int, seed: int) -> list[Episode]:

@@ -7,11 +7,9 @@ looks at no label of an unseen class, and the best gamma stands beside it as `or
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -27,7 +25,7 @@ from segladder.methods.base import Method
 from segladder.metrics.scores import Score
 from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
-from segladder.protocols.base import Picture, Protocol, Result
+from segladder.protocols.base import Picture, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
@@ -45,7 +43,6 @@ CHOICES = {
     "score_at": ("native", "input"),
     "absent": ("skip", "zero"),
 }
-GAMMAS: WeakKeyDictionary[Method, float] = WeakKeyDictionary()  # under which each method was last scored
 
 
 @dataclass(frozen=True)
@@ -197,36 +194,18 @@ class ZeroShotProtocol(Protocol):
         """Which classes have labels in training, bool (K,), the background first."""
         return self.labels.table(source.classes)[: len(source.classes)] != 255
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a method on seen and unseen classes; every process of a distributed run calls this.
+    def measure(self, scoring: Scoring) -> Result:
+        """Counts of all images under every gamma, and the scores under the one that the rule chooses.
 
-        Args:
-            method: its `predict` gives logits (B, K, H, W) of all classes, its `seen` (K,) those it has learnt.
-            source: the data set.
-            ids: images to score instead of the split.
-            batch_size: images of one size a forward pass.
-            progress: show a progress bar.
-
-        Raises:
-            ConfigError: other classes than the data's, or a method that has learnt unseen ones.
-            DataError: an image or mask is damaged.
+        The method's `predict` gives logits (B, K, H, W) of all classes, its `seen` (K,) those it has learnt.
         """
-        self.check(method, source)
-        started = time.perf_counter()
-        scored = source.split(self.split) if ids is None else ids
+        source = scoring.source
+        self.check(scoring.method, source)
         truth = SeenLabels((), self.background).table(source.classes)
-        sweep, predict_seconds = self.sweep(method, source, scored, truth, batch_size, progress)
-        index = self.chosen(method, source, sweep, batch_size, progress)
-        GAMMAS[method] = self.grid[index]
+        sweep, predict_seconds = self.sweep(scoring, scoring.among(self.split), truth)
+        index = self.chosen(scoring, sweep)
         result = self.swept_scores(sweep, source).result(index, source.classes, self.background == "seen")
-        result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
+        result.swept_at, result.predict_seconds = self.grid[index], predict_seconds
         return result
 
     def check(self, method: Method, source: Source) -> None:
@@ -246,20 +225,15 @@ class ZeroShotProtocol(Protocol):
         seen = np.flatnonzero(self.seen(source)).tolist()  # refuses unknown classes
         return seen, sorted(source.classes.index(name) for name in self.novel)
 
-    def sweep(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str],
-        truth: np.ndarray,
-        batch_size: int,
-        progress: bool = False,
-    ) -> tuple[GammaSweep, float]:
-        """Count images under every gamma; returns that and the seconds of prediction.
+    def sweep(self, scoring: Scoring, ids: Sequence[str], truth: np.ndarray) -> tuple[GammaSweep, float]:
+        """Count some images under every gamma; returns that and the seconds of prediction.
 
         Args:
+            scoring: of what.
+            ids: of the images.
             truth: what each mask value counts as, uint8 (256,).
         """
+        method, source = scoring.method, scoring.source
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
         counted = GammaSweep(len(source.classes), np.isin(source.classes, self.novel), self.grid)
 
@@ -272,8 +246,7 @@ class ZeroShotProtocol(Protocol):
             target = torch.from_numpy(self.fitted(cv2.LUT(mask, truth))).to(method.device)
             counted.add(image_id, target, *leads)
 
-        title = f"{self.name} {len(ids)} images" if progress else None
-        seconds = answered(method, source, ids, batch_size, answer, count, title)
+        seconds = answered(scoring, ids, answer, count, f"{self.name} {len(ids)} images")
         return GammaSweep.merged(gathered(counted)), seconds
 
     def fitted(self, mask: np.ndarray) -> np.ndarray:
@@ -286,14 +259,14 @@ class ZeroShotProtocol(Protocol):
         pixels = to_pixels([fit.image(image) for image in images], None, method.device)
         return resized(method.predict(pixels).float(), (size[0], size[1]))
 
-    def chosen(self, method: Method, source: Source, sweep: GammaSweep, batch_size: int, progress: bool) -> int:
+    def chosen(self, scoring: Scoring, sweep: GammaSweep) -> int:
         """Position in the grid of the gamma that the rule chooses."""
         if self.gamma_rule == "fixed":
             return self.grid.index(float(self.gamma))
         if self.gamma_rule == "oracle":
-            return best(self.swept_scores(sweep, source).by_gamma["harmonic_mIoU"])
-        ids = self.gamma_ids(source)
-        trained, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size, progress)
+            return best(self.swept_scores(sweep, scoring.source).by_gamma["harmonic_mIoU"])
+        source = scoring.source
+        trained, _ = self.sweep(scoring, self.gamma_ids(source), self.labels.table(source.classes))
         seen = self.swept_scores(trained, source).by_gamma["seen_mIoU"]
         return within_budget(seen, self.grid.index(0.0), self.seen_kept)
 
@@ -316,24 +289,21 @@ class ZeroShotProtocol(Protocol):
         seen, unseen = self.competitors(source)
         return [k for k in seen if k], unseen
 
-    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
-        """What chooses a checkpoint: seen mIoU on held-out ids, or (oracle) the harmonic mean on the split."""
-        if ids is None:
-            return self.score(method, source, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
-        self.check(method, source)
-        sweep, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size)
+    def held_out_score(self, scoring: Scoring) -> float:
+        """Seen mIoU without calibration."""
+        source = scoring.source
+        self.check(scoring.method, source)
+        sweep, _ = self.sweep(scoring, scoring.ids or (), self.labels.table(source.classes))
         return float(np.nan_to_num(self.swept_scores(sweep, source).by_gamma["seen_mIoU"][self.grid.index(0.0)]))
 
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
-        """An image with its truth and its prediction under the gamma of the method's last score."""
-        if method not in GAMMAS:
-            self.score(method, source)
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+        """An image with its truth and its prediction under the gamma that was chosen."""
         image, mask = source.pair(item)
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
         with torch.inference_mode():
             best_seen, best_unseen, lead = contest(
                 self.logits(method.eval(), [image], mask.shape), seen, unseen, self.gamma_on
             )
-        prediction = best_seen.where(lead >= GAMMAS[method], best_unseen)[0].to(torch.uint8).cpu().numpy()
+        prediction = best_seen.where(lead >= result.swept_at, best_unseen)[0].to(torch.uint8).cpu().numpy()
         truth = cv2.LUT(mask, SeenLabels((), self.background).table(source.classes))
         return Picture(image, truth, prediction, {})

@@ -155,7 +155,8 @@ def _groups(record: Record) -> Groups:
 
 def _mean_over_folds(sums: np.ndarray, rule: FromCounts, groups: Sequence[Groups]) -> np.ndarray:
     """The mean over folds of a score whose classes fall into groups, of sums (N, folds, ...)."""
-    return np.mean([rule.score(sums[:, i], of_fold) for i, of_fold in enumerate(groups)], axis=0)
+    folds = np.stack([rule.score(sums[:, i], of_fold) for i, of_fold in enumerate(groups)])  # (folds, N)
+    return np.asarray(folds.mean(0))
 
 
 def _samples(runs: Runs, measure: Measure) -> list[Sample]:

@@ -31,7 +31,10 @@ def of_table(records: Sequence[Record]) -> Declaration:
 
 @cache
 def _known() -> dict[str, Any]:
-    return json.loads(files("segladder.report").joinpath("undeclared.json").read_text(encoding="utf-8"))
+    known: dict[str, Any] = json.loads(
+        files("segladder.report").joinpath("undeclared.json").read_text(encoding="utf-8")
+    )
+    return known
 
 
 def _undeclared(record: Record) -> Declaration:

@@ -37,8 +37,7 @@ def write_panels(
     method: Method, source: Source, protocol: Protocol, result: Result, folder: Path, each: int
 ) -> list[Path]:
     """Write panels of the `each` best, median and worst images under FOLDER/panels."""
-
-    load = partial(protocol.shown, method, source)
+    load = partial(protocol.shown, method, source, result=result)
     return save_panels(folder / "panels", result.counts, each, load, source.classes)
 
 

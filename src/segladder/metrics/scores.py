@@ -54,6 +54,11 @@ class Score:
         return self.label or self.name.replace("_", " ")
 
     @property
+    def title(self) -> str:
+        """The label, or the name as one would write it in `metric=`: of the score that ranks."""
+        return self.label or self.name
+
+    @property
     def sign(self) -> int:
         """-1 where lower is better, else 1: times this, higher is better."""
         return -1 if self.better == "lower" else 1
@@ -71,7 +76,7 @@ class Score:
     @property
     def axis(self) -> str:
         """Title of an axis."""
-        return f"{self.label or self.name}, %" if self.unit == "share" else self.label or self.name
+        return f"{self.title}, %" if self.unit == "share" else self.title
 
     def text(self, value: float | None, digits: int = 1, sign: str = "") -> str:
         """A value as printed, without its unit; numbers get one digit more, None and nan are a dash."""

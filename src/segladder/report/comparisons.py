@@ -47,7 +47,7 @@ def comparisons(table: Table, pairs: Sequence[str], found: Iterable[tuple[Record
         measure = _measure(table, first)
         result = paired_bootstrap(_samples(first, measure), _samples(second, measure), measure.statistic)
         lines.append([*pair.split(":"), *_cells(result, table.score)])
-    return markdown_table(["first", "second", f"difference in {table.metric}", "95 % interval", "p"], lines)
+    return markdown_table(["first", "second", f"difference in {table.score.title}", "95 % interval", "p"], lines)
 
 
 def _cells(result: Comparison, score: Score) -> list[str]:

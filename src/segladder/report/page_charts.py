@@ -47,7 +47,7 @@ def cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mappin
             for number, row in enumerate(rows, 1)
         ]
         if any(costs.values()) and series:
-            title = f"What {of_what} buys: {table.score.label or table.metric} against hours of work"
+            title = f"What {of_what} buys: {table.score.title} against hours of work"
             axes = (f"{of_what}, hours (logarithmic)", table.score.axis)
             charts.append(chart(title, series, *axes, log_x=True, frontier=table.score.sign))
     return charts
@@ -80,8 +80,7 @@ def sweep_charts(table: Table, records: Mapping[int, list[Record]], links: Mappi
             series.append(Series(row.label, points, style=len(series), link=links[id(row)]))
     if not series:
         return []
-    name = score.label or score.name
-    return [chart(f"{name} along the {swept}", series, swept, score.axis)]
+    return [chart(f"{score.title} along the {swept}", series, swept, score.axis)]
 
 
 def swept_points(records: Sequence[Record], swept: str, score: Score) -> list[tuple[float, float]]:

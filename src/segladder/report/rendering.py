@@ -31,7 +31,7 @@ def columns(table: Table) -> list[Column]:
         ("backbone", lambda row: row.backbone),
         ("pretraining", lambda row: row.pretraining),
         ("selection", lambda row: row.selection),
-        (table.score.label or table.metric, partial(ranking, score=table.score)),
+        (table.score.title, partial(ranking, score=table.score)),
         ("seeds", lambda row: str(len(row.seeds))),
         ("parameters", lambda row: "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
         ("train s", lambda row: number(row.train_seconds, 0)),

@@ -166,4 +166,8 @@ def test_the_command_compares_and_writes_the_page(runs, segladder, capsys, tmp_p
     words = [f"runs={runs}", "compare=[fcn8s:segnet]", "per_class=true", "report=html", f"out={tmp_path / 'page.html'}"]
     assert segladder("leaderboard", *words) == 0
     printed = capsys.readouterr().out
-    assert "difference in paint per pixel" in printed and "here per class, paint" in printed
+    assert (
+        "Paired bootstrap over images, paint" in printed
+        and "difference in paint per pixel" in printed
+        and "here per class, paint" in printed
+    )

@@ -99,7 +99,7 @@ def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) 
             heading = f"{table.declared.row_score.heading} per class, {table.title}"
             parts.append(f"{heading}\n\n{per_class(table, [record for record, _ in found])}")
         if pairs:
-            parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, pairs, found)}")
+            parts.append(f"Paired bootstrap{table.declared.over}, {table.title}\n\n{comparisons(table, pairs, found)}")
     if SUPPORTS in config.compare:
         parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, found)}")
     return "\n".join(parts)

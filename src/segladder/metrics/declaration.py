@@ -21,7 +21,7 @@ class Declaration:
         scores: in the order that reports show them in.
         columns: scores of a class or video in the rows of `per_class`; the first one sums a row up.
         ranked_by: name of the score that ranks.
-        resampled: what the bootstrap draws, such as `images`.
+        resampled: what the bootstrap draws, such as `images`; empty where nobody knows.
         swept: what the protocol's curve runs along, such as `threshold`; empty for none.
         ladder: of a ladder, whose rungs stand in one table: names of the scores beside each rung's cost; None for no
             ladder.
@@ -38,12 +38,14 @@ class Declaration:
         """The score of a name; one that is not declared is a share that should be high."""
         return next((score for score in self.scores if score.name == name), Score(name))
 
-    def __contains__(self, name: str) -> bool:
-        return any(score.name == name for score in self.scores)
-
     def shown(self, place: str) -> list[Score]:
         """The scores that are shown in a place, in order."""
         return [score for score in self.scores if place in score.shown]
+
+    @property
+    def over(self) -> str:
+        """What intervals are over, as the end of a phrase."""
+        return f" over {self.resampled}" if self.resampled else ""
 
     @property
     def row_score(self) -> Score:

@@ -60,4 +60,4 @@ def _made(
     columns = [Score.read(column) for column in known["columns"] if column["name"] in rows]
     swept = next((sweep for sweep in known["swept"] if sweep in curve), "")
     ladder = tuple(known["ladder"][name]) if name in known["ladder"] else None
-    return Declaration((*scores, *unknown), tuple(columns), ranked_by, swept=swept, ladder=ladder)
+    return Declaration((*scores, *unknown), tuple(columns), ranked_by, "", swept, ladder)

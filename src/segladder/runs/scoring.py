@@ -53,7 +53,7 @@ def print_scores(record: Record, folder: Path) -> None:
     console.print(table)
     for score in (score for score in says.shown("summary") if score.name in record.metrics):
         value, low, high = (score.text(record.metrics[score.name][key]) for key in ("value", "low", "high"))
-        interval = "" if low == "-" else f"  (95 % interval {low} to {high})"
+        interval = "" if low == "-" else f"  (95 % interval{says.over} {low} to {high})"
         console.print(f"  {score.heading:<17} {value}{interval}", highlight=False)
     console.print(f"  {folder}", highlight=False)
 

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from segladder.metrics import ConfusionMatrix
+from segladder.metrics.confusion import ConfusionMatrix
 
 CLASSES = 21
 SHAPE = (8, 512, 512)

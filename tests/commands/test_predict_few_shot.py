@@ -15,8 +15,8 @@ from segladder.data.sources.folder import Folder
 from segladder.data.sources.support import Support
 from segladder.data.training.episodes import Episode
 from segladder.protocols.episode_runner import PREDICTION_AGGREGATES, STATE_AGGREGATES, EpisodeRunner, InputSize
-from segladder.report.few_shot_panel import few_shot_panel, heat_map, marked, montage
-from segladder.report.panels import GAP
+from segladder.report.pictures.few_shot_panel import few_shot_panel, heat_map, marked, montage
+from segladder.report.pictures.panels import GAP
 from segladder.runs import build
 from segladder.runs.few_shot_prediction import Segmenter
 from segladder.runs.loading import load_run

@@ -15,7 +15,7 @@ from segladder.processes import parallel
 from segladder.processes import search as trial_processes
 from segladder.processes.search_space import distributions
 from segladder.report import record as records
-from segladder.report.search_history import best_so_far
+from segladder.report.pictures.search_history import best_so_far
 from segladder.runs.composition import composed
 from segladder.runs.folder import CONFIG, config_hash_of
 

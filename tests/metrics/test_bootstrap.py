@@ -16,7 +16,7 @@ from segladder.metrics.bootstrap import (
     resampling_weights,
 )
 from segladder.metrics.counts import ImageCounts
-from segladder.metrics.iou import summary
+from segladder.metrics.overlap import summary
 
 
 def random_counts(images=12, classes=4, seed=0, right=20):

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 
 from segladder.errors import ConfigError, DataError
-from segladder.metrics import ConfusionMatrix, confusion_matrix, iou
+from segladder.metrics.confusion import ConfusionMatrix, confusion_matrix
 from segladder.metrics.counts import ImageCounts, outcomes
-from segladder.metrics.iou import (
+from segladder.metrics.overlap import (
     frequency_weighted_iou,
+    iou,
     mean_accuracy,
     over_activation,
     per_class,

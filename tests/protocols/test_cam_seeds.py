@@ -17,6 +17,7 @@ from segladder.methods.image_level.base import ClassMapMethod
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf, label_probabilities
+from segladder.protocols.base import Scoring
 from segladder.protocols.classification import classification_score, ranked_precision
 from segladder.runs.class_scores import StoredScores
 from segladder.stages.pseudo_masks import PseudoMasks, fitted, joined, labels_of
@@ -132,7 +133,7 @@ def test_held_out_selection_reads_no_mask(source):
     source.mask = source.raw_mask = source.pair = no_mask
     ids = source.split("train")
     score = protocol().selection_score(Bright(), source, ids, 8)
-    assert score == classification_score(Bright(), source, ids, 8) and 0 < score <= 1
+    assert score == classification_score(Scoring(Bright(), source, ids)) and 0 < score <= 1
 
 
 SMALL = ["data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"]

@@ -238,7 +238,7 @@ def test_panels_outline_what_the_method_was_given(coloured, kind):
     result = chosen.score(Painter(), coloured)
     assert value(result, "mIoU") > 0.95  # every part of an object has its colour
     (episode,) = episodes_named(result.counts.ids[0])
-    picture = chosen.shown(Painter(), coloured, result.counts.ids[0])
+    picture = chosen.shown(Painter(), coloured, result.counts.ids[0], result)
     support = episode.supports[0]
     given = of_supports(kind).of_object((coloured.mask(support) == episode.class_index).astype(np.uint8))
     np.testing.assert_array_equal(picture.beside["support"], outlined(coloured.image(support), given))
@@ -310,7 +310,7 @@ def test_several_classes_at_once_are_told_apart_shown_and_selected_by(coloured):
     assert chosen.selection_score(Painter(), coloured, coloured.split("val"), 8) > 0.95
     name = result.counts.ids[3]
     first, second = episodes_named(name)
-    picture = chosen.shown(Painter(), coloured, name)
+    picture = chosen.shown(Painter(), coloured, name, result)
     headings = [f"support: {coloured.classes[e.class_index]}" for e in (first, second)]
     assert list(picture.beside) == [*headings, "probability"]
     mask = coloured.mask(first.query)

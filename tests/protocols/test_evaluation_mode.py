@@ -11,6 +11,7 @@ from torch import nn
 from segladder.data.sources.folder import Folder
 from segladder.data.training.episodes import Episode
 from segladder.methods.base import evaluating
+from segladder.protocols.base import Scoring
 from segladder.protocols.classification import classification_score
 from segladder.protocols.episodic import EpisodicProtocol
 from segladder.protocols.inference import answered
@@ -42,11 +43,11 @@ def source(tmp_path):
 
 
 def dense(method, source):
-    answered(method, source, source.split("train"), 2, method.answer, lambda *counted: None)
+    answered(Scoring(method, source), source.split("train"), method.answer, lambda *counted: None, "")
 
 
 def tags(method, source):
-    classification_score(method, source, source.split("train"), 2)
+    classification_score(Scoring(method, source, source.split("train")))
 
 
 def episodes(method, source):

@@ -44,7 +44,7 @@ def test_a_method_that_tells_all_classes_apart(coloured):
     assert [row["novel"] for row in result.per_class] == [False, True, True, True, False, False, False, False]
     assert len(result.counts) == sum(coloured.mask(i).clip(0, 254).any() for i in coloured.split("val"))
     assert protocol("fold=1").score(Painter(), coloured).items == result.items  # folds differ in what they call novel
-    picture = chosen.shown(Painter(), coloured, result.counts.ids[0])
+    picture = chosen.shown(Painter(), coloured, result.counts.ids[0], result)
     held = np.setdiff1d(np.union1d(picture.truth, picture.prediction), [0, 255])
     assert list(picture.beside) == [*(f"support: {coloured.classes[k]}" for k in held), "probability"]
 

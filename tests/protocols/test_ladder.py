@@ -14,7 +14,8 @@ from segladder.errors import DataError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
-from segladder.protocols.ladder import LadderProtocol, Questions
+from segladder.protocols.asking import Questions
+from segladder.protocols.ladder import LadderProtocol
 
 FIELDS = {
     **{"name": "ladder", "dataset": "folder", "split": "val", "supervision": "full", "classes": None},
@@ -165,7 +166,7 @@ def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source)
     assert values(result) == pytest.approx(expected(source, answer), abs=2e-3)
     assert "base_mIoU" not in result.metrics
     assert ladder.place() == (0, 2) and protocol().place() == (0, None)
-    shown = ladder.shown(method, source, result.counts.ids[0])
+    shown = ladder.shown(method, source, result.counts.ids[0], result)
     assert set(np.unique(shown.prediction)) <= {0, 1, 2} and len(shown.beside) >= 1
 
 
@@ -185,7 +186,8 @@ class Left(TagMethod):
 
 
 def test_where_a_method_of_tags_fires_is_shown(source):
-    picture = protocol(supervision="image_level").shown(Left(), source, source.split("val")[0])
+    ladder = protocol(supervision="image_level")
+    picture = ladder.shown(Left(), source, source.split("val")[0], ladder.score(Left(), source))
     fires = (
         picture.beside["scores of its classes"].mean(-1) > picture.image.mean(-1) / 4 + 40
     )  # inferno's top is far from black

@@ -125,7 +125,8 @@ def test_the_support_frame_is_not_scored_and_the_last_counts_in_one_variant(vide
 
 
 def test_a_picture_shows_the_annotated_first_frame(videos):
-    shown = protocol().shown(Static(), videos, "bear/00003")
+    result = protocol().score(Static(), videos)
+    shown = protocol().shown(Static(), videos, "bear/00003", result)
     assert np.array_equal(shown.image, videos.image("bear/00003"))
     assert np.array_equal(shown.truth, videos.mask("bear/00003"))
     assert np.array_equal(shown.prediction, videos.mask("bear/00000"))

@@ -49,13 +49,13 @@ def test_rungs_climb_in_cost_and_the_frontier_in_score(records):
     (table,) = rank(records)
     ladder = rungs(table, records)
     assert [rung.row.method for rung in ladder] == list(RUNGS)
-    assert [rung.row.method for rung in frontier(ladder)] == ["spnet", "sg_one", "unet", "fcn8s"]
+    assert [rung.row.method for rung in frontier(ladder, table.score)] == ["spnet", "sg_one", "unet", "fcn8s"]
     assert [rung.seconds - rung.novel_seconds for rung in ladder] == [100] * 5
 
 
 def test_the_summary_says_what_the_next_hour_buys(records):
     (table,) = rank(records)
-    assert summary(rungs(table, records)) == [
+    assert summary(table, rungs(table, records)) == [
         "The cheapest here, spnet, reaches 30.0 [28.0, 32.0] % without a label of the novel classes.",
         "12 min more buy 15.0 points: sg_one, 5 masks a class, 45.0 [43.0, 47.0] %.",
         "9.8 h more buy 0.5 points: unet, 45.5 [43.5, 47.5] %, 0.1 points an hour; the intervals overlap, so it may be"
@@ -95,7 +95,8 @@ def test_text_and_picture(records, tmp_path):
     ladder = rungs(table, records)
     text = described(table, ladder, records)
     assert "| few_shot | sg_one, 5 masks a class | 12 min | 14 min | 45.0 [43.0, 47.0] | 22.5 | 10.0 |" in text
-    pixels = np.asarray(Image.open(save_curve(tmp_path / "curve.png", ladder, "animals")).convert("RGB")).reshape(-1, 3)
+    curve = save_curve(tmp_path / "curve.png", ladder, table)
+    pixels = np.asarray(Image.open(curve).convert("RGB")).reshape(-1, 3)
     for name in ("names", "tags", "masks"):
         colour = ImageColor.getrgb(kinds()[name].colour)
         assert (pixels == colour).all(1).sum() > 20

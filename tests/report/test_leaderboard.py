@@ -15,10 +15,11 @@ from rich.console import Console
 
 from segladder.errors import ConfigError, DataError
 from segladder.metrics.counts import ImageCounts
+from segladder.report.archive import collect, slim
+from segladder.report.comparisons import comparisons, pairs_of, supports_compared, with_significance
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
-from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, pairs_of, per_class, slim, supports_compared, with_significance
+from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
 
 CLASSES = ["background", "cat", "dog"]
 
@@ -415,7 +416,12 @@ def test_a_metric_without_a_paired_test_is_refused(tmp_path):
     counts = ImageCounts(2)
     counts.add("0|q|1|s", [[1, 0], [0, 1]])
     table, found = distractor_runs(tmp_path, "fb_iou", {"a": counts, "b": counts})
-    with pytest.raises(ConfigError, match=r"compare: no paired test of fb_iou, expected metric= swap_follows"):
+    with pytest.raises(ConfigError, match=r"compare: no paired test of fb_iou, nor of another score of fb_iou"):
+        comparisons(table, ["a:b"], found)
+    for record, _ in found:
+        record.metrics["negative_area"] = {"value": 0.1}
+    table = rank([record for record, _ in found], "fb_iou")[0]
+    with pytest.raises(ConfigError, match=r"compare: no paired test of fb_iou, expected metric= negative_area"):
         comparisons(table, ["a:b"], found)
 
 
@@ -547,9 +553,9 @@ def test_a_resumed_run_replaces_the_copy_from_before_its_protocol_was_known(tmp_
 
 def test_copying_refuses_to_lose_a_line_that_it_cannot_read(tmp_path):
     file = collect([a_record()], tmp_path)
-    content = file.read_bytes() + b'{"schema": 2}\n'
+    content = file.read_bytes() + b'{"schema": 3}\n'
     file.write_bytes(content)
-    with pytest.raises(DataError, match=r"records\.jsonl:2: schema 2.*copying would lose it"):
+    with pytest.raises(DataError, match=r"records\.jsonl:2: schema 3.*copying would lose it"):
         collect([a_record(seed=1)], tmp_path)
     assert file.read_bytes() == content
 

@@ -9,7 +9,17 @@ from PIL import Image
 
 from segladder.data.sources.palette import voc_palette
 from segladder.metrics.counts import ImageCounts
-from segladder.report.panels import ERRORS, GAP, HEADINGS, IGNORED, PAPER, chosen, error_map, panel, save_panels
+from segladder.report.pictures.panels import (
+    ERRORS,
+    GAP,
+    HEADINGS,
+    IGNORED,
+    PAPER,
+    chosen,
+    error_map,
+    panel,
+    save_panels,
+)
 
 CLASSES = ("background", "cat", "dog")
 COLUMNS = (

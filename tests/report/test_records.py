@@ -17,6 +17,7 @@ from segladder.report import provenance
 from segladder.report.record import (
     FILE_NAME,
     LINES_NAME,
+    SCHEMA,
     Record,
     find_records,
     hash_of,
@@ -56,7 +57,7 @@ def test_round_trip(tmp_path):
 
 def test_a_record_of_a_run_that_failed_at_once_can_be_written(tmp_path):
     record = read(write(Record(error="ConfigError: no"), tmp_path))
-    assert (record.schema, record.status, record.error, record.metrics) == (1, "failed", "ConfigError: no", {})
+    assert (record.schema, record.status, record.error, record.metrics) == (SCHEMA, "failed", "ConfigError: no", {})
 
 
 def test_json_is_canonical_and_holds_plain_values_only(tmp_path):
@@ -91,7 +92,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"schema": 2}, "schema 2, expected at most 1; update segladder"),
+        ({"schema": 3}, "schema 3, expected at most 2; update segladder"),
         ({"schema": "1"}, "expected a JSON object with a schema number"),
         ({"colour": "red"}, "unknown field colour"),
         ({"status": "done"}, "status done, expected running, finished, interrupted, failed"),
@@ -168,7 +169,7 @@ def test_lines_that_fail_to_be_written_leave_the_old_ones(tmp_path):
 def test_a_line_at_fault_is_named_and_costs_no_other(tmp_path):
     records = [a_record(id=name) for name in "abc"]
     first, second, third = write_lines(records, tmp_path / LINES_NAME).read_bytes().splitlines(keepends=True)
-    newer, nothing = json.dumps({**asdict(a_record()), "schema": 2}).encode(), b'{"not": "a record"}'
+    newer, nothing = json.dumps({**asdict(a_record()), "schema": 3}).encode(), b'{"not": "a record"}'
     file = tmp_path / LINES_NAME
     file.write_bytes(
         b"".join([first, second[:200], b"\n\r\n", newer, b"\n", third, nothing, b"\n\xff\n", second[:-20]])
@@ -178,7 +179,7 @@ def test_a_line_at_fault_is_named_and_costs_no_other(tmp_path):
     for fault, line, text in zip(
         faults,
         (2, 4, 6, 7, 8),
-        ("damaged or half-written", "schema 2, expected at most 1; update", "no record", "damaged", "damaged"),
+        ("damaged or half-written", "schema 3, expected at most 2; update", "no record", "damaged", "damaged"),
         strict=True,
     ):
         assert fault.startswith(f"{file}:{line}: {text}")

@@ -11,10 +11,11 @@ from rich.console import Console
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 from segladder.report import ladder
+from segladder.report.archive import collect
+from segladder.report.comparisons import comparisons, pairs_of, supports_compared, with_significance
 from segladder.report.leaderboard import Table, rank
 from segladder.report.record import Record, find_records
-from segladder.report.rendering import csv_text, json_text, markdown, show
-from segladder.report.study import collect, comparisons, pairs_of, per_class, supports_compared, with_significance
+from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
 
 PAGE = "leaderboard.html"
 SUPPORTS = "shots"  # in `compare`: every few-shot row with more supports against itself with fewest
@@ -90,12 +91,13 @@ def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) 
     ranked = [table for table in tables if table.rows]
     asked = pairs_of(ranked, [pair for pair in config.compare if pair != SUPPORTS]) if ranked else []
     for table, pairs in zip(ranked, asked, strict=True):
-        if table.protocol == ladder.PROTOCOL:
+        if table.declared.ladder is not None:
             parts.append(climbed(table, [record for record, _ in found], config))
         if config.per_class:
-            parts.append(f"IoU per class, {table.title}\n\n{per_class(table, [record for record, _ in found])}")
+            heading = f"{table.declared.row_score.heading} per class, {table.title}"
+            parts.append(f"{heading}\n\n{per_class(table, [record for record, _ in found])}")
         if pairs:
-            parts.append(f"Paired bootstrap, {table.title}\n\n{comparisons(table, pairs, found)}")
+            parts.append(f"Paired bootstrap{table.declared.over}, {table.title}\n\n{comparisons(table, pairs, found)}")
     if SUPPORTS in config.compare:
         parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, found)}")
     return "\n".join(parts)
@@ -108,6 +110,6 @@ def climbed(table: Table, records: list[Record], config: Any) -> str:
     parts = []
     for name, whole in ladder.by_fold(table, records).items():
         if steps := ladder.rungs(whole, records):
-            curve = ladder.save_curve(folder / f"{name}.png", steps, whole.title)
+            curve = ladder.save_curve(folder / f"{name}.png", steps, whole)
             parts.append(f"What annotation buys, {name} ({curve})\n\n{ladder.described(whole, steps, records)}")
     return "\n".join(parts)

@@ -58,6 +58,9 @@ class Method(pl.LightningModule):
     reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
     takes: ClassVar[tuple[str, ...]] = ()  # what it uses of `parent=RUN`: `class_scores`, `masks`, `features`
     needs_parent: ClassVar[bool] = False
+    answers: ClassVar[str] = "dense"  # all classes at once, or `episodes`: the class that supports show
+    scores_tags: ClassVar[bool] = False  # whether it says where the classes of known tags are, `class_scores`
+    tells_tags: ClassVar[bool] = False  # whether it tells the tags of an image, `tag_logits`
 
     pixel_mean: Tensor
     pixel_std: Tensor

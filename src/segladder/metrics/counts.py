@@ -12,6 +12,7 @@ import numpy as np
 from segladder.errors import DataError
 from segladder.files import written
 
+COUNTS = "counts.npz"  # in a run's folder
 ARRAYS = ("num_classes", "ids", "ends", "cells", "pixels")
 
 

@@ -16,7 +16,7 @@ from segladder.errors import ConfigError, SegLadderError
 from segladder.processes.parallel import Job, Slots
 from segladder.processes.search_space import load_optuna, overrides
 from segladder.report import record as records
-from segladder.report.search_history import HISTORY, save_history
+from segladder.report.pictures.search_history import HISTORY, save_history
 from segladder.runs.composition import composed, explain
 from segladder.runs.folder import config_hash_of, is_finished
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,9 @@ from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.counts import ImageCounts
+from segladder.metrics.declaration import Declaration
+from segladder.metrics.overlap import COLUMNS
+from segladder.metrics.scores import Score
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,14 @@ class Protocol(ABC):
     """
 
     supervisions: ClassVar[tuple[str, ...]]  # of the methods it can score
-    ladder: ClassVar[bool] = False  # whether runs with other labels of the novel classes stand in one table
+    resampled: ClassVar[str] = "images"  # what the bootstrap draws
+    swept: ClassVar[str] = ""  # what a result's curve runs along
+    ladder: ClassVar[tuple[str, ...] | None] = None  # of a ladder: the scores beside each rung's cost
 
     name: str
     dataset: str
     split: str
 
-    @abstractmethod
     def score(
         self,
         method: Method,
@@ -47,15 +52,61 @@ class Protocol(ABC):
         batch_size: int = 8,
         progress: bool = False,
     ) -> Result:
-        """Measure a method on a source's items, or on some `ids`; every process of a distributed run calls this."""
+        """Score a method; every process of a distributed run calls this and gets the whole result.
 
-    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
-        """The score that chooses a checkpoint: on held-out `ids`, or (oracle) on the split where they are None."""
-        return self.score(method, source, ids=ids, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
+        Args:
+            method: of one of `supervisions`, used on the device it is on.
+            source: the data set.
+            ids: images to score instead of the split.
+            batch_size: images or episodes of one forward pass.
+            progress: show a progress bar.
+
+        Raises:
+            ConfigError: a method, classes or fields that do not fit.
+            DataError: too few images, or a damaged file.
+            ValueError: the protocol gave a score that it does not declare.
+        """
+        started = time.perf_counter()
+        result = self.measure(Scoring(method, source, ids, batch_size, progress))
+        self.check_result(result)
+        result.seconds = time.perf_counter() - started
+        return result
 
     @abstractmethod
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
-        """What a panel of a scored item shows; `item` is one of the result's `counts.ids`."""
+    def measure(self, scoring: Scoring) -> Result:
+        """What `score` returns, but for its `seconds`."""
+
+    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
+        """The score that chooses a checkpoint, higher is better: on held-out `ids`, or (oracle) on the split.
+
+        Args:
+            method: as of `score`, like `batch_size`.
+            source: the data set.
+            ids: held-out images; None for the score that ranks on the split itself.
+            batch_size: images or episodes of one forward pass.
+        """
+        scoring = Scoring(method, source, ids, batch_size)
+        return self.ranking_score(scoring) if ids is None else self.held_out_score(scoring)
+
+    def held_out_score(self, scoring: Scoring) -> float:
+        """The score that chooses a checkpoint on held-out images: the one that ranks, where nothing better is known."""
+        return self.ranking_score(scoring)
+
+    def ranking_score(self, scoring: Scoring) -> float:
+        """The score that ranks, negative where lower is better; 0 where there is none."""
+        value = self.measure(scoring).metrics[self.ranked_by]["value"]
+        return self.declaration[self.ranked_by].sign * (value or 0.0)
+
+    def check_result(self, result: Result) -> None:
+        """Raise ValueError if a result holds a score that the protocol does not declare."""
+        declared = {score.name for score in self.scores} | {self.swept}
+        held = {self.ranked_by, *result.metrics, *(name for row in result.curve or [] for name in row)}
+        if missing := sorted(held - declared):
+            raise ValueError(f"protocol {self.name}: {missing[0]} is not declared, expected it among its `scores`")
+
+    @abstractmethod
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+        """What a panel of a scored item shows; `item` is one of the `counts.ids` of the method's `result`."""
 
     def check_method(self, name: str, supervision: str) -> None:
         """Raise ConfigError if methods of this supervision cannot be scored."""
@@ -66,9 +117,24 @@ class Protocol(ABC):
             )
 
     @property
+    @abstractmethod
+    def scores(self) -> tuple[Score, ...]:
+        """What this protocol measures, in the order that reports show it in; a result holds nothing else."""
+
+    @property
+    def columns(self) -> tuple[Score, ...]:
+        """What a result's rows per class hold; the first sums a row up."""
+        return COLUMNS
+
+    @property
     def ranked_by(self) -> str:
-        """The metric that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
+        """The score that ranks runs and, with `selection=oracle`, chooses a checkpoint."""
         return "mIoU"
+
+    @property
+    def declaration(self) -> Declaration:
+        """All that reports need to know of the scores."""
+        return Declaration(self.scores, self.columns, self.ranked_by, self.resampled, self.swept, self.ladder)
 
     @property
     def novel(self) -> tuple[str, ...]:
@@ -120,7 +186,7 @@ class Protocol(ABC):
 
     def described(self) -> dict[str, Any]:
         """What a record says of the protocol."""
-        return {"name": self.name, "hash": self.hash, "ranked_by": self.ranked_by, "fields": self.fields()}
+        return {"name": self.name, "hash": self.hash, "fields": self.fields(), **self.declaration.plain()}
 
     def place(self) -> Place:
         """Where a run under this protocol stands among those that it is averaged or compared with."""
@@ -138,6 +204,24 @@ class Place(NamedTuple):
 
     fold: int | None
     shots: int | None
+
+
+Metrics = dict[str, dict[str, float | None]]  # name -> `value`, `low`, `high`
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is to be scored: the arguments of `Protocol.score`, which describes them."""
+
+    method: Method
+    source: Source
+    ids: Sequence[str] | None = None
+    batch_size: int = 8
+    progress: bool = False
+
+    def among(self, split: str) -> Sequence[str]:
+        """The images to score: those of a split, unless some were named."""
+        return self.source.split(split) if self.ids is None else self.ids
 
 
 class Picture(NamedTuple):
@@ -160,13 +244,20 @@ class Result:
         seconds: wall time of prediction and scoring.
         predict_seconds: wall time of prediction alone.
         items: digest of the frozen list of items, where the protocol has one.
-        curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
+        curve: scores along what the protocol sweeps, one row each, where it sweeps something.
+        swept_at: where on what the protocol sweeps the metrics stand.
     """
 
-    metrics: dict[str, dict[str, float | None]]
+    metrics: Metrics
     per_class: list[dict[str, Any]]
     counts: ImageCounts
     seconds: float = 0.0
     predict_seconds: float = 0.0
     items: str | None = None
     curve: list[dict[str, float]] | None = None
+    swept_at: float = 0.0
+
+
+def scored(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
+    """A score with its interval, where it has one."""
+    return {"value": value, "low": low, "high": high}

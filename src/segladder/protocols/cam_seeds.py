@@ -7,24 +7,32 @@ score it) stands beside it. Scores that have a background of their own (random w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 
 from segladder.data.sources.base import Source
+from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.methods.image_level.base import ClassMapMethod, TagMethod
+from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.counts import ImageCounts
-from segladder.metrics.iou import summary
+from segladder.metrics.overlap import summary
+from segladder.metrics.scores import Score
 from segladder.metrics.threshold_sweep import ThresholdSweep
-from segladder.protocols.base import Picture, Result
+from segladder.protocols.base import Picture, Result, Scoring
 from segladder.protocols.classification import classification_score
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.semantic import SemanticProtocol
+
+AT_BEST = (  # threshold, chosen on the masks that score it
+    Score("mIoU_oracle", shown=("summary", "table")),
+    Score("threshold_oracle", unit="number", better="", shown=("summary", "table")),
+    Score("over_activation_oracle", better="lower", shown=("table",)),
+    Score("under_activation_oracle", better="lower", shown=("table",)),
+)
 
 
 @dataclass(frozen=True)
@@ -38,23 +46,21 @@ class CamSeedsProtocol(SemanticProtocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("image_level",)
+    swept: ClassVar[str] = "threshold"
 
     label_conditioned: bool
     thresholds: tuple[float, ...]
     threshold: float
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a method's class scores; arguments and errors as of `SemanticProtocol.score`."""
-        assert isinstance(method, TagMethod)
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of dense prediction at the fixed threshold, and the best threshold's."""
+        return (*super().scores, *AT_BEST)
+
+    def measure(self, scoring: Scoring) -> Result:
+        """Counts at the fixed threshold, and at all of them in the same pass."""
+        method, source = tag_method(scoring.method), scoring.source
         self.check(source)
-        started = time.perf_counter()
         counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         sweep = ThresholdSweep(len(source.classes), self.thresholds)
 
@@ -64,13 +70,11 @@ class CamSeedsProtocol(SemanticProtocol):
                 sweep.add(scores, mask)
 
         predict_seconds = answered(
-            method,
-            source,
-            source.split(self.split) if ids is None else ids,
-            batch_size,
-            lambda chunk, images, masks: self.scores(method, source, chunk, images, masks[0].shape),
+            scoring,
+            scoring.among(self.split),
+            lambda chunk, images, masks: self.maps(method, source, chunk, images, masks[0].shape),
             count,
-            f"{self.name} {self.split}" if progress else None,
+            f"{self.name} {self.split}",
         )
         parts = gathered((counts, boundary, sweep.counts))
         whole = ImageCounts.merged(part for part, _, _ in parts)
@@ -78,10 +82,10 @@ class CamSeedsProtocol(SemanticProtocol):
         result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source.classes)
         sweep.counts = np.sum([part for _, _, part in parts], axis=0)
         self.add_sweep(result, None if method.scores_background else sweep)
-        result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
+        result.predict_seconds = predict_seconds
         return result
 
-    def scores(
+    def maps(
         self, method: TagMethod, source: Source, ids: Sequence[str], images: Sequence[np.ndarray], size: Any
     ) -> np.ndarray:
         """Class scores float32 (B, C or K, H, W) at label size, for images of one size."""
@@ -109,24 +113,29 @@ class CamSeedsProtocol(SemanticProtocol):
             rows = [{"threshold": t, **summary(m, self.absent)} for t, m in zip(self.thresholds, matrices, strict=True)]
             best = max(rows, key=lambda row: row["mIoU"])
             oracle = {name: best[name] for name in (*oracle, "threshold")}
-            result.curve = rows
+            result.curve, result.swept_at = rows, self.threshold
         for name, value in oracle.items():
             result.metrics[f"{name}_oracle"] = {"value": value, "low": None, "high": None}
 
-    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
-        """How well the tags of held-out images are told, which needs no mask; the seeds' mean IoU for an oracle."""
-        if ids is None or not isinstance(method, ClassMapMethod):
-            return super().selection_score(method, source, ids, batch_size)
-        return classification_score(method, source, ids, batch_size)
+    def held_out_score(self, scoring: Scoring) -> float:
+        """How well the tags of held-out images are told, which needs no mask, where the method tells tags."""
+        return classification_score(scoring) if scoring.method.tells_tags else self.ranking_score(scoring)
 
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
         """An image with its truth, its seeds and the score of its best class."""
-        assert isinstance(method, TagMethod)
+        asked = tag_method(method)
         image, truth = source.pair(item)
         with torch.inference_mode():
-            scores = self.scores(method.eval(), source, [item], [image], truth.shape)[0]
-        heat = scores[1:].max(0) if method.scores_background else scores.max(0)
-        return Picture(image, truth, self.labels(scores, method), {"class scores": heat_map(image, heat)})
+            scores = self.maps(asked.eval(), source, [item], [image], truth.shape)[0]
+        heat = scores[1:].max(0) if asked.scores_background else scores.max(0)
+        return Picture(image, truth, self.labels(scores, asked), {"class scores": heat_map(image, heat)})
+
+
+def tag_method(method: Method) -> TagMethod:
+    """The method, known to score the classes of tags. Raises ConfigError where it does not."""
+    if not method.scores_tags:
+        raise ConfigError(f"method={method.name} is {method.supervision} and has no class scores, expected image_level")
+    return cast(TagMethod, method)
 
 
 def heat_map(image: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
 
-from segladder.data.sources.base import Source
 from segladder.methods.base import evaluating
 from segladder.methods.image_level.base import ClassMapMethod
+from segladder.protocols.base import Scoring
 from segladder.protocols.inference import same_size_chunks, to_pixels
 
 
-def classification_score(method: ClassMapMethod, source: Source, ids: Sequence[str], batch_size: int) -> float:
-    """Mean over classes of the average precision of the tags of some images; reads images and tags only."""
+def classification_score(scoring: Scoring) -> float:
+    """Mean over classes of the average precision of the tags of `scoring.ids`; reads images and tags only.
+
+    The method is one that `tells_tags`.
+    """
+    method, source, ids = cast(ClassMapMethod, scoring.method), scoring.source, scoring.ids or ()
     logits, tags = [], []
     with evaluating(method), torch.inference_mode():
-        for chunk in same_size_chunks(source, ids, batch_size):
+        for chunk in same_size_chunks(source, ids, scoring.batch_size):
             pixels = to_pixels([source.image(i) for i in chunk], None, method.device)
             logits.append(method.tag_logits(method.normalize(pixels)).cpu().numpy())
             tags += [source.tags(i) for i in chunk]

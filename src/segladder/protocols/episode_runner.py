@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import Source
 from segladder.data.training.episodes import Episode
 from segladder.errors import ConfigError
+from segladder.methods.base import Method
 from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.protocols.feature_store import FeatureStore
 from segladder.protocols.inference import resized
@@ -73,6 +75,13 @@ class Answer:
     prediction: np.ndarray
     probability: np.ndarray
     truth: np.ndarray
+
+
+def few_shot_method(method: Method, protocol: str, does: str = "draws episodes") -> FewShotMethod:
+    """The method, known to answer episodes. Raises ConfigError where it does not."""
+    if method.answers != "episodes":
+        raise ConfigError(f"protocol={protocol} {does}, but method={method.name} is {method.supervision}, not few_shot")
+    return cast(FewShotMethod, method)
 
 
 class EpisodeRunner:

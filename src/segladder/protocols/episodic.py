@@ -7,30 +7,53 @@ classes in turn.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, digest, draw, episodes_named
 from segladder.errors import DataError
-from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou
 from segladder.metrics.episodes import EpisodeCounts, foreground_background_iou, novel_mean_iou, swapped
-from segladder.metrics.iou import per_class
-from segladder.protocols.base import Result
-from segladder.protocols.few_shot import FewShotProtocol, Metrics, scored
+from segladder.metrics.overlap import per_class
+from segladder.metrics.scores import Score
+from segladder.protocols.base import Metrics, Result, Scoring, scored
+from segladder.protocols.few_shot import FewShotProtocol
 from segladder.protocols.inference import shard
 
 DISTRACTORS = ("hard", "negative", "swap")
-NEEDS_OBJECTS = ("mIoU", "mIoU_std_over_lists", "fb_iou", "fb_iou_run", "average_precision", "best_threshold_mIoU")
+OVERLAP = (  # with objects that are there
+    Score("mIoU", shown=("summary",), statistic="foreground_mean_iou"),
+    Score("average_precision", shown=("summary", "table")),
+    Score("fb_iou", shown=("summary", "table")),
+    Score("fb_iou_run"),
+    Score("best_threshold_mIoU"),
+    Score("mIoU_std_over_lists", better="lower"),
+)
+AREA = (
+    Score("predicted_share", better="", shown=("summary", "table")),
+    Score("true_share", better="", shown=("summary",)),
+)
+OF_DISTRACTORS = {
+    "hard": (Score("hard_mIoU", shown=("summary", "table")),),
+    "negative": (
+        Score("negative_area", better="lower", shown=("summary", "table"), statistic="painted_share"),
+        Score("negative_empty", shown=("summary", "table"), statistic="empty_answers"),
+    ),
+    "swap": (
+        Score("swap_follows", shown=("summary", "table"), statistic="follows_support"),
+        Score("swap_right_iou", shown=("summary",)),
+        Score("swap_wrong_iou", better="lower", shown=("summary", "table")),
+    ),
+}
+OVER_FOLDS = Score("fb_iou_pooled", shown=("table",), over_folds="fb_iou_pooled")  # what no single fold has
 
 
 @dataclass(frozen=True)
@@ -46,6 +69,8 @@ class EpisodicProtocol(FewShotProtocol):
         beside: episodes of each distractor test reported beside the score of one way; 0 for none.
     """
 
+    resampled: ClassVar[str] = "episodes"
+
     kind: str
     ways: int
     draw: str
@@ -58,44 +83,45 @@ class EpisodicProtocol(FewShotProtocol):
         return min(self.ways, len(classes))
 
     @property
+    def scores(self) -> tuple[Score, ...]:
+        """Overlap and area of its own episodes, and of each distractor test; counts are kept of its own alone."""
+        overlap: tuple[Score, ...] = () if self.kind == "negative" else OVERLAP
+        if self.kind == "swap":  # its counts hold what a wrong answer fits
+            overlap = tuple(replace(score, statistic="") for score in overlap)
+        beside = [
+            score if kind == self.kind else replace(score, statistic="")
+            for kind, scores in OF_DISTRACTORS.items()
+            if kind in self.kinds
+            for score in scores
+        ]
+        return (*overlap, *AREA, *beside, OVER_FOLDS)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Its own kind of episodes, and those that stand beside it."""
+        ordinary = self.kind == "standard" and self.ways == 1 and self.beside
+        return (self.kind, *DISTRACTORS) if ordinary else (self.kind,)
+
+    @property
     def ranked_by(self) -> str:
         """`mIoU`; of `swap` how often the answer follows its support, of `negative` how often it is empty."""
         return {"swap": "swap_follows", "negative": "negative_empty"}.get(self.kind, "mIoU")
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a few-shot method on the fold's novel classes; every process of a distributed run calls this.
-
-        Args:
-            method: used on the device it is on.
-            source: the data set.
-            ids: images that episodes are drawn from instead of the split.
-            batch_size: images encoded, and episodes decoded, at once.
-            progress: show a progress bar.
-
-        Raises:
-            ConfigError: not a few-shot method, an unknown fold or choice.
-            DataError: a class with too few images, a damaged file.
-        """
-        started = time.perf_counter()
+    def measure(self, scoring: Scoring) -> Result:
+        """Every episode of its own lists, and of those that stand beside it."""
+        source = scoring.source
         classes = self.indices(source, self.novel)
-        items = Items.read(source, source.split(self.split) if ids is None else ids, self.min_object, self.min_area)
+        items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
         lists = {
             self.kind: [
                 e for seed in self.seeds for e in self.frozen_list(items, classes, self.kind, self.episodes, seed)
             ]
         }
-        if self.kind == "standard" and self.ways == 1 and self.beside:
+        if len(self.kinds) > 1:
             lists |= self.distractors(items, classes)
-        runner = self.runner(method, source, batch_size)
+        runner = self.runner(scoring.method, source, scoring.batch_size)
         tallies: dict[str, EpisodeCounts] = {}
-        with Progress(disable=not progress or shard()[0] > 0) as bar:
+        with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:
             for kind, episodes in lists.items():
                 task = bar.add_task(f"{self.name} {kind} episodes", total=len(episodes) // self.ways)
                 advance = partial(bar.advance, task, shard()[1])
@@ -105,11 +131,7 @@ class EpisodicProtocol(FewShotProtocol):
             result.counts = tallies[self.kind].counts  # which class it is that a wrong answer fits
         for kind in lists:
             result.metrics |= distraction(kind, tallies[kind])
-        if self.kind == "negative":
-            for name in NEEDS_OBJECTS:
-                del result.metrics[name]
-        result.seconds, result.predict_seconds = time.perf_counter() - started, runner.seconds
-        result.items = digest(lists[self.kind])
+        result.predict_seconds, result.items = runner.seconds, digest(lists[self.kind])
         return result
 
     def frozen_list(self, items: Items, classes: Sequence[int], kind: str, episodes: int, seed: int) -> list[Episode]:
@@ -133,20 +155,9 @@ class EpisodicProtocol(FewShotProtocol):
         outcomes = tally.counts.outcomes()  # (N, K, 3)
         total = outcomes.sum(0)
         predicted, true = tally.shares()
-        metrics: Metrics = {
-            "mIoU": scored(float(novel_mean_iou(total))),
-            "fb_iou": scored(float(foreground_background_iou(total))),
-            "average_precision": scored(tally.precision(classes)),
-            "best_threshold_mIoU": scored(tally.best_iou(classes)),
-            "predicted_share": scored(float(predicted.mean())),
-            "true_share": scored(float(true.mean())),
-        }
-        lists = [outcomes[i : i + self.episodes].sum(0) for i in range(0, len(outcomes), self.episodes)]  # one a seed
-        metrics["fb_iou_run"] = scored(float(np.mean([foreground_background_iou(part) for part in lists])))
-        metrics["mIoU_std_over_lists"] = scored(float(np.std([novel_mean_iou(part) for part in lists])))
-        for name, statistic in (("mIoU", novel_mean_iou), ("fb_iou", foreground_background_iou)):
-            low, high = bootstrap_interval(outcomes, statistic, self.bootstrap)
-            metrics[name].update(low=float(low), high=float(high))
+        metrics: Metrics = {} if self.kind == "negative" else self.overlap(tally, classes)
+        metrics["predicted_share"] = scored(float(predicted.mean()))
+        metrics["true_share"] = scored(float(true.mean()))
         rows = per_class(torch.from_numpy(tally.counts.total()), names)
         lows, highs = bootstrap_interval(outcomes, class_iou, self.bootstrap)
         asked = [way.class_index for name in tally.counts.ids for way in episodes_named(name)]
@@ -155,6 +166,22 @@ class EpisodicProtocol(FewShotProtocol):
             row.update(low=float(lows[k]), high=float(highs[k]), episodes=int(episodes[k]))
             row.update(zip(("tp", "fp", "fn"), (int(n) for n in total[k]), strict=True))
         return Result(metrics, [rows[k] for k in (0, *classes)], tally.counts)
+
+    def overlap(self, tally: EpisodeCounts, classes: Sequence[int]) -> Metrics:
+        """The scores that need objects, pooled over all episodes and over each seed's list."""
+        outcomes = tally.counts.outcomes()  # (N, K, 3)
+        lists = [outcomes[i : i + self.episodes].sum(0) for i in range(0, len(outcomes), self.episodes)]  # one a seed
+        metrics = {
+            "average_precision": scored(tally.precision(classes)),
+            "best_threshold_mIoU": scored(tally.best_iou(classes)),
+            "fb_iou_run": scored(float(np.mean([foreground_background_iou(part) for part in lists]))),
+            "mIoU_std_over_lists": scored(float(np.std([novel_mean_iou(part) for part in lists]))),
+        }
+        for name, statistic in (("mIoU", novel_mean_iou), ("fb_iou", foreground_background_iou)):
+            low, high = bootstrap_interval(outcomes, statistic, self.bootstrap)
+            value = float(statistic(outcomes.sum(0)))
+            metrics[name] = scored(value, float(low), float(high))
+        return metrics
 
 
 def distraction(kind: str, tally: EpisodeCounts) -> Metrics:

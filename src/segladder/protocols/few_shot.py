@@ -19,13 +19,11 @@ from segladder.data.training.episodes import Episode, draw, episodes_named, name
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
-from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.episodes import EpisodeCounts, novel_mean_iou
-from segladder.protocols.base import Picture, Protocol
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, merged
+from segladder.protocols.base import Picture, Protocol, Result, Scoring
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method, merged
 from segladder.protocols.inference import gathered, shard
 
-Metrics = dict[str, dict[str, float | None]]
 SELECTION_EPISODES = 20  # a class
 MOST_WAYS = 5  # with more, a panel shows the supports of classes that the query holds or is said to hold
 
@@ -92,10 +90,9 @@ class FewShotProtocol(Protocol):
         """What has to be annotated before the novel classes can be asked for: K supports of each."""
         return [supports(self.shots, len(self.novel), self.support_annotation)]
 
-    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
-        """Score that chooses a checkpoint: mean IoU of base classes on held-out ids, or (oracle) the one that ranks."""
-        if ids is None:
-            return self.score(method, source, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
+    def held_out_score(self, scoring: Scoring) -> float:
+        """Mean IoU of base classes."""
+        source, ids = scoring.source, scoring.ids or ()
         items = Items.read(source, ids, self.min_object, self.min_area)
         novel = self.indices(source, self.novel)
         base = [c for c in range(1, len(source.classes)) if c not in novel and len(items.holders(c)) > self.shots]
@@ -103,7 +100,7 @@ class FewShotProtocol(Protocol):
             raise ConfigError(f"selection=held_out: no base class has {self.shots + 1} of {len(ids)} held-out images")
         ways = self.ways_among(base)
         episodes = draw(items, base, self.shots, SELECTION_EPISODES * len(base), seed=0, rule="balanced", ways=ways)
-        tally = self.tally(self.runner(method, source, batch_size), episodes, ways)
+        tally = self.tally(self.runner(scoring.method, source, scoring.batch_size), episodes, ways)
         return float(novel_mean_iou(tally.counts.outcomes().sum(0)))
 
     def indices(self, source: Source, names: Sequence[str]) -> list[int]:
@@ -117,15 +114,11 @@ class FewShotProtocol(Protocol):
 
     def runner(self, method: Method, source: Source, batch_size: int) -> EpisodeRunner:
         """What answers this protocol's episodes. Raises ConfigError for another kind of method."""
-        if not isinstance(method, FewShotMethod):
-            raise ConfigError(
-                f"protocol={self.name} draws episodes, but method={method.name} is {method.supervision}, not few_shot"
-            )
-        size = InputSize(self.fit, self.input_side)
+        asked, size = few_shot_method(method, self.name), InputSize(self.fit, self.input_side)
         at_input = self.score_at == "input"
-        return EpisodeRunner(method, source, size, self.aggregate, batch_size, at_input, self.support_annotation)
+        return EpisodeRunner(asked, source, size, self.aggregate, batch_size, at_input, self.support_annotation)
 
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
         """The query of an episode with each way's first support and the probability behind the answer."""
         ways = episodes_named(item)
         runner = self.runner(method.eval(), source, batch_size=1)
@@ -185,8 +178,3 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     shown = np.where(mask[..., None] > 0, image, image // 2)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(np.ascontiguousarray(shown), contours, -1, (255, 220, 0), max(1, image.shape[1] // 150))
-
-
-def scored(value: float) -> dict[str, float | None]:
-    """A score without an interval."""
-    return {"value": value, "low": None, "high": None}

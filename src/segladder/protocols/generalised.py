@@ -7,7 +7,6 @@ that novel classes must hold their own against those that training has seen.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,59 +14,52 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import digest, draw_all_ways
-from segladder.methods.base import Method
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou
 from segladder.metrics.episodes import EpisodeCounts, generalised_scores
-from segladder.metrics.iou import per_class
-from segladder.protocols.base import Result
-from segladder.protocols.few_shot import FewShotProtocol, Metrics, scored
+from segladder.metrics.overlap import per_class
+from segladder.metrics.scores import Score
+from segladder.protocols.base import Metrics, Result, Scoring, scored
+from segladder.protocols.few_shot import FewShotProtocol
 from segladder.protocols.inference import shard
+
+SCORES = (
+    Score("mIoU", shown=("summary",), statistic="mean_iou"),
+    *(Score(f"{group}_mIoU", shown=("summary", "table")) for group in ("harmonic", "base", "novel")),
+    Score("average_precision", shown=("summary", "table")),
+    Score("predicted_share", better="", shown=("summary", "table")),
+    Score("true_share", better="", shown=("summary",)),
+    Score("mIoU_std_over_lists", better="lower"),
+)
 
 
 @dataclass(frozen=True)
 class GeneralisedProtocol(FewShotProtocol):
     """Every image of the split that holds a class, asked for all classes at once, once for each of `seeds`."""
 
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of base and novel classes, and how much is painted."""
+        return SCORES
+
     def ways_among(self, classes: Sequence[int]) -> int:
         """All of them."""
         return len(classes)
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a few-shot method on base and novel classes; every process of a distributed run calls this.
-
-        Args:
-            method: used on the device it is on.
-            source: the data set.
-            ids: images that queries and supports are taken from instead of the split.
-            batch_size: images encoded, and queries decoded for one class each, at once.
-            progress: show a progress bar.
-
-        Raises:
-            ConfigError: not a few-shot method, an unknown fold or choice.
-            DataError: a class with too few images, a damaged file.
-        """
-        started = time.perf_counter()
-        runner = self.runner(method, source, batch_size)
+    def measure(self, scoring: Scoring) -> Result:
+        """Every image is asked for all classes, once a list."""
+        source = scoring.source
+        runner = self.runner(scoring.method, source, scoring.batch_size)
         novel = self.indices(source, self.novel)
-        items = Items.read(source, source.split(self.split) if ids is None else ids, self.min_object, self.min_area)
+        items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
         episodes = [e for seed in self.seeds for e in draw_all_ways(items, self.shots, seed)]
         ways = len(source.classes) - 1
-        with Progress(disable=not progress or shard()[0] > 0) as bar:
+        with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:
             task = bar.add_task(f"{self.name} queries", total=len(episodes) // ways)
             tally = self.tally(runner, episodes, ways, advance=lambda: bar.advance(task, shard()[1]))
         result = self.result(tally, novel, source.classes)
-        result.seconds, result.predict_seconds = time.perf_counter() - started, runner.seconds
-        result.items = digest(episodes)
+        result.predict_seconds, result.items = runner.seconds, digest(episodes)
         return result
 
     def result(self, tally: EpisodeCounts, novel: Sequence[int], names: Sequence[str]) -> Result:
@@ -86,7 +78,7 @@ class GeneralisedProtocol(FewShotProtocol):
         lows, highs = bootstrap_interval(of_images, scores, self.bootstrap)
         whole = generalised_scores(of_images.sum(0), base, novel)
         metrics: Metrics = {
-            name: {"value": float(value), "low": float(low), "high": float(high)}
+            name: scored(float(value), float(low), float(high))
             for (name, value), low, high in zip(whole.items(), lows, highs, strict=True)
         }
         predicted, true = tally.shares()

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segladder.data.sources.base import Source
-from segladder.methods.base import Method, evaluating
+from segladder.methods.base import evaluating
+from segladder.protocols.base import Scoring
 
 Predict = Callable[[Tensor], Tensor]
 Item = TypeVar("Item")
@@ -65,30 +66,27 @@ def loaded(
 
 
 def answered(
-    method: Method,
-    source: Source,
+    scoring: Scoring,
     ids: Sequence[str],
-    batch_size: int,
     answer: Callable[[Sequence[str], list[np.ndarray], list[np.ndarray]], Iterable[Item]],
     count: Callable[[str, Item, np.ndarray], None],
-    title: str | None = None,
+    title: str,
 ) -> float:
     """Answer this process's share of some images, and count every answer; returns the seconds that answering took.
 
     Args:
-        method: put into evaluation mode meanwhile.
-        source: the data set.
+        scoring: whose method is put into evaluation mode meanwhile.
         ids: of all processes.
-        batch_size: images of one size at once.
         answer: ids, images (H, W, 3) and masks (H, W) of one size to an answer for each image.
         count: an id, its answer and its mask.
-        title: of a progress bar; None for none.
+        title: of the progress bar.
     """
+    method, source = scoring.method, scoring.source
     rank, world = shard()
-    chunks = same_size_chunks(source, ids, batch_size)[rank::world]
+    chunks = same_size_chunks(source, ids, scoring.batch_size)[rank::world]
     seconds = 0.0
-    with evaluating(method), Progress(disable=title is None or rank > 0) as bar, torch.inference_mode():
-        task = bar.add_task(title or "", total=sum(map(len, chunks)))
+    with evaluating(method), Progress(disable=not scoring.progress or rank > 0) as bar, torch.inference_mode():
+        task = bar.add_task(title, total=sum(map(len, chunks)))
         for chunk, images, masks in loaded(source, chunks):
             before = time.perf_counter()
             answers = answer(chunk, images, masks)

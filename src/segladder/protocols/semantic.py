@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,10 +16,23 @@ from segladder.metrics.bootstrap import bootstrap_interval, class_iou, mean_iou
 from segladder.metrics.boundary import boundary_counts
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts
-from segladder.metrics.iou import per_class, summary
-from segladder.metrics.size import iou_by_size
-from segladder.protocols.base import Picture, Protocol, Result
+from segladder.metrics.overlap import COLUMNS, per_class, summary
+from segladder.metrics.scores import Score
+from segladder.metrics.size import SIZES, iou_by_size
+from segladder.protocols.base import Picture, Protocol, Result, Scoring
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
+
+SCORES = (
+    Score("mIoU", shown=("summary", "curve"), statistic="mean_iou"),
+    Score("pixel_accuracy", shown=("summary",)),
+    Score("boundary_iou", shown=("summary",)),
+    *(Score(f"iou_{size}", shown=("summary",)) for size in SIZES),
+    Score("over_activation", better="lower", shown=("summary", "curve")),
+    Score("under_activation", better="lower", shown=("summary", "curve")),
+    Score("mean_precision"),
+    Score("mean_accuracy"),
+    Score("frequency_weighted_iou"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,44 +61,33 @@ class SemanticProtocol(Protocol):
     boundary_width: float
     bootstrap: int
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a dense method; every process of a distributed run calls this and gets the whole result.
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The IoU family, of boundaries and of sizes too."""
+        return SCORES
 
-        Args:
-            method: its `predict` gives scores (B, K, H, W); used on the device it is on.
-            source: the data set.
-            ids: images to score instead of the split.
-            batch_size: images of one size a forward pass.
-            progress: show a progress bar.
+    @property
+    def columns(self) -> tuple[Score, ...]:
+        """The IoU family of each class, and of its boundary."""
+        return (*COLUMNS, Score("boundary_iou"))
 
-        Raises:
-            ConfigError: the source's classes are not the protocol's.
-            DataError: an image or mask is damaged.
-        """
+    def measure(self, scoring: Scoring) -> Result:
+        """Counts of all images, and the scores that follow."""
+        source = scoring.source
         self.check(source)
-        started = time.perf_counter()
         counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         predict_seconds = answered(
-            method,
-            source,
-            source.split(self.split) if ids is None else ids,
-            batch_size,
-            lambda _, images, masks: self.predictions(method, images, masks[0].shape),
+            scoring,
+            scoring.among(self.split),
+            lambda _, images, masks: self.predictions(scoring.method, images, masks[0].shape),
             lambda image_id, prediction, mask: self.count(counts, boundary, image_id, prediction, mask),
-            f"{self.name} {self.split}" if progress else None,
+            f"{self.name} {self.split}",
         )
         parts = gathered((counts, boundary))
         whole = ImageCounts.merged(part for part, _ in parts)
         whole = whole.select(sorted(whole.ids))  # the order must not depend on the number of processes
         result = self.result(whole, np.sum([part for _, part in parts], axis=0), source.classes)
-        result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
+        result.predict_seconds = predict_seconds
         return result
 
     def check(self, source: Source) -> None:
@@ -103,7 +104,7 @@ class SemanticProtocol(Protocol):
         pixels = to_pixels(images, self.input_size, method.device)
         return class_maps(method.predict, pixels, (size[0], size[1]), self.scales, self.flip).cpu().numpy()
 
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
         """An image with its truth and prediction."""
         image, truth = source.pair(item)
         with torch.inference_mode():

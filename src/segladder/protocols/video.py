@@ -6,7 +6,6 @@ frame learns from the one before. The support frame is never scored; DAVIS also 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,17 +23,30 @@ from segladder.data.training.episodes import Episode
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method, evaluating
-from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.bootstrap import bootstrap_interval
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import ImageCounts
+from segladder.metrics.scores import Score
 from segladder.metrics.video import contour_accuracy, region_similarity, statistics
-from segladder.protocols.base import Picture, Protocol, Result
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize
+from segladder.protocols.base import Picture, Protocol, Result, Scoring
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
 from segladder.protocols.few_shot import outlined
 from segladder.protocols.inference import gathered, shard
 
 OBJECT = 1  # the one class of a video
+
+SCORES = (
+    Score("mIoU", shown=("summary",), statistic="mean_iou"),
+    Score("J", shown=("summary",)),
+    Score("F", shown=("summary", "table")),
+    Score("J_recall", shown=("summary",)),
+    Score("F_recall"),
+    Score("J_decay", better="lower", shown=("summary",)),
+    Score("F_decay", better="lower"),
+    *(Score(f"{name}_without_last", shown=("summary", "table")) for name in "JF"),
+    *(Score(f"{name}_recall_without_last") for name in "JF"),
+    *(Score(f"{name}_decay_without_last", better="lower") for name in "JF"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +62,23 @@ class VideoProtocol(Protocol):
 
     supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
     shots: ClassVar[int] = 1
+    resampled: ClassVar[str] = "sequences"
 
     resolution: str
     fit: str
     input_side: int | None
     contour_bound: float
     bootstrap: int
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """J and F: their mean, recall and decay."""
+        return SCORES
+
+    @property
+    def columns(self) -> tuple[Score, ...]:
+        """J, under the name of every protocol's first column, and F of each sequence."""
+        return (Score("iou", "IoU"), Score("F"))
 
     def training(self, source: Source) -> Episodes:
         """Episodes of every frame that shows an object, its supports from any video."""
@@ -65,44 +88,25 @@ class VideoProtocol(Protocol):
         """What has to be annotated before videos can be segmented: the first frame of each."""
         return [supports(self.shots, len(source.split(self.split)))]
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a few-shot method on the sequences of the split; every process of a distributed run calls this.
-
-        Args:
-            method: used on the device it is on.
-            source: a data set of videos.
-            ids: frames whose sequences are scored, each whole, instead of the split's.
-            batch_size: frames encoded and segmented at once.
-            progress: show a progress bar.
-
-        Raises:
-            ConfigError: not a few-shot method, not a data set of videos, another resolution.
-            DataError: a sequence that is too short or shows nothing in its first frame, a damaged file.
-        """
-        started = time.perf_counter()
-        videos = self.videos(source)
+    def measure(self, scoring: Scoring) -> Result:
+        """Every frame of the sequences but the first, whole sequences where single frames are named."""
+        method, ids = scoring.method, scoring.ids
+        videos = self.videos(scoring.source)
         names = videos.sequences(self.split) if ids is None else list(dict.fromkeys(map(sequence_of, ids)))
         frames = {name: frames_of(videos, name) for name in names}
         rank, world = shard()
         counts, scores, seconds = ImageCounts(2), dict[str, np.ndarray](), 0.0
-        with evaluating(method), Progress(disable=not progress or rank > 0) as bar, torch.inference_mode():
+        with evaluating(method), Progress(disable=not scoring.progress or rank > 0) as bar, torch.inference_mode():
             task = bar.add_task(f"{self.name} {self.split}", total=sum(map(len, frames.values())) - len(names))
             for name in names[rank::world]:
-                runner = self.runner(method, videos, batch_size)
+                runner = self.runner(method, videos, scoring.batch_size)
                 scores[name] = self.frame_scores(runner, frames[name], counts, lambda: bar.advance(task, world))
                 seconds += runner.seconds
         parts = gathered((counts, scores))
         whole = ImageCounts.merged(part for part, _ in parts)
         found = {name: values for _, part in parts for name, values in part.items()}
         result = self.result({name: found[name] for name in names}, whole.select(sorted(whole.ids)))
-        result.predict_seconds, result.seconds = seconds, time.perf_counter() - started
+        result.predict_seconds = seconds
         return result
 
     def videos(self, source: Source) -> Davis:
@@ -115,12 +119,8 @@ class VideoProtocol(Protocol):
 
     def runner(self, method: Method, videos: Davis, batch_size: int) -> EpisodeRunner:
         """What segments the frames of one sequence. Raises ConfigError for another kind of method."""
-        if not isinstance(method, FewShotMethod):
-            raise ConfigError(
-                f"protocol={self.name} shows one annotated frame, but method={method.name} is {method.supervision}, "
-                "not few_shot"
-            )
-        return EpisodeRunner(method, videos, InputSize(self.fit, self.input_side), "mean", batch_size)
+        asked = few_shot_method(method, self.name, "shows one annotated frame")
+        return EpisodeRunner(asked, videos, InputSize(self.fit, self.input_side), "mean", batch_size)
 
     def frame_scores(
         self, runner: EpisodeRunner, frames: Sequence[str], counts: ImageCounts, advance: Callable[[], object]
@@ -154,7 +154,7 @@ class VideoProtocol(Protocol):
         ]
         return Result({"mIoU": dict(metrics["J"]), **metrics}, rows, counts)
 
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
         """A frame with the annotated first one and the probability behind the answer."""
         videos = self.videos(source)
         first = videos.frames(sequence_of(item))[0]

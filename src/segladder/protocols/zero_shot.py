@@ -7,11 +7,9 @@ looks at no label of an unseen class, and the best gamma stands beside it as `or
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -25,16 +23,14 @@ from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.metrics.bootstrap import bootstrap_interval, class_iou
-from segladder.metrics.counts import outcomes
-from segladder.metrics.iou import iou, mean_accuracy, per_class, pixel_accuracy
-from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, group_iou, harmonic, split_scores
+from segladder.metrics.scores import Score
+from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
-from segladder.protocols.base import Picture, Place, Protocol, Result
+from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
+from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
 
-Metrics = dict[str, dict[str, float | None]]
 Leads = tuple[torch.Tensor, ...]  # of one image: best seen class, best unseen class, lead (H, W)
 
 SPNET = ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -48,7 +44,6 @@ CHOICES = {
     "score_at": ("native", "input"),
     "absent": ("skip", "zero"),
 }
-GAMMAS: WeakKeyDictionary[Method, float] = WeakKeyDictionary()  # under which each method was last scored
 
 
 @dataclass(frozen=True)
@@ -85,6 +80,7 @@ class ZeroShotProtocol(Protocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("zero_shot",)
+    swept: ClassVar[str] = "gamma"
 
     classes: tuple[str, ...] | None
     other_classes: str
@@ -161,6 +157,11 @@ class ZeroShotProtocol(Protocol):
         return HiddenClasses(self.novel, self.background, self.unseen_pixels, self.transductive)
 
     @property
+    def scores(self) -> tuple[Score, ...]:
+        """Those of seen and unseen classes, and where the background is a class, those that count it."""
+        return SCORES if self.background == "ignore" else (*SCORES, *WITH_BACKGROUND)
+
+    @property
     def ranked_by(self) -> str:
         """The harmonic mean of seen and unseen mIoU."""
         return "harmonic_mIoU"
@@ -190,36 +191,18 @@ class ZeroShotProtocol(Protocol):
         seen: np.ndarray = self.labels.table(source.classes)[: len(source.classes)] != 255
         return seen
 
-    def score(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 8,
-        progress: bool = False,
-    ) -> Result:
-        """Score a method on seen and unseen classes; every process of a distributed run calls this.
+    def measure(self, scoring: Scoring) -> Result:
+        """Counts of all images under every gamma, and the scores under the one that the rule chooses.
 
-        Args:
-            method: its `predict` gives logits (B, K, H, W) of all classes, its `seen` (K,) those it has learnt.
-            source: the data set.
-            ids: images to score instead of the split.
-            batch_size: images of one size a forward pass.
-            progress: show a progress bar.
-
-        Raises:
-            ConfigError: other classes than the data's, or a method that has learnt unseen ones.
-            DataError: an image or mask is damaged.
+        The method's `predict` gives logits (B, K, H, W) of all classes, its `seen` (K,) those it has learnt.
         """
-        self.check(method, source)
-        started = time.perf_counter()
-        scored = source.split(self.split) if ids is None else ids
+        source = scoring.source
+        self.check(scoring.method, source)
         truth = HiddenClasses((), self.background).table(source.classes)
-        sweep, predict_seconds = self.sweep(method, source, scored, truth, batch_size, progress)
-        index = self.chosen(method, source, sweep, batch_size, progress)
-        GAMMAS[method] = self.grid[index]
-        result = self.result(sweep, index, source)
-        result.predict_seconds, result.seconds = predict_seconds, time.perf_counter() - started
+        sweep, predict_seconds = self.sweep(scoring, scoring.among(self.split), truth)
+        index = self.chosen(scoring, sweep)
+        result = self.swept_scores(sweep, source).result(index, source.classes, self.background == "seen")
+        result.swept_at, result.predict_seconds = self.grid[index], predict_seconds
         return result
 
     def check(self, method: Method, source: Source) -> None:
@@ -239,20 +222,15 @@ class ZeroShotProtocol(Protocol):
         seen = np.flatnonzero(self.seen(source)).tolist()  # refuses unknown classes
         return seen, sorted(source.classes.index(name) for name in self.novel)
 
-    def sweep(
-        self,
-        method: Method,
-        source: Source,
-        ids: Sequence[str],
-        truth: np.ndarray,
-        batch_size: int,
-        progress: bool = False,
-    ) -> tuple[GammaSweep, float]:
-        """Count images under every gamma; returns that and the seconds of prediction.
+    def sweep(self, scoring: Scoring, ids: Sequence[str], truth: np.ndarray) -> tuple[GammaSweep, float]:
+        """Count some images under every gamma; returns that and the seconds of prediction.
 
         Args:
+            scoring: of what.
+            ids: of the images.
             truth: what each mask value counts as, uint8 (256,).
         """
+        method, source = scoring.method, scoring.source
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
         counted = GammaSweep(len(source.classes), np.isin(source.classes, self.novel), self.grid)
 
@@ -265,8 +243,7 @@ class ZeroShotProtocol(Protocol):
             target = torch.from_numpy(self.fitted(cv2.LUT(mask, truth))).to(method.device)
             counted.add(image_id, target, *leads)
 
-        title = f"{self.name} {len(ids)} images" if progress else None
-        seconds = answered(method, source, ids, batch_size, answer, count, title)
+        seconds = answered(scoring, ids, answer, count, f"{self.name} {len(ids)} images")
         return GammaSweep.merged(gathered(counted)), seconds
 
     def fitted(self, mask: np.ndarray) -> np.ndarray:
@@ -279,15 +256,16 @@ class ZeroShotProtocol(Protocol):
         pixels = to_pixels([fit.image(image) for image in images], None, method.device)
         return resized(method.predict(pixels).float(), (size[0], size[1]))
 
-    def chosen(self, method: Method, source: Source, sweep: GammaSweep, batch_size: int, progress: bool) -> int:
+    def chosen(self, scoring: Scoring, sweep: GammaSweep) -> int:
         """Position in the grid of the gamma that the rule chooses."""
         if self.gamma_rule == "fixed":
             return self.grid.index(float(self.gamma))
         if self.gamma_rule == "oracle":
-            return best(self.swept_scores(sweep, source)["harmonic_mIoU"])
-        ids = self.gamma_ids(source)
-        trained, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size, progress)
-        return within_budget(self.swept_scores(trained, source)["seen_mIoU"], self.grid.index(0.0), self.seen_kept)
+            return best(self.swept_scores(sweep, scoring.source).by_gamma["harmonic_mIoU"])
+        source = scoring.source
+        trained, _ = self.sweep(scoring, self.gamma_ids(source), self.labels.table(source.classes))
+        seen = self.swept_scores(trained, source).by_gamma["seen_mIoU"]
+        return within_budget(seen, self.grid.index(0.0), self.seen_kept)
 
     def gamma_ids(self, source: Source) -> list[str]:
         """Training images whose seen labels choose gamma."""
@@ -299,113 +277,30 @@ class ZeroShotProtocol(Protocol):
                 kept.append(image_id)
         return kept
 
-    def swept_scores(self, sweep: GammaSweep, source: Source) -> dict[str, np.ndarray]:
-        """`split_scores` under each gamma of the grid, (G,)."""
-        return split_scores(outcomes(sweep.confusions()[1:-1]), *self.foreground(source), self.absent)
+    def swept_scores(self, sweep: GammaSweep, source: Source) -> SweptScores:
+        """What a sweep comes to."""
+        return SweptScores(sweep, *self.foreground(source), self.absent, self.bootstrap)
 
     def foreground(self, source: Source) -> tuple[list[int], list[int]]:
         """Indices of the seen and the unseen foreground classes."""
         seen, unseen = self.competitors(source)
         return [k for k in seen if k], unseen
 
-    def result(self, sweep: GammaSweep, index: int, source: Source) -> Result:
-        """All scores under the chosen gamma, with intervals from a bootstrap over images, and the curve of all."""
-        counts, confusions = sweep.at(index), sweep.confusions()
-        confusion = torch.from_numpy(confusions[1 + index])
-        curve = self.swept_scores(sweep, source)
-        metrics = scored({name: values[index] for name, values in curve.items()})
-        groups = self.foreground(source)
-        drawn = counts.outcomes()  # (N, K, 3)
-        lows, highs = bootstrap_interval(
-            drawn, lambda sums: np.stack([*split_scores(sums, *groups, self.absent).values()], -1), self.bootstrap
-        )
-        for name, low, high in zip(curve, lows, highs, strict=True):
-            metrics[name].update(low=float(low), high=float(high))
-        metrics |= scored(self.of_gammas(confusions, curve, index, source))
-        metrics |= scored(self.of_pixels(confusion, source)) | scored(self.of_unseen_alone(sweep, groups[1]))
-        rows = per_class(confusion, source.classes, self.absent)
-        lows, highs = bootstrap_interval(drawn, class_iou, self.bootstrap)
-        for k, row in enumerate(rows):
-            group = "background" if k == 0 else "unseen" if k in groups[1] else "seen"
-            row.update(low=float(lows[k]), high=float(highs[k]), group=group)
-        points = [
-            {"gamma": gamma, **{name: float(values[i]) for name, values in curve.items()}}
-            for i, gamma in enumerate(self.grid)
-        ]
-        return Result(metrics, rows[1:] if self.background == "ignore" else rows, counts, curve=points)
+    def held_out_score(self, scoring: Scoring) -> float:
+        """Seen mIoU without calibration."""
+        source = scoring.source
+        self.check(scoring.method, source)
+        sweep, _ = self.sweep(scoring, scoring.ids or (), self.labels.table(source.classes))
+        return float(np.nan_to_num(self.swept_scores(sweep, source).by_gamma["seen_mIoU"][self.grid.index(0.0)]))
 
-    def of_gammas(
-        self, confusions: np.ndarray, curve: dict[str, np.ndarray], index: int, source: Source
-    ) -> dict[str, float]:
-        """The chosen gamma beside none and the best, and the area under the frontier of all, both ends included."""
-        whole = split_scores(outcomes(confusions), *self.foreground(source), self.absent)
-        oracle = best(curve["harmonic_mIoU"])
-        return {
-            "gamma": self.grid[index],
-            "uncalibrated_harmonic_mIoU": curve["harmonic_mIoU"][self.grid.index(0.0)],
-            "oracle_gamma": self.grid[oracle],
-            "oracle_harmonic_mIoU": curve["harmonic_mIoU"][oracle],
-            "gamma_area": area_under_frontier(whole["unseen_mIoU"], whole["seen_mIoU"]),
-        }
-
-    def of_pixels(self, confusion: torch.Tensor, source: Source) -> dict[str, float]:
-        """Accuracies, and where the background is a class, the scores that count it as a seen one."""
-        scores = {"pixel_accuracy": pixel_accuracy(confusion), "mean_accuracy": mean_accuracy(confusion, self.absent)}
-        if self.background == "ignore":
-            return scores
-        seen, unseen = self.foreground(source)
-        counted = outcomes(confusion.numpy())
-        with_background = group_iou(counted, [0, *seen], self.absent)
-        return scores | {
-            "foreground_pixel_accuracy": float(confusion.diagonal()[1:].sum() / confusion[1:].sum()),
-            "seen_mIoU_with_background": float(with_background),
-            "harmonic_mIoU_with_background": float(harmonic(with_background, group_iou(counted, unseen, self.absent))),
-            "mIoU_with_background": float(group_iou(counted, [0, *seen, *unseen], self.absent)),
-        }
-
-    def of_unseen_alone(self, sweep: GammaSweep, unseen: Sequence[int]) -> dict[str, float]:
-        """Scores on unseen pixels where unseen classes alone compete, beside always guessing the commonest of them."""
-        confusion = torch.from_numpy(sweep.unseen_only()[np.ix_(unseen, unseen)])
-        return {
-            "unseen_only_mIoU": float(iou(confusion, self.absent).nanmean()),
-            "unseen_only_pixel_accuracy": pixel_accuracy(confusion),
-            "majority_rate": float(confusion.sum(1).max() / confusion.sum()),
-        }
-
-    def selection_score(self, method: Method, source: Source, ids: Sequence[str] | None, batch_size: int) -> float:
-        """What chooses a checkpoint: seen mIoU on held-out ids, or (oracle) the harmonic mean on the split."""
-        if ids is None:
-            return self.score(method, source, batch_size=batch_size).metrics[self.ranked_by]["value"] or 0.0
-        self.check(method, source)
-        sweep, _ = self.sweep(method, source, ids, self.labels.table(source.classes), batch_size)
-        return float(np.nan_to_num(self.swept_scores(sweep, source)["seen_mIoU"][self.grid.index(0.0)]))
-
-    def shown(self, method: Method, source: Source, item: str) -> Picture:
-        """An image with its truth and its prediction under the gamma of the method's last score."""
-        if method not in GAMMAS:
-            self.score(method, source)
+    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+        """An image with its truth and its prediction under the gamma that was chosen."""
         image, mask = source.pair(item)
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
         with torch.inference_mode():
             best_seen, best_unseen, lead = contest(
                 self.logits(method.eval(), [image], mask.shape), seen, unseen, self.gamma_on
             )
-        prediction = best_seen.where(lead >= GAMMAS[method], best_unseen)[0].to(torch.uint8).cpu().numpy()
+        prediction = best_seen.where(lead >= result.swept_at, best_unseen)[0].to(torch.uint8).cpu().numpy()
         truth = cv2.LUT(mask, HiddenClasses((), self.background).table(source.classes))
         return Picture(image, truth, prediction, {})
-
-
-def within_budget(seen: np.ndarray, start: int, kept: float) -> int:
-    """Position of the last score from `start` on before the first that falls below `kept` times that of `start`."""
-    keeps = [*(seen[start:] >= kept * seen[start]), False]
-    return start + max(0, keeps.index(False) - 1)
-
-
-def best(scores: np.ndarray) -> int:
-    """Position of the highest score; nan is lowest, the first of equals wins."""
-    return int(np.argmax(np.nan_to_num(scores, nan=-1)))
-
-
-def scored(values: dict[str, Any]) -> Metrics:
-    """Scores without an interval."""
-    return {name: {"value": float(value), "low": None, "high": None} for name, value in values.items()}

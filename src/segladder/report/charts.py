@@ -73,7 +73,7 @@ class Chart:
 
 
 def chart(
-    title: str, series: Sequence[Series], x_label: str, y_label: str, log_x: bool = False, frontier: bool = False
+    title: str, series: Sequence[Series], x_label: str, y_label: str, log_x: bool = False, frontier: int = 0
 ) -> Chart:
     """Lay out series on common axes; the y axis starts at 0 unless values are negative.
 
@@ -83,7 +83,7 @@ def chart(
         x_label: with its unit.
         y_label: with its unit.
         log_x: logarithmic x axis; 0 stands at its left end.
-        frontier: also a step along the best y that any x up to there reaches.
+        frontier: also a step along the best y that any x up to there reaches, the highest for 1, the lowest for -1.
     """
     points = [point for one in series for point in one.points]
     heights = [y for _, y in points] + [end for one in series for span in one.spans if span for end in span]
@@ -99,7 +99,7 @@ def chart(
         [_drawn(one, x_scale, y_scale) for one in series],
         [(x_scale(x), _tick_text(x if x > no_x else 0.0, log_x)) for x in x_ticks],
         [(y_scale(y), _tick_text(y, False)) for y in y_ticks],
-        _steps(points, x_scale, y_scale) if frontier else "",
+        _steps(points, x_scale, y_scale, frontier) if frontier else "",
     )
 
 
@@ -130,14 +130,14 @@ def _drawn(series: Series, x: _Scale, y: _Scale) -> Drawn:
     return Drawn(series, dots=dots)
 
 
-def _steps(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> str:
-    """A path that goes right until a point beats all before it, then up."""
+def _steps(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale, sign: int) -> str:
+    """A path that goes right until a point beats all before it, then there; times `sign` higher is better."""
     best = -math.inf
     path = ""
-    for a, b in sorted(points, key=lambda point: (point[0], -point[1])):
-        if b > best:
+    for a, b in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if sign * b > best:
             path += f"H{x(a)}V{y(b)}" if path else f"M{x(a)} {y(b)}"
-            best = b
+            best = sign * b
     return f"{path}H{x.end}"
 
 

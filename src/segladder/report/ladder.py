@@ -14,15 +14,13 @@ from statistics import fmean
 from typing import Any
 
 from segladder.files import written
+from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
-from segladder.report.rendering import markdown_table
-from segladder.report.study import per_class
+from segladder.report.rendering import markdown_table, per_class
 
-PROTOCOL = "ladder"
 HOUR = 3600
-BESIDE = ("base_mIoU", "harmonic_mIoU", "hard_mIoU", "negative_area")
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,14 @@ class Rung:
     low: float | None
     high: float | None
 
+    def is_better(self, other: Rung, score: Score) -> bool:
+        """Whether it beats another rung."""
+        return score.sign * self.value > score.sign * other.value
+
 
 def by_fold(table: Table, found: Sequence[Record]) -> dict[str, Table]:
     """The table by a name for files; where no rung has every fold, a table for each fold that some rung has."""
-    name = f"{PROTOCOL}-{table.hash}-{table.data}"
+    name = f"{table.protocol}-{table.hash}-{table.data}"
     if any(row.value is not None for row in table.rows):
         return {name: table}
     key = table.hash, table.fingerprint
@@ -61,7 +63,10 @@ def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
     """The ranked rows of a ladder's table whose cost is known, the cheapest first."""
     by_id = {record.id: record for record in found if record.protocol.get("hash") == table.hash}
     made = [_rung(row, [by_id[run] for run in row.runs], table.metric) for row in table.rows if row.value is not None]
-    return sorted((rung for rung in made if rung is not None), key=lambda rung: (rung.novel_seconds, -rung.value))
+    sign = table.score.sign
+    return sorted(
+        (rung for rung in made if rung is not None), key=lambda rung: (rung.novel_seconds, -sign * rung.value)
+    )
 
 
 def _rung(row: Row, runs: Sequence[Record], metric: str) -> Rung | None:
@@ -79,37 +84,42 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
-def frontier(ladder: Sequence[Rung]) -> list[Rung]:
+def frontier(ladder: Sequence[Rung], score: Score) -> list[Rung]:
     """The rungs that are better than all that cost no more, the cheapest first."""
     best: list[Rung] = []
     for rung in ladder:
-        if not best or rung.value > best[-1].value:
+        if not best or rung.is_better(best[-1], score):
             best.append(rung)
     return best
 
 
 def described(table: Table, ladder: Sequence[Rung], found: Sequence[Record]) -> str:
     """The summary, the table of costs and the table per class, as Markdown; `ladder` is the table's, not empty."""
-    parts = ["\n".join(f"- {line}" for line in summary(ladder)) + "\n", costs(ladder), per_class(table, found)]
+    parts = [
+        "\n".join(f"- {line}" for line in summary(table, ladder)) + "\n",
+        costs(table, ladder),
+        per_class(table, found),
+    ]
     return "\n".join(parts)
 
 
-def costs(ladder: Sequence[Rung]) -> str:
-    """A Markdown table: the cost of each rung, its score with the interval, and the scores beside it, in percent."""
-    beside = [name for name in BESIDE if any(name in rung.row.others for rung in ladder)]
-    headings = ["supervision", "rung", "novel labels", "all labels", "mIoU", *(n.replace("_", " ") for n in beside)]
+def costs(table: Table, ladder: Sequence[Rung]) -> str:
+    """A Markdown table: the cost of each rung, its score with the interval, and the scores beside it."""
+    wanted = [table.declared[name] for name in table.declared.ladder or ()]
+    beside = [score for score in wanted if any(score.name in rung.row.others for rung in ladder)]
+    headings = ["supervision", "rung", "novel labels", "all labels", table.score.heading, *(s.heading for s in beside)]
     lines = []
     for rung in ladder:
-        others = [f"{100 * rung.row.others[n]:.1f}" if n in rung.row.others else "-" for n in beside]
+        others = [score.text(rung.row.others.get(score.name)) for score in beside]
         work = duration(rung.novel_seconds), duration(rung.seconds)
-        lines.append([rung.row.supervision, rung.label, *work, with_interval(rung), *others])
+        lines.append([rung.row.supervision, rung.label, *work, with_interval(rung, table.score), *others])
     return markdown_table(headings, lines)
 
 
-def with_interval(rung: Rung) -> str:
-    """A score in percent with its interval."""
-    interval = "" if rung.low is None or rung.high is None else f" [{100 * rung.low:.1f}, {100 * rung.high:.1f}]"
-    return f"{100 * rung.value:.1f}{interval}"
+def with_interval(rung: Rung, score: Score) -> str:
+    """What ranks, with its interval."""
+    known = rung.low is not None and rung.high is not None
+    return score.text(rung.value) + (f" [{score.text(rung.low)}, {score.text(rung.high)}]" if known else "")
 
 
 def duration(seconds: float) -> str:
@@ -119,60 +129,83 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 1.5 * HOUR else f"{seconds / HOUR:.1f} h"
 
 
-def summary(ladder: Sequence[Rung]) -> list[str]:
+def summary(table: Table, ladder: Sequence[Rung]) -> list[str]:
     """In plain words: what each further piece of work buys, what an hour buys, and what is not worth its labels."""
-    steps = frontier(ladder)
+    score = table.score
+    steps = frontier(ladder, score)
     first = steps[0]
     work = "without a label of the novel classes" if not first.novel_seconds else f"for {duration(first.novel_seconds)}"
-    lines = [f"The cheapest here, {first.label}, reaches {with_interval(first)} % {work}."]
-    lines += [_step(before, after) for before, after in pairwise(steps)]
-    within = [rung for rung in steps if rung.novel_seconds <= HOUR]
-    if len(within) > 1:
-        gain = 100 * (within[-1].value - within[0].value)
-        lines.append(
-            f"The first hour of annotation buys {gain:.1f} points at most: {within[-1].label},"
-            f" which takes {duration(within[-1].novel_seconds)} of it."
-        )
-    for rung in ladder:
-        rival = max((r for r in steps if r.novel_seconds <= rung.novel_seconds), key=lambda r: r.value)
-        if rung not in steps and rival.novel_seconds < rung.novel_seconds:
-            lines.append(
-                f"{rung.label} ({duration(rung.novel_seconds)}, {100 * rung.value:.1f} %) buys nothing here:"
-                f" {rival.label} costs {duration(rival.novel_seconds)} and reaches {100 * rival.value:.1f} %."
-            )
-    return lines + _warnings(steps[-1])
+    lines = [f"The cheapest here, {first.label}, reaches {with_interval(first, score)}{score.percent} {work}."]
+    lines += [_step(before, after, score) for before, after in pairwise(steps)]
+    lines += _first_hour(steps, score)
+    lines += [line for rung in ladder if rung not in steps for line in _not_worth(rung, steps, score)]
+    return lines + _remarks(steps[-1], table)
 
 
-def _step(before: Rung, after: Rung) -> str:
-    more, gain = after.novel_seconds - before.novel_seconds, 100 * (after.value - before.value)
-    overlap = before.high is not None and after.low is not None and after.low <= before.high
-    line = f"{duration(more)} more buy {gain:.1f} points: {after.label}, {with_interval(after)} %"
+def _step(before: Rung, after: Rung, score: Score) -> str:
+    more, gain = after.novel_seconds - before.novel_seconds, _gain(before, after, score)
+    line = f"{duration(more)} more buy {score.rounded(gain)} points: {after.label}, {with_interval(after, score)}"
+    line += score.percent
     if more >= HOUR:
-        line += f", {gain * HOUR / more:.1f} points an hour"
-    return line + ("; the intervals overlap, so it may be chance." if overlap else ".")
+        line += f", {score.rounded(gain * HOUR / more)} points an hour"
+    return line + ("; the intervals overlap, so it may be chance." if _overlap(before, after) else ".")
 
 
-def _warnings(best: Rung) -> list[str]:
-    """What one-object pictures hide of the best rung."""
-    others = best.row.others
-    if not {"hard_mIoU", "negative_area"} <= set(others):
+def _gain(before: Rung, after: Rung, score: Score) -> float:
+    return score.scale * score.sign * (after.value - before.value)
+
+
+def _overlap(one: Rung, other: Rung) -> bool:
+    lows, highs = [one.low, other.low], [one.high, other.high]
+    known = [end for end in (*lows, *highs) if end is not None]
+    return len(known) == 4 and max(known[:2]) <= min(known[2:])
+
+
+def _first_hour(steps: Sequence[Rung], score: Score) -> list[str]:
+    within = [rung for rung in steps if rung.novel_seconds <= HOUR]
+    if len(within) < 2:
         return []
     return [
-        f"Beside another object {best.label} reaches {100 * others['hard_mIoU']:.1f} %; where the class is not there,"
-        f" it paints {100 * others['negative_area']:.1f} % of the image."
+        f"The first hour of annotation buys {score.rounded(_gain(within[0], within[-1], score))} points at most:"
+        f" {within[-1].label}, which takes {duration(within[-1].novel_seconds)} of it."
     ]
 
 
-def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
+def _not_worth(rung: Rung, steps: Sequence[Rung], score: Score) -> list[str]:
+    """That a cheaper rung is as good, where one is."""
+    rival = max((r for r in steps if r.novel_seconds <= rung.novel_seconds), key=lambda r: score.sign * r.value)
+    if rival.novel_seconds >= rung.novel_seconds:
+        return []
+    return [
+        f"{rung.label} ({duration(rung.novel_seconds)}, {score.text(rung.value)}{score.percent}) buys nothing here:"
+        f" {rival.label} costs {duration(rival.novel_seconds)} and reaches {score.text(rival.value)}{score.percent}."
+    ]
+
+
+def _remarks(best: Rung, table: Table) -> list[str]:
+    """What scores beside the one that ranks say of the best rung, in one sentence."""
+    parts = [
+        score.remark.replace("{rung}", best.label).replace(
+            "{score}", score.text(best.row.others[score.name]) + score.percent
+        )
+        for score in table.declared.scores
+        if score.remark and score.name in best.row.others
+    ]
+    text = "; ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def save_curve(path: Path, ladder: Sequence[Rung], table: Table) -> Path:
     """Draw scores with intervals against hours of work on novel classes (log axis, 0 at its left end) as a PNG.
 
     Args:
         path: the file, written atomically.
         ladder: at least one rung.
-        title: a line above.
+        table: whose rungs they are.
     """
     from matplotlib.figure import Figure  # half a second, only where something is drawn
 
+    score = table.score
     paid = [rung.novel_seconds / HOUR for rung in ladder if rung.novel_seconds]
     left = min(paid, default=1) / 4  # where work of 0 stands
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
@@ -181,9 +214,12 @@ def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
     for place in sorted({rung.row.rung for rung in ladder}):
         drawn = [rung for rung in ladder if rung.row.rung == place]
         hours = [rung.novel_seconds / HOUR or left for rung in drawn]
-        below = [100 * (rung.value - (rung.value if rung.low is None else rung.low)) for rung in drawn]
-        above = [100 * ((rung.value if rung.high is None else rung.high) - rung.value) for rung in drawn]
-        scores, ends = [100 * rung.value for rung in drawn], [[max(0, e) for e in side] for side in (below, above)]
+        below = [score.scale * (rung.value - (rung.value if rung.low is None else rung.low)) for rung in drawn]
+        above = [score.scale * ((rung.value if rung.high is None else rung.high) - rung.value) for rung in drawn]
+        scores, ends = (
+            [score.scale * rung.value for rung in drawn],
+            [[max(0, e) for e in side] for side in (below, above)],
+        )
         look: dict[str, Any] = {
             "fmt": place.marker,
             "color": place.colour,
@@ -192,23 +228,24 @@ def save_curve(path: Path, ladder: Sequence[Rung], title: str) -> Path:
             "capsize": 3,
         }
         axes.errorbar(hours, scores, yerr=ends, **look)
-    steps = frontier(ladder)
+    steps = frontier(ladder, score)
     axes.step(
         [rung.novel_seconds / HOUR or left for rung in steps],
-        [100 * rung.value for rung in steps],
+        [score.scale * rung.value for rung in steps],
         where="post",
         color="0.6",
         linewidth=1,
         zorder=0,
     )
     axes.axvline(left * 2, color="0.85", linestyle=":")
-    axes.set(xlabel="hours of annotation of the novel classes (left of the line: none)", ylabel="mIoU, %", title=title)
+    label = "hours of annotation of the novel classes (left of the line: none)"
+    axes.set(xlabel=label, ylabel=score.axis, title=table.title)
     axes.set_ylim(0, None)
     axes.margins(x=0.15)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.draw_without_rendering()  # settles the layout
-    _write_labels(axes, [(rung.label, rung.novel_seconds / HOUR or left, 100 * rung.value) for rung in ladder])
+    _write_labels(axes, [(rung.label, rung.novel_seconds / HOUR or left, score.scale * rung.value) for rung in ladder])
     with written(path) as partial:
         figure.savefig(partial, dpi=130)
     return path

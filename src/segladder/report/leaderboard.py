@@ -13,31 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from segladder.metrics.declaration import Declaration
+from segladder.metrics.pooling import POOLED
+from segladder.metrics.scores import Score
+from segladder.report.declared import of_table
 from segladder.report.record import Record
 from segladder.report.rungs import Rung, rung_of
-
-BESIDE = (  # what ordinary episodes hide
-    *("mIoU_oracle", "threshold_oracle", "over_activation_oracle", "under_activation_oracle"),
-    *("harmonic_mIoU", "seen_mIoU", "unseen_mIoU", "oracle_harmonic_mIoU", "gamma_area"),
-    *("unseen_only_pixel_accuracy", "majority_rate"),
-    *("base_mIoU", "novel_mIoU"),
-    *("average_precision", "fb_iou", "predicted_share"),
-    *("F", "J_without_last", "F_without_last"),
-    *("hard_mIoU", "negative_area", "negative_empty", "swap_follows", "swap_wrong_iou"),
-)
-LOWER_IS_BETTER = ("negative_area", "swap_wrong_iou", "over_activation", "under_activation")
-NOT_THE_METHOD = (  # settings in which runs of one row may differ
-    *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
-    *("parent", "stages"),  # the lineage says what a run builds on
-    "labels.name",  # the rung says
-    *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
-    "backbone.weights",  # the column pretraining, without the folder of a file
-    *("embeddings.seed", "embeddings.cache_dir"),
-    *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
-    *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
-)
-LATER: dict[str, Any] = {"loader.augment.extra": []}  # keys that older records lack, with the value their runs had
-VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
+from segladder.report.settings import settings_among, telling_keys
 
 
 @dataclass(frozen=True)
@@ -58,9 +40,10 @@ class Row:
         note: what a reader must know: missing folds, repeats that do not count.
         lineage: methods of the stages before this one, the first ancestor first.
         rung: its place on the ladder of labels.
-        others: means over runs of the scores that stand beside the one that ranks (`BESIDE`), those that all have.
+        others: means over runs of the scores that stand beside the one that ranks (shown in tables), those that all
+            have.
         against_best: `difference` to the table's best row, `low`, `high` and `p_value` of the paired bootstrap
-            (`segladder.report.study.with_significance`); None unless asked for, of the best row, and without counts.
+            (`segladder.report.comparisons.with_significance`); None unless asked for, of the best row, without counts.
     """
 
     supervision: str
@@ -114,7 +97,12 @@ class Unranked:
 
 @dataclass(frozen=True)
 class Table:
-    """All runs under one protocol hash on one set of evaluation data (both empty for runs that never got that far)."""
+    """All runs under one protocol hash on one set of evaluation data (both empty for runs that never got that far).
+
+    Attributes:
+        metric: name of the score that ranks.
+        declared: what the runs say of their scores.
+    """
 
     protocol: str
     hash: str
@@ -124,6 +112,12 @@ class Table:
     classes: list[str]
     rows: list[Row] = field(default_factory=list)
     unranked: list[Unranked] = field(default_factory=list)
+    declared: Declaration = field(default_factory=Declaration)
+
+    @property
+    def score(self) -> Score:
+        """The score that ranks."""
+        return self.declared[self.metric]
 
     @property
     def title(self) -> str:
@@ -138,7 +132,7 @@ def rank(records: Iterable[Record], metric: str | None = None) -> list[Table]:
 
     Args:
         records: of any status, in any order.
-        metric: name of the score that ranks; higher is better; None takes the one each protocol names.
+        metric: name of the score that ranks, the best first; None takes the one each protocol names.
     """
     found = sorted(records, key=_age)
     known = {record.id: record for record in found}
@@ -159,14 +153,16 @@ def _age(record: Record) -> tuple[str, str, str]:
 
 
 def _table(records: Sequence[Record], metric: str | None, known: Mapping[str, Record]) -> Table:
-    metric = metric or next((r.protocol["ranked_by"] for r in records if "ranked_by" in r.protocol), "mIoU")
+    declared = of_table(records)
+    metric = metric or declared.ranked_by
     protocol, protocol_hash, data, fingerprint = _comparable(records[0])
     classes = next((list(r.data["classes"]) for r in records if r.data.get("classes")), [])
     scored = [record for record in records if protocol_hash and not _reason(record, metric)]
-    rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric, known)]
+    rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric, declared, known)]
     others = [record for record in records if not protocol_hash or _reason(record, metric)]
     unranked = [_unranked(record, metric) for record in others]
-    return Table(protocol, protocol_hash, data, fingerprint, metric, classes, _sorted(rows, metric), unranked)
+    rows = _sorted(rows, declared[metric].sign)
+    return Table(protocol, protocol_hash, data, fingerprint, metric, classes, rows, unranked, declared)
 
 
 def _reason(record: Record, metric: str) -> str:
@@ -183,21 +179,12 @@ def _unranked(record: Record, metric: str) -> Unranked:
     return Unranked(record.id, record.method, backbone, record.seed, record.status, reason)
 
 
-def _sorted(rows: Iterable[Row], metric: str) -> list[Row]:
-    """Rung after rung, the best first."""
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+def _sorted(rows: Iterable[Row], sign: int) -> list[Row]:
+    """Rung after rung, the best first; times `sign` higher is better."""
 
     def place(row: Row) -> tuple[Any, ...]:
-        return (
-            row.rung,
-            row.supervision,
-            row.value is None,
-            sign * (row.value or 0.0),
-            row.method,
-            row.backbone,
-            row.label,
-            row.runs,
-        )
+        scored = row.value is None, -sign * (row.value or 0.0)
+        return row.rung, row.supervision, *scored, row.method, row.backbone, row.label, row.runs
 
     return sorted(rows, key=place)
 
@@ -229,73 +216,16 @@ def _pretraining(backbone: Mapping[str, Any]) -> str:
     return str(backbone.get("pretraining") or PurePath(str(backbone.get("weights") or "none")).name)
 
 
-def _rows(records: Sequence[Record], metric: str, known: Mapping[str, Record]) -> list[Row]:
+def _rows(records: Sequence[Record], metric: str, declared: Declaration, known: Mapping[str, Record]) -> list[Row]:
     """Rows of records of one kind: as many as there are settings of theirs and of the runs they build on."""
-    settings = {id(record): _settings(record, known) for record in records}
+    settings = {id(record): settings_among(record, known) for record in records}
     told = telling_keys(list(settings.values()))
     groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
-    return [_row(group, {key: settings[id(group[0])].get(key) for key in told}, metric) for group in groups.values()]
+    own = [{key: settings[id(group[0])].get(key) for key in told} for group in groups.values()]
+    return [_row(group, setting, metric, declared) for group, setting in zip(groups.values(), own, strict=True)]
 
 
-def _read_by(record: Record) -> dict[str, Any]:
-    """A record's configuration without the nodes that its run did not read."""
-    knows_names = record.supervision == "zero_shot" or "embeddings" in record.label_access
-    unread = set() if knows_names else {"embeddings"}
-    unread |= {"pseudo_masks"} if record.config.get("parent") is None else set()
-    return {key: value for key, value in record.config.items() if key not in unread}
-
-
-def _settings(record: Record, known: Mapping[str, Record]) -> dict[str, Any]:
-    """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
-    settings = LATER | settings_of(_read_by(record)) | _trained_on(record)
-    for parent in _built_on(record, known):
-        views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
-        settings |= {f"parent.{key}": value for key, value in (_settings(parent, known) | views).items()}
-    return settings
-
-
-def _built_on(record: Record, known: Mapping[str, Record]) -> list[Record]:
-    """The runs a record builds on; a run that was scored again is not one of them."""
-    parents = [known[parent] for parent in record.parents if parent in known]
-    return [
-        above
-        for parent in parents
-        for above in (_built_on(parent, known) if parent.lineage == record.lineage else [parent])
-    ]
-
-
-def _trained_on(record: Record) -> dict[str, Any]:
-    """The fold that a run was trained on, where its score is that of no fold (a video's)."""
-    return {"fold": record.config.get("fold")} if record.fold is None else {}
-
-
-def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys whose values differ between settings; where `loss.name` differs, not also those that follow from it."""
-    keys = sorted({key for setting in settings for key in setting})
-    values = {key: [repr(setting.get(key)) for setting in settings] for key in keys}
-    told = [key for key in keys if len(set(values[key])) > 1]
-
-    def follows(key: str) -> bool:
-        name = f"{key.split('.')[0]}.name"
-        if name not in told or key == name:
-            return False
-        return len(set(zip(values[name], values[key], strict=True))) == len(set(values[name]))
-
-    return [key for key in told if not follows(key)]
-
-
-def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Configuration values by dotted key, without those in which runs of one row may differ."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if name in NOT_THE_METHOD or key == "_target_":
-            continue
-        flat |= settings_of(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
-
-
-def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row:
+def _row(records: Sequence[Record], setting: dict[str, Any], metric: str, declared: Declaration) -> Row:
     latest = {(record.seed, record.fold): record for record in sorted(records, key=_age)}
     kept = sorted(latest.values(), key=lambda record: (record.seed is not None, record.seed, record.fold or 0))
     scores, folds, missing = _scores(kept, metric)
@@ -325,28 +255,25 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str) -> Row
         runs=[record.id for record in kept if record.seed in scores],
         note="; ".join(notes),
         lineage=tuple(first.lineage),
-        others=_others(kept, metric, complete=bool(scores)),
+        others=_others(kept, [score for score in declared.shown("table") if score.name != metric], bool(scores)),
         rung=rung_of(first),
     )
 
 
-def _others(records: Sequence[Record], metric: str, complete: bool) -> dict[str, float]:
-    found = {name: _mean_score(records, name) for name in BESIDE if name != metric}
-    if complete and any(record.fold is not None for record in records):
-        found["fb_iou_pooled"] = _mean(map(_pooled_fb_iou, _grouped(records, lambda record: record.seed).values()))
+def _others(records: Sequence[Record], scores: Sequence[Score], complete: bool) -> dict[str, float]:
+    found = {score.name: _over_runs(records, score, complete) for score in scores}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _pooled_fb_iou(records: Sequence[Record]) -> float | None:
-    """Mean IoU of background and foreground, the classes of all folds pooled as one foreground."""
-    rows = [row for record in records for row in record.per_class]
-    if not rows or any("tp" not in row for row in rows):
+def _over_runs(records: Sequence[Record], score: Score, complete: bool) -> float | None:
+    """A score's mean over runs; where it pools folds, over seeds that have all of them."""
+    pooled = POOLED.get(score.over_folds)
+    if pooled is None:
+        return _mean_score(records, score.name)
+    if not complete or all(record.fold is None for record in records):
         return None
-    background = [row for row in rows if row["class"] == "background"]
-    kept, invented, missed = (sum(row[key] for row in background) for key in ("tp", "fn", "fp"))
-    found = sum(row["tp"] + row["fn"] for row in rows if row["class"] != "background") - missed  # as whichever class
-    mean: float = (kept / max(1, kept + invented + missed) + found / max(1, found + invented + missed)) / 2
-    return mean
+    seeds = _grouped(records, lambda record: record.seed).values()
+    return _mean(pooled([row for record in runs for row in record.per_class]) for runs in seeds)
 
 
 def _mean_score(records: Sequence[Record], name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Means over the runs of a leaderboard's row: what their labels cost, and the IoU of each class."""
+"""Means over the runs of a leaderboard's row: what their labels cost, and the score of each class."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def mean_annotation(records: Sequence[Record], key: str = "seconds") -> float | 
     return fmean(cost for cost in costs if cost is not None) if costs and None not in costs else None
 
 
-def class_means(records: Sequence[Record]) -> dict[str, float]:
-    """Mean IoU of every class or video that some run of a row has scored, a share."""
+def class_means(records: Sequence[Record], score: str) -> dict[str, float]:
+    """Mean of a score of every class or video that some run of a row has scored."""
     values = defaultdict(list)
     for line in (line for record in records for line in record.per_class):
-        if line.get("iou") is not None:
-            values[str(line["class"])].append(line["iou"])
+        if line.get(score) is not None:
+            values[str(line["class"])].append(line[score])
     return {name: fmean(scores) for name, scores in values.items()}

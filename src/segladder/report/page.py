@@ -6,9 +6,7 @@ The page is made of tables, records, and what lies in the runs' folders: panels 
 from __future__ import annotations
 
 import base64
-import csv
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -17,18 +15,19 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from segladder.report.charts import Chart, Series, chart
-from segladder.report.curves import DRAWN
-from segladder.report.ladder import PROTOCOL, rungs, summary
+from segladder.metrics.scores import Score
+from segladder.report.charts import Chart
+from segladder.report.ladder import rungs, summary
 from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.means import class_means, mean_annotation
+from segladder.report.page_charts import cost_charts, duration, run_curves, sweep_charts, training_charts
 from segladder.report.published import Published, published
 from segladder.report.record import Record
 from segladder.report.rendering import columns
 
 MOST_RUNS = 200  # shown in full
 MOST_PICTURES = 12 * 2**20  # bytes of all panels before they are encoded as text
-MOST_MARKS, MOST_LINES, MOST_CLASS_ROWS = 24, 8, 60  # of one chart or heat map
+MOST_CLASS_ROWS = 60  # of one heat map
 KINDS = ("best", "median", "worst")
 LEADING_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -66,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Section:
-    """One table of the leaderboard with all that is drawn from it; shares in the heat map are in 0..1 or None."""
+    """One table of the leaderboard with all that is drawn from it; `row_score` is what the heat map shows."""
 
     anchor: str
     title: str
@@ -75,6 +74,7 @@ class Section:
     headings: list[tuple[str, bool]]
     rows: list[list[Cell]]
     charts: list[Chart]
+    row_score: Score
     classes: list[str]
     heat: list[tuple[str, list[float | None]]]
     published: list[Published]
@@ -101,8 +101,10 @@ def page(tables: Sequence[Table], found: Found, title: str = "SegLadder leaderbo
     _add_pictures([run for section in sections for run in section.runs], folders)
     rows = sorted((row for table in tables for row in table.rows), key=lambda row: row.rung)
     supervisions = list(dict.fromkeys(row.supervision for row in rows))
+    shares = all(table.score.unit == "share" for _, table in parts)
     template = _environment().get_template("page.html.jinja")
-    return template.render(title=title, sections=sections, supervisions=supervisions, records=len(found))
+    about = {"title": title, "records": len(found), "all_shares": shares}
+    return template.render(sections=sections, supervisions=supervisions, **about)
 
 
 def _environment() -> Environment:
@@ -113,22 +115,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration}
+    environment.filters["duration"] = duration
     return environment
-
-
-def percent(value: float | None) -> str:
-    """A share in percent with one decimal, a dash for None."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `45 s`, `12 min`, `3.4 h`; a dash for None."""
-    if seconds is None:
-        return "-"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def _with_folds(table: Table, records: Sequence[Record]) -> list[tuple[str, Table]]:
@@ -172,16 +160,18 @@ def _section(
         if (run, table.hash) in anchors
     ]
     headings, rows = _cells(table, costs, first_run)
-    steps = rungs(table, [record for row in records.values() for record in row]) if table.protocol == PROTOCOL else []
+    is_ladder = table.declared.ladder is not None
+    steps = rungs(table, [record for row in records.values() for record in row]) if is_ladder else []
     classes, heat = _heat_map(table, records)
     return Section(
         anchor=f"table-{number}",
         title=title,
         table=table,
-        words=summary(steps) if steps else [],
+        words=summary(table, steps) if steps else [],
         headings=headings,
         rows=rows,
-        charts=[*_cost_charts(table, records, first_run), *_sweep_charts(table, records, first_run)],
+        charts=[*cost_charts(table, records, first_run), *sweep_charts(table, records, first_run)],
+        row_score=table.declared.row_score,
         classes=classes,
         heat=heat,
         published=published(table.protocol),
@@ -213,60 +203,12 @@ def _order(text: str) -> float | None:
     return float(number.group()) if number else None
 
 
-def _cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mapping[int, str]) -> list[Chart]:
-    """Score against annotation cost, and against the novel classes' part of it where records know one."""
-    charts = []
-    for key, of_what in (("seconds", "annotation"), ("novel_seconds", "annotation of novel classes")):
-        costs = {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
-        rows = [row for row in table.rows if costs[id(row)] is not None and row.value is not None]
-        rows = sorted(rows, key=lambda row: -(row.value or 0))[:MOST_MARKS]
-        series = [
-            Series(
-                f"{row.label}, {duration(costs[id(row)])}",
-                [((costs[id(row)] or 0) / 3600, 100 * (row.value or 0))],
-                [_span(row)],
-                row.rung.style,
-                str(number),
-                links[id(row)],
-            )
-            for number, row in enumerate(rows, 1)
-        ]
-        if any(costs.values()) and series:
-            title = f"What {of_what} buys: {table.metric} against hours of work"
-            axes = (f"{of_what}, hours (logarithmic)", f"{table.metric}, %")
-            charts.append(chart(title, series, *axes, log_x=True, frontier=True))
-    return charts
-
-
-def _span(row: Row) -> tuple[float, float] | None:
-    """The interval of a row in percent: over images for one run, one standard deviation for several."""
-    if row.low is not None and row.high is not None:
-        return 100 * row.low, 100 * row.high
-    if row.value is not None and row.std is not None:
-        return 100 * (row.value - row.std), 100 * (row.value + row.std)
-    return None
-
-
-def _sweep_charts(table: Table, records: Mapping[int, list[Record]], links: Mapping[int, str]) -> list[Chart]:
-    """The score that ranks along what records sweep, a line for the first run of each of the best rows."""
-    charts = []
-    for swept in ("threshold", "gamma"):
-        series: list[Series] = []
-        for row in sorted(table.rows, key=lambda row: -(row.value or 0)):
-            curve = next((r.curve for r in records[id(row)] if r.curve and swept in r.curve[0]), [])
-            points = [(line[swept], 100 * line[table.metric]) for line in curve if line.get(table.metric) is not None]
-            if points and len(series) < MOST_LINES:
-                series.append(Series(row.label, points, style=len(series), link=links[id(row)]))
-        if series:
-            charts.append(chart(f"{table.metric} along the {swept}", series, swept, f"{table.metric}, %"))
-    return charts
-
-
 def _heat_map(
     table: Table, records: Mapping[int, list[Record]]
 ) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
-    """IoU of each class (columns) and row, mean over runs."""
-    means = [(row.label, class_means(records[id(row)])) for row in table.rows[:MOST_CLASS_ROWS]]
+    """What sums up each class (columns), by row, mean over runs."""
+    name = table.declared.row_score.name
+    means = [(row.label, class_means(records[id(row)], name)) for row in table.rows[:MOST_CLASS_ROWS]]
     known = dict.fromkeys([*table.classes, *(name for _, scores in means for name in scores)])
     classes = [name for name in known if any(name in scores for _, scores in means)]
     return classes, [(label, [scores.get(name) for name in classes]) for label, scores in means if scores]
@@ -275,55 +217,7 @@ def _heat_map(
 def _run(row: Row, record: Record, folder: Path, anchor: str) -> Run:
     fold = "" if record.fold is None else f", fold {record.fold}"
     heading = f"{row.label}, seed {record.seed}{fold}"
-    return Run(anchor, heading, record, [*_run_curves(record), *_training_charts(folder)], list(dotted(record.config)))
-
-
-def _run_curves(record: Record) -> list[Chart]:
-    """All scores along the threshold or gamma that a record sweeps."""
-    if not record.curve:
-        return []
-    swept = "threshold" if "threshold" in record.curve[0] else "gamma"
-    names = [name for name in DRAWN if name in record.curve[0]]
-    series = [
-        Series(name.replace("_", " "), [(line[swept], 100 * line[name]) for line in record.curve], style=style)
-        for style, name in enumerate(names)
-    ]
-    return [chart(f"Scores along the {swept}", series, swept, "%")] if series else []
-
-
-def _training_charts(folder: Path) -> list[Chart]:
-    """What the run's CSV log has of its training: one chart of the losses, one of each score seen more than once."""
-    groups: dict[str, list[tuple[str, list[tuple[float, float]]]]] = defaultdict(list)
-    for name, points in _logged(folder).items():
-        groups["train" if name.startswith("train/") else name].append((name, points))
-    charts = []
-    for group, lines in groups.items():
-        series = [Series(name, points, style=style) for style, (name, points) in enumerate(lines[:MOST_LINES])]
-        charts.append(chart("Training" if group == "train" else group, series, "step", "value"))
-    return charts
-
-
-def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Steps and values by column of a run's CSV logs, without columns of one value and the IoU of single classes."""
-    values: dict[str, dict[float, float]] = defaultdict(dict)
-    for file in sorted(folder.glob("logs/csv/version_*/metrics.csv")):
-        with file.open(newline="", encoding="utf-8") as stream:
-            for line in csv.DictReader(stream):
-                step = _number(line.get("step"))
-                for name, text in line.items():
-                    value = _number(text)
-                    if step is not None and value is not None and name not in ("step", "epoch") and "/iou/" not in name:
-                        values[name][step] = value
-    return {name: sorted(points.items()) for name, points in values.items() if len(points) > 1}
-
-
-def _number(text: Any) -> float | None:
-    """A finite number, None for anything else: a log may end in the middle of a line."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if abs(value) < float("inf") else None
+    return Run(anchor, heading, record, [*run_curves(record), *training_charts(folder)], list(dotted(record.config)))
 
 
 def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

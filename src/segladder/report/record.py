@@ -16,8 +16,9 @@ from typing import Any
 
 from segladder.errors import DataError
 from segladder.files import written
+from segladder.metrics.declaration import Declaration
 
-SCHEMA = 1
+SCHEMA = 2  # since 2 the protocol says what its scores are, see `segladder.report.declared`
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
 STATUSES = ("running", "finished", "interrupted", "failed")
@@ -35,10 +36,10 @@ class Record:
         backbone: `name`, `weights`, `pretraining`.
         label_access: `labels` used, how `selection` and `thresholds` were chosen (`fixed`, `held_out`, `oracle`); the
             chosen `epoch` and the `score` that chose it, where one did.
-        protocol: `name`, `hash` and the protocol's `fields`.
+        protocol: `name`, `hash`, the protocol's `fields`, and what it says of its scores, `Declaration.plain`.
         data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`.
         metrics: name to `value`, `low`, `high`: the score and its 95 % interval over images (None where not computed).
-        per_class: one row per class, see `segladder.metrics.iou.per_class`.
+        per_class: one row per class, see `segladder.metrics.overlap.per_class`.
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
         annotation_cost: what the labels cost, in seconds of human work.
         checkpoint: `path` (relative to the run's folder) and `sha256`.
@@ -255,6 +256,10 @@ def _checked(value: Any, place: str) -> Record:
             raise DataError(f"{place}: {name} is {type(item).__name__}, expected {wanted}")
     if value.get("status") not in STATUSES:
         raise DataError(f"{place}: status {value.get('status')}, expected {', '.join(STATUSES)}")
+    try:
+        Declaration.read(value.get("protocol", {}))
+    except ValueError as error:
+        raise DataError(f"{place}: protocol: {error}") from error
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:
             raise DataError(f"{place}: metrics.{name} has no value, expected value, low and high")

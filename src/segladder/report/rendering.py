@@ -1,24 +1,25 @@
-"""Leaderboard tables as text: terminal, Markdown, CSV, JSON. Scores are shown in percent; CSV and JSON are exact."""
+"""Leaderboard tables as text: terminal, Markdown, CSV, JSON. Shares are shown in percent; CSV and JSON are exact."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import rich.table
 from rich.console import Console
 from rich.text import Text
 
+from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
-from segladder.report.record import plain
+from segladder.report.record import Record, plain
 
 Column = tuple[str, Callable[[Row], str]]
-NOT_SHARES = ("threshold_oracle", "gamma", "oracle_gamma")  # shown as they are
 UNRANKED = ("method", "backbone", "seed", "status", "reason", "run")
 
 
@@ -30,7 +31,7 @@ def columns(table: Table) -> list[Column]:
         ("backbone", lambda row: row.backbone),
         ("pretraining", lambda row: row.pretraining),
         ("selection", lambda row: row.selection),
-        (table.metric, score),
+        (table.score.title, partial(ranking, score=table.score)),
         ("seeds", lambda row: str(len(row.seeds))),
         ("parameters", lambda row: "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
         ("train s", lambda row: number(row.train_seconds, 0)),
@@ -38,9 +39,9 @@ def columns(table: Table) -> list[Column]:
         ("peak MB", lambda row: number(row.peak_memory_mb, 0)),
     ]
     if any(row.against_best for row in table.rows):
-        found.insert(6, ("against the best", against_best))
-    for name in dict.fromkeys(name for row in table.rows for name in row.others):
-        found.insert(-5, (name.replace("_", " "), partial(beside, name=name)))
+        found.insert(6, ("against the best", partial(against_best, score=table.score)))
+    for score in map(table.declared.__getitem__, dict.fromkeys(name for row in table.rows for name in row.others)):
+        found.insert(-5, (score.heading, partial(beside, score=score)))
     if any(row.shots is not None for row in table.rows):
         found.insert(4, ("shots", lambda row: "-" if row.shots is None else str(row.shots)))
     if any(row.folds for row in table.rows):
@@ -50,34 +51,25 @@ def columns(table: Table) -> list[Column]:
     return found
 
 
-def score(row: Row) -> str:
-    """Percent: mean ± standard deviation over seeds, or one run with its 95 % interval over images."""
-    if row.value is None:
-        return "-"
+def ranking(row: Row, score: Score) -> str:
+    """The score that ranks: mean ± standard deviation over seeds, or one run with its 95 % interval over images."""
     if row.std is not None:
-        return f"{100 * row.value:.2f} ± {100 * row.std:.2f}"
-    interval = "" if row.low is None or row.high is None else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-    return f"{100 * row.value:.2f}{interval}"
+        return f"{score.text(row.value, 2)} ± {score.text(row.std, 2)}"
+    interval = "" if row.low is None or row.high is None else f" [{score.text(row.low)}, {score.text(row.high)}]"
+    return f"{score.text(row.value, 2)}{interval}"
 
 
-def against_best(row: Row) -> str:
-    """Percent points that a row differs from the best one, with the 95 % interval of the paired bootstrap."""
+def against_best(row: Row, score: Score) -> str:
+    """How much a row differs from the best one, with the 95 % interval of the paired bootstrap."""
     if row.against_best is None:
         return "-"
-    difference, low, high = (100 * row.against_best[key] for key in ("difference", "low", "high"))
-    return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    difference, low, high = (score.text(row.against_best[key], sign="+") for key in ("difference", "low", "high"))
+    return f"{difference} [{low}, {high}]"
 
 
-def beside(row: Row, name: str) -> str:
+def beside(row: Row, score: Score) -> str:
     """Another score, a dash where the row has none."""
-    return shown(name, row.others.get(name))
-
-
-def shown(name: str, value: float | None) -> str:
-    """A score in percent, or as it is where it is no share; a dash for None and nan."""
-    if value is None or value != value:
-        return "-"
-    return f"{value:.2f}" if name in NOT_SHARES else f"{100 * value:.1f}"
+    return score.text(row.others.get(score.name))
 
 
 def number(value: float | None, digits: int) -> str:
@@ -101,6 +93,29 @@ def _markdown_parts(table: Table) -> list[str]:
         cells = [[_cell(getattr(run, name)) for name in UNRANKED] for run in table.unranked]
         parts += ["Not ranked:\n", markdown_table(UNRANKED, cells)]
     return parts
+
+
+def per_class(table: Table, found: Iterable[Record]) -> str:
+    """A Markdown table of the score that sums up a class or video (columns), by leaderboard row, mean over runs."""
+    by_id = {(record.id, record.protocol.get("hash")): record for record in found}
+    runs = {id(row): [by_id[run, table.hash].per_class for run in row.runs] for row in table.rows}
+    scored = dict.fromkeys(line["class"] for lines in runs.values() for run in lines for line in run)
+    names = sorted(scored, key=lambda name: table.classes.index(name) if name in table.classes else len(table.classes))
+    score = table.declared.row_score
+    few = any(row.shots is not None for row in table.rows)
+    rows = [
+        [
+            *(row.label, row.backbone, *(["-" if row.shots is None else str(row.shots)] if few else [])),
+            *(_mean_of(runs[id(row)], name, score) for name in names),
+        ]
+        for row in table.rows
+    ]
+    return markdown_table(["method", "backbone", *(["shots"] if few else []), *names], rows)
+
+
+def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: Score) -> str:
+    lines = [line for run in runs for line in run if line["class"] == name and line.get(score.name) is not None]
+    return score.text(fmean(line[score.name] for line in lines) if lines else None)
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -132,7 +147,8 @@ def csv_text(tables: Sequence[Table]) -> str:
 
 def json_text(tables: Sequence[Table]) -> str:
     """All tables with every field, sorted keys."""
-    return json.dumps(plain([asdict(table) for table in tables]), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    whole = [{**asdict(table), "declared": table.declared.plain()} for table in tables]
+    return json.dumps(plain(whole), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def show(tables: Sequence[Table], console: Console) -> None:

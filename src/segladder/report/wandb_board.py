@@ -20,13 +20,13 @@ from segladder.report.rendering import json_text
 DONE = "leaderboard.json"  # in the run's folder once everything is in it
 PLAIN = ("supervision", "backbone", "pretraining", "selection", "shots", "folds")
 MEASURED = ("std", "low", "high", "parameters", "train_seconds", "images_per_second", "peak_memory_mb")
-PER_CLASS = ["method", "backbone", "class", "iou"]
+PER_CLASS = ["method", "backbone", "class"]
 SWEPT = ["method", "at", "score"]
 
 
 @dataclass(frozen=True)
 class Board:
-    """One table of the run: scores are shares in 0..1, unknown values None."""
+    """One table of the run: scores as records hold them, unknown values None."""
 
     columns: list[str]
     rows: list[list[Any]]
@@ -94,9 +94,8 @@ def boards(tables: Sequence[Table], records: Iterable[Record]) -> dict[str, Boar
     for table in (table for table in tables if table.rows):
         runs = [(row, [by_id[run, table.hash] for run in row.runs]) for row in table.rows]
         found[f"{_key(table)}/leaderboard"] = _leaderboard(table, runs)
-        found[f"{_key(table)}/per_class"] = _per_class(runs)
-        for swept in ("threshold", "gamma"):
-            found[f"{_key(table)}/{swept}"] = _sweep(table.metric, swept, runs)
+        found[f"{_key(table)}/per_class"] = _per_class(table.declared.row_score.name, runs)
+        found[f"{_key(table)}/{table.declared.swept}"] = _sweep(table.metric, table.declared.swept, runs)
     return {name: board for name, board in found.items() if board.rows}
 
 
@@ -118,9 +117,10 @@ def _leaderboard(table: Table, runs: Sequence[tuple[Row, list[Record]]]) -> Boar
     return Board(columns, rows)
 
 
-def _per_class(runs: Sequence[tuple[Row, list[Record]]]) -> Board:
-    rows = [[row.label, row.backbone, name, iou] for row, records in runs for name, iou in class_means(records).items()]
-    return Board(PER_CLASS, rows)
+def _per_class(score: str, runs: Sequence[tuple[Row, list[Record]]]) -> Board:
+    means = [(row, class_means(records, score)) for row, records in runs]
+    rows = [[row.label, row.backbone, name, value] for row, classes in means for name, value in classes.items()]
+    return Board([*PER_CLASS, score], rows)
 
 
 def _sweep(metric: str, swept: str, runs: Sequence[tuple[Row, list[Record]]]) -> Board:
@@ -153,7 +153,8 @@ def _best(tables: Sequence[Table]) -> dict[str, Any]:
     """The best score of each supervision, for the project's overview."""
     best: dict[str, float] = {}
     for table in tables:
-        for row in table.rows:
-            name = f"{_key(table)}/best_{row.supervision}"
-            best[name] = max(best.get(name, 0.0), row.value or 0.0)
+        sign = table.score.sign
+        for supervision, value in ((row.supervision, row.value) for row in table.rows if row.value is not None):
+            name = f"{_key(table)}/best_{supervision}"
+            best[name] = sign * max(sign * best.get(name, value), sign * value)
     return best

@@ -16,7 +16,7 @@ from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.data.sources.palette import voc_palette
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
-from segladder.report.few_shot_panel import overlay
+from segladder.report.pictures.few_shot_panel import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF"}
 PREVIEW_WIDTH, PREVIEW_FRAMES, PREVIEW_MILLISECONDS = 320, 100, 100

@@ -19,7 +19,7 @@ from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.palette import stored_png
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
-from segladder.metrics.iou import iou
+from segladder.metrics.overlap import iou
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class FewShotMethod(Method):
         criterion: logits (B, 2, H, W) and masks int64 (B, H, W), 255 ignored, to a scalar.
         common: the arguments of `Method`.
     """
+
+    answers: ClassVar[str] = "episodes"
 
     reads_support_images = False  # whether `condition` looks at the supports' pixels (else it is given None)
     reads_support_features = True  # whether `condition` looks at their `encode`d features (else it is given ())

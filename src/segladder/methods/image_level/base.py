@@ -31,6 +31,7 @@ class TagMethod(Method):
     """
 
     learns_from: ClassVar[str] = "tags"
+    scores_tags: ClassVar[bool] = True
     scores_background: ClassVar[bool] = False  # whether `class_scores` begin with the background
 
     def __init__(self, background_score: float, **common: Any) -> None:
@@ -73,6 +74,8 @@ class ClassMapMethod(TagMethod):
         background_score: see `TagMethod`.
         common: the arguments of `Method` but mean and std, which are the backbone's.
     """
+
+    tells_tags: ClassVar[bool] = True
 
     def __init__(self, backbone: nn.Module, background_score: float, **common: Any) -> None:
         super().__init__(background_score, mean=backbone.mean, std=backbone.std, **common)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segladder.data.sources.palette import voc_palette
-from segladder.report.panels import GAP, IGNORED, INK, LINE, LONGEST, PAPER, SHORTEST
+from segladder.report.pictures.panels import GAP, IGNORED, INK, LINE, LONGEST, PAPER, SHORTEST
 
 MOST_SUPPORTS = 9  # in one picture
 BAR = 96  # pixels of the colour scale

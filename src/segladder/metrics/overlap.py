@@ -13,6 +13,15 @@ import torch
 from torch import Tensor
 
 from segladder.errors import ConfigError
+from segladder.metrics.scores import Score
+
+COLUMNS = (  # of `per_class`
+    Score("iou", "IoU"),
+    Score("precision"),
+    Score("recall"),
+    Score("over_activation", better="lower"),
+    Score("under_activation", better="lower"),
+)
 
 
 def iou(confusion: Tensor, absent: str = "skip") -> Tensor:

@@ -1,0 +1,28 @@
+"""How the runs of all folds become one value where that is not the mean of their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]  # of a record's `per_class`
+
+
+def fb_iou_pooled(rows: Sequence[Row]) -> float | None:
+    """Mean IoU of background and foreground, the classes of all folds pooled as one foreground.
+
+    Args:
+        rows: of all folds of one seed, with `tp`, `fp` and `fn`.
+
+    Returns:
+        A share; None where a row does not hold these counts.
+    """
+    if not rows or any("tp" not in row for row in rows):
+        return None
+    background = [row for row in rows if row["class"] == "background"]
+    kept, invented, missed = (sum(row[key] for row in background) for key in ("tp", "fn", "fp"))
+    found = sum(row["tp"] + row["fn"] for row in rows if row["class"] != "background") - missed  # as whichever class
+    return float(kept / max(1, kept + invented + missed) + found / max(1, found + invented + missed)) / 2
+
+
+POOLED: dict[str, Callable[[Sequence[Row]], float | None]] = {"fb_iou_pooled": fb_iou_pooled}

@@ -1,0 +1,63 @@
+"""What a record says of its scores, and what is known of the scores of records that say nothing.
+
+Records of schema 1 do not describe their scores. `undeclared.json` holds what was known of those then; it is finished:
+whatever is measured since says it itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+
+from segladder.metrics.declaration import Declaration
+from segladder.metrics.scores import Score
+from segladder.report.record import Record
+
+
+def declared(record: Record) -> Declaration:
+    """What a record says of its scores."""
+    return Declaration.read(record.protocol) if "scores" in record.protocol else _undeclared(record)
+
+
+def of_table(records: Sequence[Record]) -> Declaration:
+    """What the records of one table, at least one, say of their scores; the latest words it where they differ."""
+    latest_first = sorted(records, key=lambda record: (record.time, record.id), reverse=True)
+    return Declaration.merged([declared(record) for record in latest_first])
+
+
+@cache
+def _known() -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(
+        files("segladder.report").joinpath("undeclared.json").read_text(encoding="utf-8")
+    )
+    return known
+
+
+def _undeclared(record: Record) -> Declaration:
+    """The scores that a record of schema 1 holds, each as it was known then."""
+    curve, rows = (next(iter(lines), {}) for lines in (record.curve, record.per_class))
+    of_fold = record.fold is not None and "novel" not in rows  # where all classes are asked for, the background counts
+    protocol = (str(record.protocol.get(key) or default) for key, default in (("ranked_by", "mIoU"), ("name", "")))
+    return _made(tuple(record.metrics), tuple(curve), tuple(rows), of_fold, *protocol)
+
+
+@lru_cache(maxsize=256)
+def _made(
+    metrics: tuple[str, ...], curve: tuple[str, ...], rows: tuple[str, ...], of_fold: bool, ranked_by: str, name: str
+) -> Declaration:
+    known = _known()
+    scores = [Score.read(score) for score in known["scores"] if score["name"] in (*metrics, *curve)]
+    if of_fold:
+        others = known["statistic_of_folds"]
+        scores = [replace(score, statistic=others.get(score.name, score.statistic)) for score in scores]
+    if "tp" in rows:
+        scores.append(Score.read(known["over_folds"]))
+    unknown = [Score(metric) for metric in metrics if metric not in {score.name for score in scores}]
+    columns = [Score.read(column) for column in known["columns"] if column["name"] in rows]
+    swept = next((sweep for sweep in known["swept"] if sweep in curve), "")
+    ladder = tuple(known["ladder"][name]) if name in known["ladder"] else None
+    return Declaration((*scores, *unknown), tuple(columns), ranked_by, "", swept, ladder)

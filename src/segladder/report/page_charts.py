@@ -1,0 +1,133 @@
+"""The charts of the report page: score against cost, scores along a sweep, training."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segladder.metrics.scores import Score
+from segladder.report.charts import Chart, Series, chart
+from segladder.report.declared import declared
+from segladder.report.leaderboard import Row, Table
+from segladder.report.means import mean_annotation
+from segladder.report.pictures.curves import units_of
+from segladder.report.record import Record
+
+MOST_MARKS, MOST_LINES = 24, 8  # of one chart
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `45 s`, `12 min`, `3.4 h`; a dash for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mapping[int, str]) -> list[Chart]:
+    """Score against annotation cost, and against the novel classes' part of it where records know one."""
+    charts = []
+    for key, of_what in (("seconds", "annotation"), ("novel_seconds", "annotation of novel classes")):
+        costs = {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
+        rows = [row for row in table.rows if costs[id(row)] is not None and row.value is not None]
+        rows = _best_first(rows, table.score)[:MOST_MARKS]
+        series = [
+            Series(
+                f"{row.label}, {duration(costs[id(row)])}",
+                [((costs[id(row)] or 0) / 3600, table.score.scale * (row.value or 0))],
+                [_span(row, table.score)],
+                row.rung.style,
+                str(number),
+                links[id(row)],
+            )
+            for number, row in enumerate(rows, 1)
+        ]
+        if any(costs.values()) and series:
+            title = f"What {of_what} buys: {table.score.title} against hours of work"
+            axes = (f"{of_what}, hours (logarithmic)", table.score.axis)
+            charts.append(chart(title, series, *axes, log_x=True, frontier=table.score.sign))
+    return charts
+
+
+def _best_first(rows: Sequence[Row], score: Score) -> list[Row]:
+    return sorted(rows, key=lambda row: -score.sign * (row.value or 0))
+
+
+def _span(row: Row, score: Score) -> tuple[float, float] | None:
+    """The interval of a row as printed: over images for one run, one standard deviation for several."""
+    if row.low is not None and row.high is not None:
+        return score.scale * row.low, score.scale * row.high
+    if row.value is not None and row.std is not None:
+        return score.scale * (row.value - row.std), score.scale * (row.value + row.std)
+    return None
+
+
+def sweep_charts(table: Table, records: Mapping[int, list[Record]], links: Mapping[int, str]) -> list[Chart]:
+    """The score that ranks along what records sweep, a line for the first run of each of the best rows."""
+    swept, score = table.declared.swept, table.score
+    series: list[Series] = []
+    for row in _best_first(table.rows, score):
+        points = swept_points(records[id(row)], swept, score)
+        if points and len(series) < MOST_LINES:
+            series.append(Series(row.label, points, style=len(series), link=links[id(row)]))
+    if not series:
+        return []
+    return [chart(f"{score.title} along the {swept}", series, swept, score.axis)]
+
+
+def swept_points(records: Sequence[Record], swept: str, score: Score) -> list[tuple[float, float]]:
+    """Where the first run that sweeps has which score, as printed; empty where none sweeps."""
+    curve = next((r.curve for r in records if r.curve and swept in r.curve[0]), [])
+    return [(line[swept], score.scale * line[score.name]) for line in curve if line.get(score.name) is not None]
+
+
+def run_curves(record: Record) -> list[Chart]:
+    """All scores along the threshold or gamma that a record sweeps."""
+    if not record.curve:
+        return []
+    says = declared(record)
+    scores = [score for score in says.shown("curve") if score.name in record.curve[0]]
+    series = [
+        Series(score.heading, swept_points([record], says.swept, score), style=style)
+        for style, score in enumerate(scores)
+    ]
+    return [chart(f"Scores along the {says.swept}", series, says.swept, units_of(scores))] if series else []
+
+
+def training_charts(folder: Path) -> list[Chart]:
+    """What the run's CSV log has of its training: one chart of the losses, one of each score seen more than once."""
+    groups: dict[str, list[tuple[str, list[tuple[float, float]]]]] = defaultdict(list)
+    for name, points in _logged(folder).items():
+        groups["train" if name.startswith("train/") else name].append((name, points))
+    charts = []
+    for group, lines in groups.items():
+        series = [Series(name, points, style=style) for style, (name, points) in enumerate(lines[:MOST_LINES])]
+        charts.append(chart("Training" if group == "train" else group, series, "step", "value"))
+    return charts
+
+
+def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Steps and values by column of a run's CSV logs, without columns of one value and the IoU of single classes."""
+    values: dict[str, dict[float, float]] = defaultdict(dict)
+    for file in sorted(folder.glob("logs/csv/version_*/metrics.csv")):
+        with file.open(newline="", encoding="utf-8") as stream:
+            for line in csv.DictReader(stream):
+                step = _number(line.get("step"))
+                for name, text in line.items():
+                    value = _number(text)
+                    if step is not None and value is not None and name not in ("step", "epoch") and "/iou/" not in name:
+                        values[name][step] = value
+    return {name: sorted(points.items()) for name, points in values.items() if len(points) > 1}
+
+
+def _number(text: Any) -> float | None:
+    """A finite number, None for anything else: a log may end in the middle of a line."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,1 @@
+"""Pictures of results: panels of single images, curves, the history of a search."""

@@ -1,0 +1,79 @@
+"""What tells the rows of a leaderboard apart: the settings of a run and of the runs that it builds on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segladder.report.record import Record
+
+NOT_THE_METHOD = (  # settings in which runs of one row may differ
+    *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
+    *("parent", "stages"),  # the lineage says what a run builds on
+    "labels.name",  # the rung says
+    *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
+    "backbone.weights",  # the column pretraining, without the folder of a file
+    *("embeddings.seed", "embeddings.cache_dir"),
+    *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
+    *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
+)
+LATER: dict[str, Any] = {"loader.augment.extra": []}  # keys that older records lack, with the value their runs had
+VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
+
+
+def _read_by(record: Record) -> dict[str, Any]:
+    """A record's configuration without the nodes that its run did not read."""
+    knows_names = record.supervision == "zero_shot" or "embeddings" in record.label_access
+    unread = set() if knows_names else {"embeddings"}
+    unread |= {"pseudo_masks"} if record.config.get("parent") is None else set()
+    return {key: value for key, value in record.config.items() if key not in unread}
+
+
+def settings_among(record: Record, known: Mapping[str, Record]) -> dict[str, Any]:
+    """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
+    settings = LATER | settings_of(_read_by(record)) | _trained_on(record)
+    for parent in _built_on(record, known):
+        views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
+        settings |= {f"parent.{key}": value for key, value in (settings_among(parent, known) | views).items()}
+    return settings
+
+
+def _built_on(record: Record, known: Mapping[str, Record]) -> list[Record]:
+    """The runs a record builds on; a run that was scored again is not one of them."""
+    parents = [known[parent] for parent in record.parents if parent in known]
+    return [
+        above
+        for parent in parents
+        for above in (_built_on(parent, known) if parent.lineage == record.lineage else [parent])
+    ]
+
+
+def _trained_on(record: Record) -> dict[str, Any]:
+    """The fold that a run was trained on, where its score is that of no fold (a video's)."""
+    return {"fold": record.config.get("fold")} if record.fold is None else {}
+
+
+def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values differ between settings; where `loss.name` differs, not also those that follow from it."""
+    keys = sorted({key for setting in settings for key in setting})
+    values = {key: [repr(setting.get(key)) for setting in settings] for key in keys}
+    told = [key for key in keys if len(set(values[key])) > 1]
+
+    def follows(key: str) -> bool:
+        name = f"{key.split('.')[0]}.name"
+        if name not in told or key == name:
+            return False
+        return len(set(zip(values[name], values[key], strict=True))) == len(set(values[name]))
+
+    return [key for key in told if not follows(key)]
+
+
+def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Configuration values by dotted key, without those in which runs of one row may differ."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in NOT_THE_METHOD or key == "_target_":
+            continue
+        flat |= settings_of(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat

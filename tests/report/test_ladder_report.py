@@ -5,8 +5,9 @@ import pytest
 from PIL import Image, ImageColor
 
 from segladder.data.labels.kinds import kinds
-from segladder.report.ladder import by_fold, described, duration, frontier, rungs, save_curve, summary
+from segladder.report.ladder import by_fold, described, duration, frontier, rungs, summary
 from segladder.report.leaderboard import rank
+from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record
 
 HOUR = 3600
@@ -95,7 +96,7 @@ def test_text_and_picture(records, tmp_path):
     ladder = rungs(table, records)
     text = described(table, ladder, records)
     assert "| few_shot | sg_one, 5 masks a class | 12 min | 14 min | 45.0 [43.0, 47.0] | 22.5 | 10.0 |" in text
-    curve = save_curve(tmp_path / "curve.png", ladder, table)
+    curve = save_cost_curve(tmp_path / "curve.png", ladder, table)
     pixels = np.asarray(Image.open(curve).convert("RGB")).reshape(-1, 3)
     for name in ("names", "tags", "masks"):
         colour = ImageColor.getrgb(kinds()[name].colour)

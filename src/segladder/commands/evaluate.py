@@ -81,7 +81,7 @@ def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:
 
 def check_classes(method: Method, source: Source, learnt: Sequence[str]) -> None:
     """Raise ConfigError if a method that answers with the classes it learnt meets data with others."""
-    if method.supervision != "few_shot" and tuple(learnt) != source.classes:
+    if method.answers != "episodes" and tuple(learnt) != source.classes:
         raise ConfigError(
             f"data={source.name}: holds {', '.join(source.classes[1:])}, but the run knows {', '.join(learnt[1:])}"
         )

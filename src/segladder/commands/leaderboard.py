@@ -14,6 +14,7 @@ from segladder.report import ladder
 from segladder.report.archive import collect
 from segladder.report.comparisons import comparisons, pairs_of, supports_compared, with_significance
 from segladder.report.leaderboard import Table, rank
+from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
 
@@ -110,6 +111,6 @@ def climbed(table: Table, records: list[Record], config: Any) -> str:
     parts = []
     for name, whole in ladder.by_fold(table, records).items():
         if steps := ladder.rungs(whole, records):
-            curve = ladder.save_curve(folder / f"{name}.png", steps, whole)
+            curve = save_cost_curve(folder / f"{name}.png", steps, whole)
             parts.append(f"What annotation buys, {name} ({curve})\n\n{ladder.described(whole, steps, records)}")
     return "\n".join(parts)

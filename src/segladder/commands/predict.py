@@ -18,14 +18,14 @@ from segladder.runs.pictures import listed, save, segment_each
 
 WAYS = {  # what a run needs beside `run` and `out`
     "dense": ({"images": "DIR"},),
-    "few_shot": ({"support": "DIR", "images": "DIR"}, {"video": "DIR", "mask": "FILE"}),
+    "episodes": ({"support": "DIR", "images": "DIR"}, {"video": "DIR", "mask": "FILE"}),
 }
 
 
 def run(config: DictConfig) -> int:
     """Segment what is not done yet; an image that cannot be read is named, the others go on. Returns 1 if any was."""
     run_config, _, method = load_run(Path(config.run))
-    check_inputs(config, method.supervision)
+    check_inputs(config, method)
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if isinstance(method, FewShotMethod):
         return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))
@@ -37,17 +37,17 @@ def run(config: DictConfig) -> int:
     return segment_each(listed("images", Path(config.images)), out, segmented, config.progress)
 
 
-def check_inputs(config: DictConfig, supervision: str) -> None:
-    """Raise ConfigError unless what is given is what a run of this supervision segments."""
-    ways = WAYS["few_shot" if supervision == "few_shot" else "dense"]
+def check_inputs(config: DictConfig, method: Method) -> None:
+    """Raise ConfigError unless what is given is what such a method segments."""
+    ways = WAYS[method.answers]
     given = [key for key in ("support", "images", "video", "mask") if config[key] is not None]
     if not any(set(given) == set(way) for way in ways):
         expected = " or ".join(" ".join(f"{key}={kind}" for key, kind in way.items()) for way in ways)
         got = " ".join(f"{key}={config[key]}" for key in given) or "none of them"
-        raise ConfigError(f"run={config.run} is {supervision}: expected {expected}, got {got}")
-    if config.support_class is not None and supervision != "few_shot":
+        raise ConfigError(f"run={config.run} is {method.supervision}: expected {expected}, got {got}")
+    if config.support_class is not None and method.answers != "episodes":
         raise ConfigError(
-            f"support_class={config.support_class}: run={config.run} is {supervision}, it has no supports"
+            f"support_class={config.support_class}: run={config.run} is {method.supervision}, it has no supports"
         )
 
 

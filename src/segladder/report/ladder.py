@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from segladder.files import written
 from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.means import mean_annotation
@@ -193,78 +190,3 @@ def _remarks(best: Rung, table: Table) -> list[str]:
     ]
     text = "; ".join(parts)
     return [f"{text[0].upper()}{text[1:]}."] if text else []
-
-
-def save_curve(path: Path, ladder: Sequence[Rung], table: Table) -> Path:
-    """Draw scores with intervals against hours of work on novel classes (log axis, 0 at its left end) as a PNG.
-
-    Args:
-        path: the file, written atomically.
-        ladder: at least one rung.
-        table: whose rungs they are.
-    """
-    from matplotlib.figure import Figure  # half a second, only where something is drawn
-
-    score = table.score
-    paid = [rung.novel_seconds / HOUR for rung in ladder if rung.novel_seconds]
-    left = min(paid, default=1) / 4  # where work of 0 stands
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    for place in sorted({rung.row.rung for rung in ladder}):
-        drawn = [rung for rung in ladder if rung.row.rung == place]
-        hours = [rung.novel_seconds / HOUR or left for rung in drawn]
-        below = [score.scale * (rung.value - (rung.value if rung.low is None else rung.low)) for rung in drawn]
-        above = [score.scale * ((rung.value if rung.high is None else rung.high) - rung.value) for rung in drawn]
-        scores, ends = (
-            [score.scale * rung.value for rung in drawn],
-            [[max(0, e) for e in side] for side in (below, above)],
-        )
-        look: dict[str, Any] = {
-            "fmt": place.marker,
-            "color": place.colour,
-            "mfc": place.colour if place.all else "none",
-            "label": place.labels if place.all else f"few {place.labels}",
-            "capsize": 3,
-        }
-        axes.errorbar(hours, scores, yerr=ends, **look)
-    steps = frontier(ladder, score)
-    axes.step(
-        [rung.novel_seconds / HOUR or left for rung in steps],
-        [score.scale * rung.value for rung in steps],
-        where="post",
-        color="0.6",
-        linewidth=1,
-        zorder=0,
-    )
-    axes.axvline(left * 2, color="0.85", linestyle=":")
-    label = "hours of annotation of the novel classes (left of the line: none)"
-    axes.set(xlabel=label, ylabel=score.axis, title=table.title)
-    axes.set_ylim(0, None)
-    axes.margins(x=0.15)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.draw_without_rendering()  # settles the layout
-    _write_labels(axes, [(rung.label, rung.novel_seconds / HOUR or left, score.scale * rung.value) for rung in ladder])
-    with written(path) as partial:
-        figure.savefig(partial, dpi=130)
-    return path
-
-
-def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]]) -> None:
-    """Write texts beside points (text, x, y), each at the nearest place where it covers no other."""
-    places = [(side * 6, "left" if side > 0 else "right", up) for up in (3, -9, 14, -20, 25, -31) for side in (1, -1)]
-    inside = axes.get_window_extent()
-    taken: list[Any] = []
-    for text, x, y in labels:
-        for right, side, up in places:
-            style = {"textcoords": "offset points", "ha": side, "fontsize": 7}
-            written = axes.annotate(text, (x, y), (right, up), **style)
-            box = written.get_window_extent()
-            if box.x0 > inside.x0 and box.x1 < inside.x1 and not any(box.overlaps(other) for other in taken):
-                break
-            written.remove()
-        else:
-            written = axes.annotate(text, (x, y), (6, 3), textcoords="offset points", fontsize=7)
-            box = written.get_window_extent()
-        taken.append(box)

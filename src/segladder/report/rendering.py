@@ -130,14 +130,16 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def csv_text(tables: Sequence[Table]) -> str:
     """One row per row of every table and per unranked run, plain values; lists are separated by spaces."""
-    names = ["protocol", "hash", "data", "fingerprint", "metric", "status", *Row.__dataclass_fields__, "reason"]
+    own = [name for name in Row.__dataclass_fields__ if name != "rung"]
+    names = ["protocol", "hash", "data", "fingerprint", "metric", "status", *own, "labels", "reason"]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
     writer.writeheader()
     for table in tables:
         head = {name: getattr(table, name) for name in names[:5]}
         for row in table.rows:
-            writer.writerow({**head, "status": "finished", **{k: _flat(v) for k, v in asdict(row).items()}})
+            values = {name: _flat(value) for name, value in asdict(row).items() if name in own}
+            writer.writerow({**head, "status": "finished", **values, "labels": row.rung.labels})
         for run in table.unranked:
             seeds = "" if run.seed is None else run.seed
             known = {"method": run.method, "backbone": run.backbone, "status": run.status, "reason": run.reason}

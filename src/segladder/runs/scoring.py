@@ -16,7 +16,7 @@ from segladder.metrics.counts import COUNTS
 from segladder.protocols.base import Protocol, Result
 from segladder.report.declared import declared
 from segladder.report.loggers import log_image
-from segladder.report.pictures.curves import CURVE, save_curve
+from segladder.report.pictures.curves import CURVE, save_sweep
 from segladder.report.pictures.panels import save_panels
 from segladder.report.record import Record
 
@@ -30,7 +30,7 @@ def fill_scores(record: Record, result: Result, folder: Path) -> None:
     record.images_per_second = round(len(result.counts) / result.predict_seconds, 2)
     result.counts.save(folder / COUNTS)
     if record.curve:
-        save_curve(folder / CURVE, record.curve, declared(record), record.protocol["name"])
+        save_sweep(folder / CURVE, record.curve, declared(record), record.protocol["name"])
 
 
 def write_panels(

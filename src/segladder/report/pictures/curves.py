@@ -13,7 +13,7 @@ CURVE = "curve.png"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito, told apart by colour-blind readers
 
 
-def save_curve(path: Path, rows: Sequence[Mapping[str, float]], declared: Declaration, title: str) -> Path:
+def save_sweep(path: Path, rows: Sequence[Mapping[str, float]], declared: Declaration, title: str) -> Path:
     """Draw the scores of a record's `curve` against what it sweeps, as a PNG.
 
     Args:

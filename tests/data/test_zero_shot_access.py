@@ -19,7 +19,7 @@ from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.datamodule import DataModule, training_ids
 from segladder.data.training.dataset import collate
-from segladder.data.training.views import HiddenClasses
+from segladder.data.training.views import HiddenClasses, Recipe
 from segladder.errors import ConfigError
 
 CLASSES = VOC_CLASSES[1:7]
@@ -47,7 +47,7 @@ def module(root: Path, **policy) -> DataModule:
     view = HiddenClasses(**{"hidden": UNSEEN, **policy})
     data = source(root)
     ids, _ = training_ids(data, view.ids(data))
-    dataset = view.dataset(data, ids, Names(), TrainAugmentation(flip=0.5, crop=48))
+    dataset = view.dataset(data, ids, Names(), Recipe(TrainAugmentation(flip=0.5, crop=48)))
     return DataModule(dataset, seed=0, batch_size=2, workers=0)
 
 

@@ -17,7 +17,7 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.datamodule import DataModule, training_ids
-from segladder.data.training.views import TrainingView
+from segladder.data.training.views import Recipe, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
@@ -71,10 +71,11 @@ class Training(NamedTuple):
 def training(config: DictConfig, source: Source, view: TrainingView, labels: Labels) -> Training:
     """What feeds a method whose training items show labels of one kind, within a protocol's view."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
-    episodes, augment = settings.pop("episodes"), TrainAugmentation(**settings.pop("augment"))
+    episodes = settings.pop("episodes")
+    recipe = Recipe(TrainAugmentation(**settings.pop("augment")), episodes)
     try:
         ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
-        dataset = view.dataset(source, ids, labels, augment, episodes)
+        dataset = view.dataset(source, ids, labels, recipe)
         return Training(DataModule(dataset, config.seed, **settings), source, kept_back)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error

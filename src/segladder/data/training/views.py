@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,6 +17,16 @@ from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.dataset import SegmentationDataset, TrainingSet
 from segladder.data.training.episode_dataset import EpisodeDataset
 from segladder.errors import ConfigError
+
+
+class Recipe(NamedTuple):
+    """How training items are made: their augmentation, and how episodes are drawn (`loader.episodes`)."""
+
+    augment: TrainAugmentation | None = None
+    episodes: Mapping[str, Any] = {}
+
+
+PLAIN = Recipe()
 
 
 class TrainingView(ABC):
@@ -33,22 +43,14 @@ class TrainingView(ABC):
         return source.split(source.train_split)
 
     @abstractmethod
-    def dataset(
-        self,
-        source: Source,
-        ids: Sequence[str],
-        labels: Labels,
-        augment: TrainAugmentation | None = None,
-        episodes: Mapping[str, Any] | None = None,
-    ) -> TrainingSet:
+    def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """The data set that shows it.
 
         Args:
             source: the data set on disk.
             ids: the images, some of `ids`.
             labels: of the classes that the run is asked about.
-            augment: of the items.
-            episodes: how episodes are drawn, `loader.episodes` of the configuration; read by views of episodes.
+            recipe: how items are made.
 
         Raises:
             ConfigError: an unknown choice, or no image is left.
@@ -70,16 +72,9 @@ class Images(TrainingView):
         """The chosen images."""
         return super().ids(source) if self.chosen is None else self.chosen
 
-    def dataset(
-        self,
-        source: Source,
-        ids: Sequence[str],
-        labels: Labels,
-        augment: TrainAugmentation | None = None,
-        episodes: Mapping[str, Any] | None = None,
-    ) -> TrainingSet:
+    def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Items with what the labels show; see `TrainingView.dataset`."""
-        return SegmentationDataset(source, ids, labels, augment)
+        return SegmentationDataset(source, ids, labels, recipe.augment)
 
 
 @dataclass(frozen=True)
@@ -93,26 +88,19 @@ class Episodes(TrainingView):
     min_object: str = "grid"
     min_area: int = 2048
 
-    def dataset(
-        self,
-        source: Source,
-        ids: Sequence[str],
-        labels: Labels,
-        augment: TrainAugmentation | None = None,
-        episodes: Mapping[str, Any] | None = None,
-    ) -> TrainingSet:
+    def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Episodes; see `TrainingView.dataset`."""
         return EpisodeDataset(
             source,
             ids,
             self.novel,
             self.shots,
-            augment,
+            recipe.augment,
             self.novel_pixels,
             self.images,
             min_object=self.min_object,
             min_area=self.min_area,
-            **(episodes or {}),
+            **recipe.episodes,
         )
 
 
@@ -168,18 +156,11 @@ class HiddenClasses(TrainingView):
             table[0] = IGNORE
         return table
 
-    def dataset(
-        self,
-        source: Source,
-        ids: Sequence[str],
-        labels: Labels,
-        augment: TrainAugmentation | None = None,
-        episodes: Mapping[str, Any] | None = None,
-    ) -> TrainingSet:
+    def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Items whose masks are read through tables that hide classes; see `TrainingView.dataset`."""
         kept = self.usable(source, ids)
         tables = [self.table(source.classes, image_id) for image_id in kept]
-        return SegmentationDataset(source, kept, Masks(), augment, tables)
+        return SegmentationDataset(source, kept, Masks(), recipe.augment, tables)
 
     def usable(self, source: Source, ids: Sequence[str]) -> list[str]:
         """The images that training may use. Raises ConfigError if none is left, or not all that show unseen classes."""

@@ -184,7 +184,8 @@ def test_faults_are_named(tmp_path, videos):
 
 
 def test_resolutions_never_share_a_hash():
-    assert len({protocol(*words).hash for words in ((), ("data.resolution=240p",), ("protocol.fit=square",))}) == 3
+    square = ("protocol.fit=square", "protocol.input_side=64")
+    assert len({protocol(*words).hash for words in ((), ("data.resolution=240p",), square)}) == 3
 
 
 EPISODES = ("protocol.min_object=none", "protocol.episodes=6", "protocol.seeds=[0]", "protocol.beside=0")

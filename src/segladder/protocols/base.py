@@ -23,6 +23,7 @@ from segladder.metrics.counts import ImageCounts
 from segladder.metrics.declaration import Declaration
 from segladder.metrics.overlap import COLUMNS
 from segladder.metrics.scores import Score
+from segladder.protocols.fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Protocol(ABC):
     name: str
     dataset: str
     split: str
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def score(
         self,

@@ -52,6 +52,11 @@ class CamSeedsProtocol(SemanticProtocol):
     thresholds: tuple[float, ...]
     threshold: float
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold not in self.thresholds:
+            raise ConfigError(f"protocol.threshold={self.threshold}: expected one of protocol.thresholds")
+
     @property
     def scores(self) -> tuple[Score, ...]:
         """Those of dense prediction at the fixed threshold, and the best threshold's."""

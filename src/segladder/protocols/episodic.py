@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from segladder.metrics.overlap import per_class
 from segladder.metrics.scores import Score
 from segladder.protocols.base import Metrics, Result, Scoring, scored
 from segladder.protocols.few_shot import FewShotProtocol
+from segladder.protocols.fields import Count, Positive
 from segladder.protocols.inference import shard
 
 DISTRACTORS = ("hard", "negative", "swap")
@@ -71,12 +72,12 @@ class EpisodicProtocol(FewShotProtocol):
 
     resampled: ClassVar[str] = "episodes"
 
-    kind: str
-    ways: int
-    draw: str
-    episodes: int
+    kind: Literal["standard", "hard", "negative", "swap"]
+    ways: Positive
+    draw: Literal["item", "class", "image", "balanced", "sequential"]
+    episodes: Positive
     repeats: bool
-    beside: int
+    beside: Count
 
     def ways_among(self, classes: Sequence[int]) -> int:
         """`ways`, or all of fewer classes."""
@@ -112,11 +113,8 @@ class EpisodicProtocol(FewShotProtocol):
         source = scoring.source
         classes = self.indices(source, self.novel)
         items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
-        lists = {
-            self.kind: [
-                e for seed in self.seeds for e in self.frozen_list(items, classes, self.kind, self.episodes, seed)
-            ]
-        }
+        drawn = [self.frozen_list(items, classes, self.kind, self.episodes, seed) for seed in self.seeds]
+        lists: dict[str, list[Episode]] = {self.kind: [episode for each in drawn for episode in each]}
         if len(self.kinds) > 1:
             lists |= self.distractors(items, classes)
         runner = self.runner(scoring.method, source, scoring.batch_size)

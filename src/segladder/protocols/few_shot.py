@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 import torch
 
 from segladder.data.labels.annotation_cost import Labelling, supports
+from segladder.data.labels.kinds import of_supports
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.items import Items
@@ -22,6 +23,7 @@ from segladder.methods.base import Method, evaluating
 from segladder.metrics.episodes import EpisodeCounts, novel_mean_iou
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method, merged
+from segladder.protocols.fields import Aggregate, Count, Fit, MinObject, Positive, ScoreAt
 from segladder.protocols.inference import gathered, shard
 
 SELECTION_EPISODES = 20  # a class
@@ -52,20 +54,24 @@ class FewShotProtocol(Protocol):
     supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
 
     folds: tuple[tuple[str, ...], ...]
-    fold: int
-    train_images: str
-    novel_pixels: str
-    shots: int
+    fold: Count
+    train_images: Literal["all", "single_class"]
+    novel_pixels: Literal["background", "ignore", "drop"]
+    shots: Positive
     support_annotation: str
-    min_object: str
-    min_area: int
+    min_object: MinObject
+    min_area: Count
     seeds: tuple[int, ...]
-    fit: str
-    input_side: int | None
-    score_at: str
-    void: str
-    aggregate: str
-    bootstrap: int
+    fit: Fit
+    input_side: Positive | None
+    score_at: ScoreAt
+    void: Literal["ignored", "background"]
+    aggregate: Aggregate
+    bootstrap: Positive
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_supports(self.support_annotation)  # refuses what nobody draws
 
     @abstractmethod
     def ways_among(self, classes: Sequence[int]) -> int:

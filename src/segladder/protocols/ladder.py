@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from segladder.metrics.scores import Score
 from segladder.protocols.asking import Asker, Confusions, DenseAsker, EpisodeAsker, Questions, with_interval
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, scored
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
+from segladder.protocols.fields import Aggregate, Count, GammaOn, GammaRule, MinObject, OtherClasses, Positive, Share
 from segladder.protocols.zero_shot import ZeroShotProtocol
 
 SCORES = (
@@ -78,26 +79,26 @@ class LadderProtocol(Protocol):
     swept: ClassVar[str] = "gamma"
     ladder: ClassVar[tuple[str, ...]] = ("base_mIoU", "harmonic_mIoU", "hard_mIoU", "negative_area")
 
-    supervision: str
+    supervision: Literal["full", "image_level", "few_shot", "zero_shot"]
     classes: tuple[str, ...] | None
-    other_classes: str
+    other_classes: OtherClasses
     folds: tuple[tuple[str, ...], ...]
-    fold: int
-    pool: int | None
-    shots: int
-    min_object: str
-    min_area: int
-    negatives: int
-    fit: str
-    input_side: int | None
-    aggregate: str
-    gamma_on: str
+    fold: Count
+    pool: Count | None
+    shots: Positive
+    min_object: MinObject
+    min_area: Count
+    negatives: Count
+    fit: Literal["native", "square"]
+    input_side: Positive | None
+    aggregate: Aggregate
+    gamma_on: GammaOn
     gammas: tuple[float, ...]
-    gamma_rule: str
+    gamma_rule: GammaRule
     gamma: float
-    seen_kept: float
-    gamma_images: int
-    bootstrap: int
+    seen_kept: Share
+    gamma_images: Positive
+    bootstrap: Positive
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types but those of the rung."""

@@ -20,6 +20,7 @@ from segladder.metrics.overlap import COLUMNS, per_class, summary
 from segladder.metrics.scores import Score
 from segladder.metrics.size import SIZES, iou_by_size
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
+from segladder.protocols.fields import Absent, OtherClasses, Positive, Share
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
 
 SCORES = (
@@ -53,13 +54,13 @@ class SemanticProtocol(Protocol):
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level")
 
     classes: tuple[str, ...] | None
-    other_classes: str
-    input_size: int | None
+    other_classes: OtherClasses
+    input_size: Positive | None
     scales: tuple[float, ...]
     flip: bool
-    absent: str
-    boundary_width: float
-    bootstrap: int
+    absent: Absent
+    boundary_width: Share
+    bootstrap: Positive
 
     @property
     def scores(self) -> tuple[Score, ...]:

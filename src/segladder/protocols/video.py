@@ -31,6 +31,7 @@ from segladder.metrics.video import contour_accuracy, region_similarity, statist
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
 from segladder.protocols.few_shot import outlined
+from segladder.protocols.fields import Fit, Positive, Share
 from segladder.protocols.inference import gathered, shard
 
 OBJECT = 1  # the one class of a video
@@ -65,10 +66,10 @@ class VideoProtocol(Protocol):
     resampled: ClassVar[str] = "sequences"
 
     resolution: str
-    fit: str
-    input_side: int | None
-    contour_bound: float
-    bootstrap: int
+    fit: Fit
+    input_side: Positive | None
+    contour_bound: Share
+    bootstrap: Positive
 
     @property
     def scores(self) -> tuple[Score, ...]:

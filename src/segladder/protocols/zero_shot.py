@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -28,6 +28,7 @@ from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
+from segladder.protocols.fields import Absent, Count, GammaOn, GammaRule, OtherClasses, Positive, ScoreAt, Share
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
 
@@ -36,14 +37,6 @@ Leads = tuple[torch.Tensor, ...]  # of one image: best seen class, best unseen c
 SPNET = ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
 ZS3 = ("cow", "motorbike", "aeroplane", "sofa", "cat", "tvmonitor", "train", "bottle", "chair", "pottedplant")
 UNSEEN = {"spnet": SPNET, **{f"zs3_{count}": ZS3[:count] for count in (2, 4, 6, 8, 10)}}  # of PASCAL VOC
-CHOICES = {
-    "split_name": ("folds", "custom", *UNSEEN),
-    "gamma_on": ("probabilities", "logits"),
-    "gamma_rule": ("seen_budget", "fixed", "oracle"),
-    "fit": ("native", "square"),
-    "score_at": ("native", "input"),
-    "absent": ("skip", "zero"),
-}
 
 
 @dataclass(frozen=True)
@@ -83,39 +76,31 @@ class ZeroShotProtocol(Protocol):
     swept: ClassVar[str] = "gamma"
 
     classes: tuple[str, ...] | None
-    other_classes: str
-    split_name: str
+    other_classes: OtherClasses
+    split_name: Literal["folds", "custom", "spnet", "zs3_2", "zs3_4", "zs3_6", "zs3_8", "zs3_10"]
     unseen: tuple[str, ...] | None
     folds: tuple[tuple[str, ...], ...]
-    fold: int
-    background: str
-    unseen_pixels: str
+    fold: Count
+    background: Literal["ignore", "seen"]
+    unseen_pixels: Literal["ignore", "drop"]
     transductive: bool
-    gamma_on: str
+    gamma_on: GammaOn
     gammas: tuple[float, ...]
-    gamma_rule: str
+    gamma_rule: GammaRule
     gamma: float
-    seen_kept: float
-    gamma_images: int
-    fit: str
-    input_side: int | None
-    score_at: str
-    absent: str
-    bootstrap: int
-    pool: int | None = None
+    seen_kept: Share
+    gamma_images: Positive
+    fit: Literal["native", "square"]
+    input_side: Positive | None
+    score_at: ScoreAt
+    absent: Absent
+    bootstrap: Positive
+    pool: Count | None = None
 
     def __post_init__(self) -> None:
-        for key, allowed in CHOICES.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f"protocol.{key}={getattr(self, key)}: expected one of {', '.join(allowed)}")
+        super().__post_init__()
         if bool(self.unseen) != (self.split_name == "custom"):
             raise ConfigError(f"protocol.unseen={self.unseen}: give names with split_name=custom, and with it alone")
-        if not 0 <= self.seen_kept <= 1 or self.gamma_images < 1:
-            raise ConfigError(
-                f"protocol: seen_kept={self.seen_kept}, gamma_images={self.gamma_images}; expected 0..1 and >= 1"
-            )
-        if self.pool is not None and not (isinstance(self.pool, int) and self.pool >= 0):
-            raise ConfigError(f"pool={self.pool}: expected how many masks of each unseen class there are")
         HiddenClasses((), self.background, self.unseen_pixels, self.transductive)  # refuses what does not fit
 
     def fields(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ help: ## this list
 
 setup: $(VENV)/.done ## build .venv with everything (a few minutes)
 
-$(VENV)/.done: setup.cfg pyproject.toml
+$(VENV)/.done: setup.cfg pyproject.toml src/segladder/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'

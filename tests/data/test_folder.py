@@ -53,6 +53,15 @@ def test_pairs_that_are_not_whole_are_named(tmp_path: Path) -> None:
         Folder(root).split("train")
 
 
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    """Such as what is still being written: `.NAME.xxxxxxxx.partial.png`."""
+    root = write_folder(tmp_path, SIZES)
+    before = {split: Folder(root).split(split) for split in ("train", "val")}
+    save_image(root / "images" / "site0" / ".item 4.01234567.partial.png", picture(0)[0])
+    save_mask(root / "masks" / ".item 4.01234567.partial.png", np.zeros((64, 68), np.uint8))
+    assert {split: Folder(root).split(split) for split in ("train", "val")} == before
+
+
 def test_two_images_of_one_name_are_named(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     save_image(root / "images" / "site0" / "item 0.png", picture(0)[0])

@@ -25,10 +25,14 @@ Segment = Callable[[Path, np.ndarray], None]
 
 
 def listed(key: str, folder: Path) -> list[Path]:
-    """The image files of the folder that `key` names. Raises ConfigError if there are none or two share a stem."""
+    """The image files of the folder that `key` names, but hidden ones (those still being written).
+
+    Raises:
+        ConfigError: no such folder, no image in it, or two of one stem.
+    """
     if not folder.is_dir():
         raise ConfigError(f"{key}={folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise ConfigError(f"{key}={folder}: no image there, expected files ending in {' '.join(IMAGE_SUFFIXES)}")
     stems = [path.stem for path in paths]

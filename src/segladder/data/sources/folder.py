@@ -90,12 +90,16 @@ class Folder(Source):
 
 
 def by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Files below a folder by id (path without suffix). Raises DataError if there is no folder or two share an id."""
+    """Files below a folder, but hidden ones, by id (path without suffix).
+
+    Raises:
+        DataError: no such folder, or two files share an id.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected images/ and masks/ below data.root")
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and path.is_file():
+        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith("."):  # .NAME.partial.png
             found[path.relative_to(folder).with_suffix("").as_posix()].append(path)
     for image_id, paths in found.items():
         if len(paths) > 1:

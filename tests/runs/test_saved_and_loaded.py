@@ -15,6 +15,7 @@ from segladder.commands import train as train_command
 from segladder.data.words.embeddings import Embeddings
 from segladder.errors import DataError
 from segladder.methods.few_shot.base import FewShotMethod
+from segladder.ops import crf
 from segladder.runs.build import method_class
 from segladder.runs.loading import load_run
 
@@ -69,7 +70,7 @@ def trained(segladder, tmp_path_factory):
             words.append(f"protocol.background={background}")
         if method_class(config).needs_parent:
             words.append(f"parent={trained(PARENTS[supervision], background).folder}")
-        folder = runs / "-".join(filter(None, (name, background, *more))).replace("=", "")
+        folder = runs / "-".join(filter(None, (name, background, *more))).replace("=", "").replace("/", "_")
         kept = []
         with pytest.MonkeyPatch.context() as patch:
             carry_out = train_command.carry_out
@@ -131,3 +132,19 @@ def test_what_is_seen_must_fit_the_classes(trained, tmp_path):
     Embeddings.load(old / "embeddings.npz").save(old / "embeddings.npz", seen=np.ones(3, bool), few_labels=np.bool_(0))
     with pytest.raises(DataError, match=r"embeddings.npz: seen is bool \(3,\), expected bool for each of 21 classes"):
         load_run(old)
+
+
+def test_a_choice_that_was_left_open_stays_what_it_came_to(trained, monkeypatch):
+    folder = trained("dense_crf", None).folder
+    monkeypatch.setattr(crf, "find_spec", lambda name: True)  # installed after the run was made
+    assert load_run(folder)[2].resolved["backend"] == record_of(folder)["config"]["method"]["backend"]
+
+
+@pytest.mark.parametrize("name", ["prototype", "fine_tune"])
+def test_features_that_never_learn_lie_in_the_run_that_uses_them(trained, tmp_path, name):
+    source = shutil.copytree(trained("panet", None).folder, tmp_path / "source")
+    run = trained(name, None, f"backbone.weights={source}")
+    learnt, used = (torch.load(place / "weights.pt", weights_only=True) for place in (source, run.folder))
+    assert all(torch.equal(learnt[key], used[key]) for key in used)
+    shutil.rmtree(source)
+    assert torch.equal(answers(load_run(run.folder)[2]), answers(run.method))

@@ -31,6 +31,7 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     if config.method.trains and not (folder / WEIGHTS).exists():
         hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
+    config.method.update(left_open(config, record))
     weights = weights_of(folder)
     for node in (config.backbone, backbone_node(config)):
         if weights and node is not None and "weights" in node:
@@ -44,8 +45,13 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     return config, record, method.eval()
 
 
+def left_open(config: DictConfig, record: records.Record) -> dict[str, Any]:
+    """What settings left to `auto` came to when the run was made; elsewhere they might come to something else."""
+    return {key: value for key, value in record.config["method"].items() if config.method.get(key) == "auto"}
+
+
 def weights_of(folder: Path) -> dict[str, Tensor]:
-    """A run's weights; empty where nothing was learnt."""
+    """A run's weights; empty where there are none."""
     if not (folder / WEIGHTS).exists():
         return {}
     weights: dict[str, Tensor] = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)

@@ -1,14 +1,12 @@
 """Every method of conf/method keeps the promises all methods make; a new yaml is tested without a new test."""
 
 import math
-from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from small_methods import configuration
 
 from segladder.cli import choices
 from segladder.methods.base import Method
@@ -20,24 +18,6 @@ METHODS = choices("method")
 CLASSES = 5
 SHOTS = 2
 HEIGHT, WIDTH = 65, 97
-
-
-def smaller(settings: Mapping[str, Any]) -> list[str]:
-    """Overrides that divide a method's channel counts by eight, whichever it has."""
-    overrides = []
-    for key in (key for key in settings if key.endswith(("width", "channels"))):
-        value = settings[key]
-        shrunk = value // 8 if isinstance(value, int) else [max(2, c // 8) for c in value]
-        overrides.append(f"method.{key}={shrunk}".replace(" ", ""))
-    return overrides
-
-
-@cache
-def configuration(name: str) -> DictConfig:
-    with initialize_config_module("segladder.conf", version_base="1.3"):
-        chosen = [f"method={name}", "backbone=tiny", "backbone.width=8"]
-        settings = OmegaConf.to_container(compose("train", overrides=chosen).method, resolve=True)
-        return compose("train", overrides=[*chosen, *smaller(settings)])
 
 
 def built(name: str, seed: int = 0) -> Method:

@@ -56,7 +56,7 @@ def episodes(method, source):
 
 
 def selection(method, source):
-    keep = KeepWeights(source.root, SimpleNamespace(interrupted=False), lambda module: module.answer())
+    keep = KeepWeights(source.root, SimpleNamespace(interrupted=False), lambda module: module.answer(), None)
     keep.on_train_epoch_end(None, method)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
+from torch import Tensor
 
 from segladder.files import written
 from segladder.methods.base import evaluating
@@ -129,12 +130,20 @@ class KeepWeights(Callback):
         folder: the run's folder.
         points: tells whether training was interrupted (then nothing is final).
         score: method -> a number, higher is better; None keeps the last weights. All processes call it.
+        note: writes down what is known of the training, before its weights appear: whoever finds them finds that too.
     """
 
-    def __init__(self, folder: Path, points: ResumePoints, score: Callable[[Any], float] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        points: ResumePoints,
+        score: Callable[[Any], float] | None,
+        note: Callable[[pl.Trainer, KeepWeights], None],
+    ) -> None:
         self.folder = folder
         self.points = points
         self.score = score
+        self.note = note
         self.best: float | None = None
         self.best_epoch: int | None = None
 
@@ -153,6 +162,7 @@ class KeepWeights(Callback):
         """Write the final weights."""
         if self.points.interrupted:
             return
+        self.note(trainer, self)
         if self.score is None:
             save_weights(trainer, self.folder / WEIGHTS)
         elif trainer.is_global_zero:
@@ -172,11 +182,13 @@ def save_weights(trainer: pl.Trainer, path: Path) -> None:
     """Write the module's state dict atomically; every process calls this, the first one writes."""
     weights = trainer.strategy.lightning_module_state_dict()
     if trainer.is_global_zero:
-        with (
-            written(path) as partial,
-            partial.open("wb") as stream,
-        ):  # torch writes a path's name into the file
-            torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, stream)
+        write_weights(weights, path)
+
+
+def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a state dict atomically, under the names it has without compilation."""
+    with written(path) as partial, partial.open("wb") as stream:  # torch writes a path's name into the file
+        torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, stream)
 
 
 class Progress(RichProgressBar):

@@ -18,7 +18,7 @@ from segladder.report import record as records
 from segladder.report.provenance import device_name, peak_memory_mb
 from segladder.runs import build
 from segladder.runs.build import Training
-from segladder.runs.callbacks import Interruption, KeepWeights, Progress, ResumePoints
+from segladder.runs.callbacks import Interruption, KeepWeights, Progress, ResumePoints, write_weights
 from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
 from segladder.runs.recording import write_status
 from segladder.runs.scoring import fill_scores, log_scores, print_scores, write_panels
@@ -44,10 +44,10 @@ def carry_out(run: Run) -> None:
     """Fit unless the final weights are there already, score, and write the finished record."""
     finished = False
     try:
-        if run.method.trains and not (run.folder / WEIGHTS).exists():
-            fit(run)
-        if run.method.trains:
-            weights = run.folder / WEIGHTS
+        weights = run.folder / WEIGHTS
+        if not weights.exists():
+            learn(run)
+        if weights.exists():
             run.method.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
             run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
         settings = run.config.trainer
@@ -64,10 +64,29 @@ def carry_out(run: Run) -> None:
         finish(run.mirrors, 0 if finished else 1)
 
 
+def learn(run: Run) -> None:
+    """Write the weights: those that training ends with, or those of features that never learn, if there are any."""
+    if run.method.trains:
+        fit(run)
+    elif (weights := run.method.state_dict()) and is_first_process():
+        write_weights(weights, run.folder / WEIGHTS)
+
+
 def fit(run: Run) -> None:
     """Optimise, from the last resume point where there is one. Raises KeyboardInterrupt when asked to stop."""
     points = ResumePoints(run.folder, run.config.trainer.checkpoint_every, run.interruption)
-    keep = KeepWeights(run.folder, points, selection(run))
+
+    def note(trainer: pl.Trainer, keep: KeepWeights) -> None:
+        record, device = run.record, trainer.strategy.root_device
+        record.steps = trainer.global_step
+        record.train_seconds = round(points.seconds, 3)
+        record.device = device_name(device)
+        record.peak_memory_mb = round(peak_memory_mb(device), 1)
+        if keep.best_epoch is not None:
+            record.label_access |= {"epoch": keep.best_epoch, "score": keep.best}
+        write_status(record, run.folder, "running")
+
+    keep = KeepWeights(run.folder, points, selection(run), note)
     callbacks: list[pl.Callback] = [points, keep, *([Progress()] if run.config.trainer.progress else [])]
     if is_first_process():
         run.mirrors = build.loggers(run.config, run.folder)
@@ -80,14 +99,6 @@ def fit(run: Run) -> None:
     if points.interrupted:
         raise KeyboardInterrupt
     run.device = trainer.strategy.root_device
-    record = run.record
-    record.steps = trainer.global_step
-    record.train_seconds = round(points.seconds, 3)
-    record.device = device_name(run.device)
-    record.peak_memory_mb = round(peak_memory_mb(run.device), 1)
-    if keep.best_epoch is not None:
-        record.label_access |= {"epoch": keep.best_epoch, "score": keep.best}
-    write_status(record, run.folder, "running")  # a run killed while it is scored is resumed behind this line
 
 
 def selection(run: Run) -> Callable[[Method], float] | None:

@@ -20,7 +20,7 @@ from segladder.report import record as records
 CONFIG = "config.yaml"
 RESUME_POINT = Path("checkpoints") / "last.ckpt"
 WEIGHTS = "weights.pt"
-EMBEDDINGS = "embeddings.npz"  # the semantic vectors of a zero-shot run
+EMBEDDINGS = "embeddings.npz"  # what a zero-shot run is told of its classes: vectors, which are seen; see `told`
 FOLDER_VARIABLE = "SEGLADDER_RUN_FOLDER"  # tells the other processes of a distributed run where it lies
 MOVED = {  # classes that runs of older versions name
     "segladder.data.davis.Davis": "segladder.data.sources.davis.Davis",

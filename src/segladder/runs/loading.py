@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
-from segladder.data.words.embeddings import Embeddings
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import Refinement
 from segladder.report import record as records
 from segladder.runs import build
 from segladder.runs.class_scores import StoredScores
-from segladder.runs.folder import EMBEDDINGS, RESUME_POINT, WEIGHTS, stored_config
+from segladder.runs.folder import RESUME_POINT, WEIGHTS, stored_config
 from segladder.runs.recording import backbone_node
+from segladder.runs.told import kept, kept_by_older_versions
 
 
 def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
@@ -29,23 +31,37 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     if config.method.trains and not (folder / WEIGHTS).exists():
         hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
+    config.method.update(left_open(config, record))
+    weights = weights_of(folder)
     for node in (config.backbone, backbone_node(config)):
-        if config.method.trains and node is not None and "weights" in node:
+        if weights and node is not None and "weights" in node:
             node.weights = "none"  # the run's own weights follow
-    method = build.method(config, len(record.data["classes"]), **known_of(folder))
-    if method.trains:
-        method.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+    told = told_of(folder, record, weights) if build.method_class(config).reads_class_vectors else {}
+    method = build.method(config, len(record.data["classes"]), **told)
+    if weights:
+        method.load_state_dict(weights)
     if isinstance(method, Refinement):
         method.scores = StoredScores(Path(config.parent), trained_method)
     return config, record, method.eval()
 
 
-def known_of(folder: Path) -> dict[str, torch.Tensor]:
-    """What a run's method was told of its classes; which of them are seen comes with the weights."""
-    if not (folder / EMBEDDINGS).exists():
+def left_open(config: DictConfig, record: records.Record) -> dict[str, Any]:
+    """What settings left to `auto` came to when the run was made; elsewhere they might come to something else."""
+    return {key: value for key, value in record.config["method"].items() if config.method.get(key) == "auto"}
+
+
+def weights_of(folder: Path) -> dict[str, Tensor]:
+    """A run's weights; empty where there are none."""
+    if not (folder / WEIGHTS).exists():
         return {}
-    vectors = torch.from_numpy(Embeddings.load(folder / EMBEDDINGS).vectors)
-    return {"embeddings": vectors, "seen": torch.ones(len(vectors), dtype=torch.bool)}
+    weights: dict[str, Tensor] = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    return weights
+
+
+def told_of(folder: Path, record: records.Record, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """What a run's method was told of its classes, as its arguments."""
+    told = kept(folder) or kept_by_older_versions(folder, weights, record.label_access)
+    return told.arguments()
 
 
 def trained_method(folder: Path) -> Method:

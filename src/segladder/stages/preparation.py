@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.inspection.checks import check_training_ready
@@ -18,8 +17,9 @@ from segladder.report.provenance import parameter_count
 from segladder.runs import build
 from segladder.runs.callbacks import Interruption
 from segladder.runs.fitting import Run
-from segladder.runs.folder import EMBEDDINGS, is_first_process
+from segladder.runs.folder import is_first_process
 from segladder.runs.recording import describe_scoring
+from segladder.runs.told import Told, kept
 from segladder.stages.access import (
     backbone_parent,
     check_leaks,
@@ -72,7 +72,7 @@ def describe_learning(record: records.Record, learning: Learning, config: DictCo
 def known(
     config: DictConfig, folder: Path, record: records.Record, source: Source, protocol: Protocol
 ) -> dict[str, Any]:
-    """What a method is told of its classes that knows them by vectors, kept as FOLDER/embeddings.npz; or nothing."""
+    """What a method is told of its classes that knows them by vectors; or nothing. A resumed run is told the same."""
     if not build.method_class(config).reads_class_vectors:
         return {}
     if "embeddings" not in config:
@@ -80,9 +80,10 @@ def known(
     settings: Any = OmegaConf.to_container(config.embeddings, resolve=True)
     if not settings["sources"]:
         raise ConfigError(f"embeddings.sources is empty: give files of class vectors for method={config.method.name}")
-    embeddings = class_embeddings(settings, source.classes)
-    if is_first_process():
-        embeddings.save(folder / EMBEDDINGS)
-    record.label_access["embeddings"] = {"sources": list(embeddings.sources), "control": settings["control"]}
-    seen = torch.from_numpy(protocol.seen(source))
-    return {"embeddings": torch.from_numpy(embeddings.vectors), "seen": seen, "few_labels": protocol.few_labels}
+    told = kept(folder)
+    if told is None:
+        told = Told(class_embeddings(settings, source.classes), protocol.seen(source), protocol.few_labels)
+        if is_first_process():
+            told.save(folder)
+    record.label_access["embeddings"] = {"sources": list(told.embeddings.sources), "control": settings["control"]}
+    return told.arguments()

@@ -42,11 +42,11 @@ class Embeddings:
     vectors: np.ndarray
     sources: tuple[dict[str, Any], ...]
 
-    def save(self, path: str | Path) -> None:
-        """Write a `.npz` that `load` and `embeddings.sources` read."""
+    def save(self, path: str | Path, **beside: Any) -> None:
+        """Write a `.npz` that `load` and `embeddings.sources` read; it keeps arrays `beside` them too."""
         sources = np.str_(json.dumps(list(self.sources)))
         with written(Path(path)) as partial:
-            np.savez(partial, names=np.array(self.names), vectors=self.vectors, sources=sources)
+            np.savez(partial, names=np.array(self.names), vectors=self.vectors, sources=sources, **beside)
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:

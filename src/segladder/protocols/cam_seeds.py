@@ -46,6 +46,7 @@ class CamSeedsProtocol(SemanticProtocol):
 
     supervisions: ClassVar[tuple[str, ...]] = ("image_level",)
     swept: ClassVar[str] = "threshold"
+    on_training_images: ClassVar[bool] = True  # seeds are made of the images that training has tags of
 
     label_conditioned: bool
     thresholds: tuple[float, ...]

@@ -88,7 +88,8 @@ def fit(run: Run) -> None:
     record.device = device_name(run.device)
     record.peak_memory_mb = round(peak_memory_mb(run.device), 1)
     if keep.best_epoch is not None:
-        record.label_access |= {"epoch": keep.best_epoch, "score": keep.best}
+        chosen_by = "scored pixels" if run.config.selection == "oracle" else run.training.held_out.labels.shows
+        record.label_access |= {"epoch": keep.best_epoch, "score": keep.best, "chosen_by": chosen_by}
     write_status(record, run.folder, "running")  # a run killed while it is scored is resumed behind this line
 
 

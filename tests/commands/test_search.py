@@ -54,7 +54,7 @@ class Training:
         config = composed_once([f"{key}={value}" for key, value in overrides.items()])
         score = 1 / (1 + abs(math.log10(config.method.optimizer.lr) + 3))
         record = records.Record(status="failed" if self.returncode else "finished", config_hash=config_hash_of(config))
-        record.label_access = {"selection": overrides["selection"], "score": score}
+        record.label_access = {"selection": overrides["selection"], "score": score, "chosen_by": "pixels"}
         records.write(record, folder)
         (folder / CONFIG).touch()
         return self
@@ -202,5 +202,5 @@ def test_real_trials_are_judged_by_the_score_that_their_runs_logged(segladder, s
     for number, _, _, score in trials(tmp_path):
         (log,) = tmp_path.glob(f"search/*/trial-{number:03d}/logs/**/metrics.csv")
         header, *rows = (line.split(",") for line in log.read_text().splitlines())
-        logged = [float(row[header.index("held_out/score")] or 0) for row in rows]
+        logged = [float(row[header.index("selection/score")] or 0) for row in rows]
         assert max(logged) == pytest.approx(score, abs=1e-5)

@@ -64,7 +64,9 @@ def test_record_says_what_ran_and_what_came_out(run):
     record = record_of(run)
     assert record["status"] == "finished" and record["method"] == "fcn8s" and record["supervision"] == "full"
     assert record["steps"] == 12 and record["data"]["train_ids"] == 24
-    assert record["label_access"] == {"labels": "masks", "kind": "masks", "selection": "fixed", "hidden": []}
+    access = record["label_access"]
+    assert (access["labels"], access["kind"], access["selection"]) == ("masks", "masks", "fixed")
+    assert access["hidden"] == access["absent"] == [] and access["images"] == {"masks": 24}
     assert 0 <= record["metrics"]["mIoU"]["low"] <= record["metrics"]["mIoU"]["value"] <= 1
     assert len(record["per_class"]) == 21
     assert record["command"].startswith("segladder train data.train_size=24")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segladder.data.labels.annotation_cost import Labelling, annotation_cost, supports
+from segladder.data.labels.annotation_cost import SCHEME, Labelling, annotation_cost, supports
 from segladder.data.labels.kinds import kinds
-from segladder.data.labels.prices import Prices
+from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.labelled import Labelled, joined, seconds_of
+from segladder.data.labels.prices import VOC_PRICES, Prices
 from segladder.errors import ConfigError
+
+OUTLINE = VOC_PRICES.objects_of_class * VOC_PRICES.mask
 
 
 @pytest.mark.parametrize(
@@ -18,10 +24,6 @@ from segladder.errors import ConfigError
 )
 def test_an_image_of_voc_costs_what_was_published(labels, published):
     assert Labelling(kinds()[labels], images=1).seconds() == pytest.approx(published, abs=0.051)
-    cost = annotation_cost(kinds()[labels], 1000)
-    assert cost["seconds"] == pytest.approx(1000 * published, abs=51)
-    assert cost["seconds_per_image"] == pytest.approx(published, abs=0.11)
-    assert (cost["novel_seconds"], cost["labels"], cost["novel_labels"]) == (0, labels, [])
 
 
 def test_boxes_drawn_from_corner_to_corner_cost_three_times_as_much():
@@ -42,18 +44,47 @@ def test_a_support_is_found_already(annotation, each):
     assert supports(5, 4, annotation).seconds() == pytest.approx(20 * each, abs=1)
 
 
+def labelled(kind, classes="abc", data="voc", searched=True, **held):
+    return Labelled(data, kind, tuple(classes), {i: tuple(names) for i, names in held.items()}, searched)
+
+
 def test_supports_are_the_novel_part_of_a_few_shot_run():
-    base = annotation_cost(kinds()["masks"], 200, classes=15)
-    cost = annotation_cost(kinds()["masks"], 200, classes=15, novel=[supports(1, 5), supports(2, 5, "point")])
-    assert cost["novel_seconds"] == pytest.approx(5 * 147.47 + 10 * 2.4, abs=0.1)
-    assert cost["seconds"] == pytest.approx(base["seconds"] + cost["novel_seconds"], abs=0.11)
-    assert cost["seconds_per_image"] == base["seconds_per_image"] == pytest.approx(13.5 + 2.8 * 79)
-    assert cost["novel_labels"] == ["masks", "points"]
+    base = [labelled("masks", one="a", two="ab")]
+    cost = annotation_cost(Masks(), base, novel="de", supports=[supports(1, 5), supports(2, 5, "point")])
+    assert cost["novel_seconds"] == pytest.approx(5 * OUTLINE + 10 * 2.4, abs=0.1)
+    assert cost["seconds"] == pytest.approx(3 * OUTLINE + 3 + cost["novel_seconds"], abs=0.1)
+    assert cost["seconds_per_image"] == pytest.approx(1.5 * OUTLINE + 1.5, abs=0.1)
+    assert cost["novel_labels"] == ["points", "masks"] and cost["scheme"] == SCHEME
 
 
 def test_a_method_that_does_not_learn_pays_for_supports_alone():
-    cost = annotation_cost(kinds()["masks"], 0, novel=[supports(1, 1, "scribble")])
+    cost = annotation_cost(Masks(), [], novel="a", supports=[supports(1, 1, "scribble")])
     assert cost["seconds"] == cost["novel_seconds"] == 10.9 and cost["seconds_per_image"] == 0
+
+
+def test_labels_that_two_runs_share_count_once_and_a_mask_tells_the_tag():
+    tags, masks = labelled("tags", one="a", two="", three="c"), labelled("masks", "ab", two="", three="", four="ab")
+    assert seconds_of([tags], VOC_PRICES) == seconds_of([tags, tags], VOC_PRICES) == 9
+    assert seconds_of([tags, masks], VOC_PRICES) == pytest.approx(9 + 2 * OUTLINE)
+    assert seconds_of([tags, masks], VOC_PRICES, "b") == pytest.approx(3 + OUTLINE)
+    assert seconds_of([labelled("masks", one="a")], VOC_PRICES) == pytest.approx(OUTLINE + 2)
+    assert seconds_of([labelled("masks", one="a"), tags], VOC_PRICES) == pytest.approx(OUTLINE + 2 + 6)
+    assert seconds_of([tags, labelled("tags", data="else", one="a")], VOC_PRICES) == 12
+    few = labelled("masks", searched=False, one="a", five="b")
+    assert seconds_of([few], VOC_PRICES) == pytest.approx(2 * OUTLINE)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["tags", "points", "masks"])), max_size=5))
+def test_a_union_costs_no_more_than_its_parts_and_no_less_than_any(parts):
+    blocks = [labelled(kind, held, one=held, two="") for held, kind in parts]
+    each, whole = [seconds_of([block], VOC_PRICES) for block in blocks], seconds_of(joined(blocks), VOC_PRICES)
+    assert max(each, default=0) - 1e-9 <= whole <= sum(each) + 1e-9
+    assert whole == pytest.approx(seconds_of(blocks, VOC_PRICES))
+
+
+def test_labels_come_back_as_they_were_kept():
+    block = labelled("masks", one="ac", two="")
+    assert Labelled.from_plain(json.loads(json.dumps(block.plain()))) == block
 
 
 @given(st.integers(1, 500), st.integers(1, 30), st.floats(0, 1))

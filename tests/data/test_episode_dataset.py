@@ -258,7 +258,8 @@ def test_module_feeds_episodes_of_training_images_alone(root):
     queries = [i for batch in batches for i in batch["id"]]
     supports = {i for batch in batches for ids in batch["support_ids"] for i in ids}
     assert len(set(queries)) == len(queries)
-    assert feed.held_out_ids and not ({*queries} | supports) & set(feed.held_out_ids)
+    held_out = set(feed.held_out.ids)
+    assert held_out and not ({*queries} | supports) & held_out
     again = list(training(root, workers=1).module.train_dataloader())
     assert all(map(same, batches, again))
 

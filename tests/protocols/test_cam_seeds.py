@@ -12,7 +12,11 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segladder.data.labels.kinds.tags import Tags
 from segladder.data.sources.voc import VOC
+from segladder.data.training.held_out import HeldOut
+from segladder.data.training.views import Images
+from segladder.errors import DataError
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.threshold_sweep import ThresholdSweep
@@ -125,15 +129,14 @@ def test_average_precision_of_tags_is_that_of_scikit_learn():
     assert np.isnan(found[2])
 
 
-def test_held_out_selection_reads_no_mask(source):
-    def no_mask(image_id):
-        raise AssertionError("a mask was read")
-
-    source.tags = lambda image_id: np.array([image_id.endswith(("0", "2")), True], np.float32)
-    source.mask = source.raw_mask = source.pair = no_mask
+def test_held_out_images_of_tags_have_no_mask(source):
     ids = source.split("train")
-    score = protocol().selection_score(Bright(), source, ids, 8)
-    assert score == classification_score(Scoring(Bright(), source, ids)) and 0 < score <= 1
+    held_out = HeldOut.of(source, ids, Tags(), Images())
+    assert 0 < classification_score(Scoring(Bright(), held_out.source, held_out.judges)) <= 1
+    assert np.array_equal(held_out.source.tags(ids[0]), source.tags(ids[0]))
+    for ask in (held_out.source.mask, held_out.source.raw_mask, held_out.source.pair):
+        with pytest.raises(DataError, match=f"the mask of {ids[0]} is asked for, but the labels are tags"):
+            ask(ids[0])
 
 
 SMALL = ["data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"]

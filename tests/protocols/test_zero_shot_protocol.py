@@ -11,6 +11,8 @@ from hydra import compose, initialize_config_module
 from torch.nn.functional import interpolate
 
 from segladder.data.labels.kinds.names import Names
+from segladder.data.labels.labelled import seconds_of
+from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.decoding import read_mask
 from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.voc import VOC, VOC_CLASSES
@@ -269,9 +271,8 @@ def test_few_labels_are_another_row_of_the_same_table_and_paid_for(root):
     strict, few = protocol(), protocol(pool=2)
     assert few.hash == strict.hash == protocol(pool=0).hash
     assert [p.place().shots for p in (strict, protocol(pool=0), few)] == [None, None, 2]
-    assert not strict.training(source(root)).shown and not strict.added_labels(source(root), Names())
-    (work,) = few.added_labels(source(root), Names())
-    assert work.seconds() == pytest.approx(2 * 2 * 79 * 2.8 / 1.5)
+    assert not strict.training(source(root)).shown and not strict.labelled_novel(source(root), Names())
+    assert seconds_of(few.labelled_novel(source(root), Names()), VOC_PRICES) == pytest.approx(2 * 2 * 79 * 2.8 / 1.5)
     shown = few.training(source(root)).shown
     assert [sum(name in names for names in shown.values()) for name in HIDDEN] == [2, 2]
     assert all((source(root).mask(i) == CLASSES.index(name) + 1).any() for i, names in shown.items() for name in names)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
+from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 from segladder.runs import build
@@ -23,7 +24,9 @@ from segladder.runs.folder import plain_config
 from segladder.runs.loading import load_run
 from segladder.runs.recording import describe_scoring
 from segladder.runs.scoring import fill_scores, print_scores, write_panels
+from segladder.stages.access import ANY, access_of
 from segladder.stages.annotation_cost import with_supports
+from segladder.stages.claims import Ancestor, check_leaks, check_scored
 
 
 def run(config: DictConfig) -> int:
@@ -35,6 +38,7 @@ def run(config: DictConfig) -> int:
     source, protocol = build.source(scored), build.protocol(scored)
     protocol.check_method(method.name, method.supervision)
     check_classes(method, source, record.data["classes"])
+    check_account(folder, record, source, protocol)
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
@@ -54,6 +58,14 @@ def run(config: DictConfig) -> int:
     records.write(record, place)
     print_scores(record, place)
     return 0
+
+
+def check_account(folder: Path, record: records.Record, source: Source, protocol: Protocol) -> None:
+    """Raise ConfigError if a run, or one that it builds on, has learnt from what the protocol says it has not."""
+    ancestor = Ancestor(f"protocol={protocol.name}", record, access_of(folder, record))
+    if not protocol.few_labels and ANY not in ancestor.access.seen:  # of older versions, some are alone by now
+        check_leaks(ancestor, protocol.place().fold, protocol)
+    check_scored(ancestor.named, ancestor.access, source, protocol)
 
 
 def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:

@@ -8,11 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
+from segladder.data.inspection.checks import some
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 from segladder.report import ladder
 from segladder.report.archive import collect
 from segladder.report.comparisons import comparisons, pairs_of, supports_compared, with_significance
+from segladder.report.costs import flagged, with_costs_of_today
 from segladder.report.leaderboard import Table, rank
 from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
@@ -20,6 +22,7 @@ from segladder.report.rendering import csv_text, json_text, markdown, per_class,
 
 PAGE = "leaderboard.html"
 SUPPORTS = "shots"  # in `compare`: every few-shot row with more supports against itself with fewest
+FLAGS = {"recomputed": "now count labels behind parents", "unknown": "are not known and left out of charts"}
 TEXTS = {"markdown": markdown, "csv": csv_text, "json": json_text}
 
 
@@ -36,6 +39,7 @@ def run(config: Any) -> int:
         raise DataError(f"runs={config.runs}: no record there, expected folders that segladder train wrote")
     if config.copy_to is not None:
         collect([record for record, _ in found], config.copy_to)
+    found = counted(found)
     tables = rank([record for record, _ in found], config.metric)
     if config.significance:
         tables = [with_significance(table, found) for table in tables]
@@ -45,6 +49,14 @@ def run(config: Any) -> int:
     if config.wandb is not None:
         push_board(tables, [record for record, _ in found], config.wandb)
     return 0
+
+
+def counted(found: list[tuple[Record, Path]]) -> list[tuple[Record, Path]]:
+    """The records with costs as today's version counts them; standard error says of how many older ones."""
+    records = with_costs_of_today(record for record, _ in found)
+    for what, runs in flagged(records).items():
+        print(f"segladder: annotation costs of older versions {FLAGS[what]}: {some(runs)}", file=sys.stderr)
+    return [(record, folder) for record, (_, folder) in zip(records, found, strict=True)]
 
 
 def write(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> None:

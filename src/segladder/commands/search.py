@@ -80,6 +80,13 @@ def shared_overrides(config: DictConfig) -> list[str]:
 
 
 def reusable(root: Path, search: Path) -> dict[str, Path]:
-    """Folders by the hash of their configuration: of finished runs under `root`, and of unfinished ones of a search."""
+    """Folders by the hash of their configuration: of finished runs under `root`, and of unfinished ones of a search.
+
+    Runs of versions that did not record by which labels weights were chosen are run again.
+    """
     known = known_runs(root).items()
-    return {key: folder for key, (status, folder) in known if status == "finished" or folder.parent == search}
+    return {
+        key: folder
+        for key, (status, folder) in known
+        if folder.parent == search or (status == "finished" and "chosen_by" in records.read(folder).label_access)
+    }

@@ -14,6 +14,7 @@ import numpy as np
 
 from segladder.data.labels.annotation_cost import Labelling
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool
 from segladder.data.sources.base import Source
 from segladder.data.training.views import Images, TrainingView
@@ -40,6 +41,7 @@ class Protocol(ABC):
     resampled: ClassVar[str] = "images"  # what the bootstrap draws
     swept: ClassVar[str] = ""  # what a result's curve runs along
     ladder: ClassVar[tuple[str, ...] | None] = None  # of a ladder: the scores beside each rung's cost
+    on_training_images: ClassVar[bool] = False  # whether training may see the scored images, though not their labels
 
     name: str
     dataset: str
@@ -93,7 +95,10 @@ class Protocol(ABC):
         return self.ranking_score(scoring) if ids is None else self.held_out_score(scoring)
 
     def held_out_score(self, scoring: Scoring) -> float:
-        """The score that chooses a checkpoint on held-out images: the one that ranks, where nothing better is known."""
+        """The score that chooses a checkpoint on held-out images by pixels: the one that ranks, if nothing is better.
+
+        `scoring.source` shows the labels of training; where these are tags, `classification_score` chooses instead.
+        """
         return self.ranking_score(scoring)
 
     def ranking_score(self, scoring: Scoring) -> float:
@@ -170,18 +175,30 @@ class Protocol(ABC):
         """Whether training has a few labels of classes that a run otherwise knows by name alone."""
         return False
 
+    def scored_classes(self, source: Source) -> tuple[str, ...]:
+        """Names of the foreground classes whose labels score a run."""
+        return source.classes[1:]
+
     def hidden(self) -> tuple[str, ...]:
         """Names of the classes of which a run has no label in training: the novel ones."""
         return self.novel
 
-    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
-        """What is labelled for the novel classes of a run beside its training images, such as supports.
+    def labelled_novel(self, source: Source, labels: Labels) -> list[Labelled]:
+        """Training images in which a run has labels of novel classes.
 
         Args:
             source: the data set.
             labels: the kind that the run has of them.
         """
         return []
+
+    def supports(self, source: Source) -> list[Labelling]:
+        """What is labelled for the questions alone, which no training reads: supports of the novel classes."""
+        return []
+
+    def judges(self, source: Source) -> Sequence[str]:
+        """Training images whose labels choose what the protocol leaves open, such as a threshold."""
+        return ()
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types."""

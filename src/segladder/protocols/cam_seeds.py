@@ -23,7 +23,6 @@ from segladder.metrics.overlap import summary
 from segladder.metrics.scores import Score
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.protocols.base import Picture, Result, Scoring
-from segladder.protocols.classification import classification_score
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.semantic import SemanticProtocol
 
@@ -47,6 +46,7 @@ class CamSeedsProtocol(SemanticProtocol):
 
     supervisions: ClassVar[tuple[str, ...]] = ("image_level",)
     swept: ClassVar[str] = "threshold"
+    on_training_images: ClassVar[bool] = True  # seeds are made of the images that training has tags of
 
     label_conditioned: bool
     thresholds: tuple[float, ...]
@@ -121,10 +121,6 @@ class CamSeedsProtocol(SemanticProtocol):
             result.curve, result.swept_at = rows, self.threshold
         for name, value in oracle.items():
             result.metrics[f"{name}_oracle"] = {"value": value, "low": None, "high": None}
-
-    def held_out_score(self, scoring: Scoring) -> float:
-        """How well the tags of held-out images are told, which needs no mask, where the method tells tags."""
-        return classification_score(scoring) if scoring.method.tells_tags else self.ranking_score(scoring)
 
     def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
         """An image with its truth, its seeds and the score of its best class."""

@@ -13,7 +13,6 @@ import torch
 
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
-from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, draw, episodes_named, name_of
@@ -53,6 +52,8 @@ class FewShotProtocol(Protocol):
 
     supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
 
+    on_training_images: ClassVar[bool] = True  # of novel classes training has no label
+
     folds: tuple[tuple[str, ...], ...]
     fold: Count
     train_images: Literal["all", "single_class"]
@@ -88,11 +89,15 @@ class FewShotProtocol(Protocol):
         """Names of the fold's classes. Raises ConfigError for a fold there is not."""
         return self.of_fold(self.folds, self.fold)
 
+    def scored_classes(self, source: Source) -> tuple[str, ...]:
+        """The novel ones."""
+        return self.novel
+
     def training(self, source: Source) -> Episodes:
         """Episodes of base classes."""
         return Episodes(self.novel, self.shots, self.novel_pixels, self.train_images, self.min_object, self.min_area)
 
-    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
+    def supports(self, source: Source) -> list[Labelling]:
         """What has to be annotated before the novel classes can be asked for: K supports of each."""
         return [supports(self.shots, len(self.novel), self.support_annotation)]
 

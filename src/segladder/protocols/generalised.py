@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import digest, draw_all_ways
 from segladder.metrics.bootstrap import bootstrap_interval, class_iou
@@ -42,6 +43,10 @@ class GeneralisedProtocol(FewShotProtocol):
     def scores(self) -> tuple[Score, ...]:
         """Those of base and novel classes, and how much is painted."""
         return SCORES
+
+    def scored_classes(self, source: Source) -> tuple[str, ...]:
+        """All of them, base classes too."""
+        return source.classes[1:]
 
     def ways_among(self, classes: Sequence[int]) -> int:
         """All of them."""

@@ -16,6 +16,7 @@ import torch
 
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool, pool_of
 from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
@@ -182,14 +183,21 @@ class LadderProtocol(Protocol):
         """The novel classes, for runs that have no label of them in training."""
         return self.novel if self.by_names or self.by_supports or self.pool == 0 else ()
 
-    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
-        """What is labelled for the novel classes: nothing, K masks of each, or the pool with the run's labels."""
-        if self.by_supports:
-            return [supports(self.shots, len(self.novel))]
-        if self.by_names or self.pool == 0:
+    def labelled_novel(self, source: Source, labels: Labels) -> list[Labelled]:
+        """The pool with the run's labels, of runs that have some in training."""
+        if self.by_supports or self.by_names or self.pool == 0:
             return []
         pool = self.labelled(source)
-        return [Labelling(labels, len(pool.images), len(self.novel), pool.pairs)]
+        names = {i: tuple(source.classes[k] for k, held in pool.holders.items() if i in held) for i in pool.images}
+        return [Labelled(source.name, labels.name, self.novel, names)]
+
+    def supports(self, source: Source) -> list[Labelling]:
+        """K masks of each novel class, of runs that are shown these when they are asked."""
+        return [supports(self.shots, len(self.novel))] if self.by_supports else []
+
+    def judges(self, source: Source) -> Sequence[str]:
+        """The images that choose gamma, of runs that know novel classes by name."""
+        return self.dense.judges(source) if self.by_names else ()
 
     def measure(self, scoring: Scoring) -> Result:
         """Answers to every question; supports come from the training split."""

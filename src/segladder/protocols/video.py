@@ -16,7 +16,6 @@ import torch
 from rich.progress import Progress
 
 from segladder.data.labels.annotation_cost import Labelling, supports
-from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.sources.davis import Davis
 from segladder.data.training.episodes import Episode
@@ -85,7 +84,7 @@ class VideoProtocol(Protocol):
         """Episodes of every frame that shows an object, its supports from any video."""
         return Episodes((), self.shots, min_object="none")
 
-    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
+    def supports(self, source: Source) -> list[Labelling]:
         """What has to be annotated before videos can be segmented: the first frame of each."""
         return [supports(self.shots, len(source.split(self.split)))]
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from segladder.data.hashing import hashed_share
-from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import few_labelled
 from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses
@@ -167,9 +168,14 @@ class ZeroShotProtocol(Protocol):
         ids = sorted({image_id for images in chosen.values() for image_id in images})
         return {i: tuple(source.classes[k] for k, images in chosen.items() if i in images) for i in ids}
 
-    def added_labels(self, source: Source, labels: Labels) -> list[Labelling]:
-        """The masks of unseen classes."""
-        return [supports(self.pool, len(self.novel))] if self.pool else []
+    def labelled_novel(self, source: Source, labels: Labels) -> list[Labelled]:
+        """The few masks of unseen classes; nobody looks for a class where it is not."""
+        shown = self.shown_classes(source)
+        return [Labelled(source.name, Masks().name, self.novel, shown, searched=False)] if shown else []
+
+    def judges(self, source: Source) -> Sequence[str]:
+        """The images that choose gamma."""
+        return self.gamma_ids(source) if self.gamma_rule == "seen_budget" else ()
 
     def seen(self, source: Source) -> np.ndarray:
         """Which classes have labels in training, bool (K,), the background first."""

@@ -17,6 +17,7 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.datamodule import DataModule, training_ids
+from segladder.data.training.held_out import HeldOut
 from segladder.data.training.views import Recipe, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
@@ -61,11 +62,10 @@ def protocol(config: DictConfig) -> Protocol:
 
 
 class Training(NamedTuple):
-    """What feeds a run: its datamodule, the source behind it, and the images that are kept from training."""
+    """What feeds a run: its datamodule, and the images that are kept from training, as its labels show them."""
 
     module: DataModule
-    source: Source
-    held_out_ids: list[str]
+    held_out: HeldOut
 
 
 def training(config: DictConfig, source: Source, view: TrainingView, labels: Labels) -> Training:
@@ -76,7 +76,8 @@ def training(config: DictConfig, source: Source, view: TrainingView, labels: Lab
     try:
         ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
         dataset = view.dataset(source, ids, labels, recipe)
-        return Training(DataModule(dataset, config.seed, **settings), source, kept_back)
+        held_out = HeldOut.of(source, kept_back, labels, view)
+        return Training(DataModule(dataset, config.seed, **settings), held_out)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
 

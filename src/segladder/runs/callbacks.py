@@ -153,7 +153,7 @@ class KeepWeights(Callback):
             return
         with evaluating(pl_module):
             value = self.score(pl_module)
-        pl_module.log("held_out/score", value, rank_zero_only=True)
+        pl_module.log("selection/score", value, rank_zero_only=True)
         if self.best is None or value > self.best:
             self.best, self.best_epoch = value, trainer.current_epoch
             save_weights(trainer, self.folder / "checkpoints" / "best.pt")

@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from segladder.data.sources.base import Source
+from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.protocols.base import Protocol
+from segladder.protocols.base import Protocol, Scoring
+from segladder.protocols.classification import classification_score
 from segladder.report import record as records
 from segladder.report.provenance import device_name, peak_memory_mb
 from segladder.runs import build
@@ -83,7 +85,8 @@ def fit(run: Run) -> None:
         record.device = device_name(device)
         record.peak_memory_mb = round(peak_memory_mb(device), 1)
         if keep.best_epoch is not None:
-            record.label_access |= {"epoch": keep.best_epoch, "score": keep.best}
+            chosen_by = "scored pixels" if run.config.selection == "oracle" else run.training.held_out.labels.shows
+            record.label_access |= {"epoch": keep.best_epoch, "score": keep.best, "chosen_by": chosen_by}
         write_status(record, run.folder, "running")
 
     keep = KeepWeights(run.folder, points, selection(run), note)
@@ -102,12 +105,25 @@ def fit(run: Run) -> None:
 
 
 def selection(run: Run) -> Callable[[Method], float] | None:
-    """The score that chooses the kept weights, or None for the last weights."""
-    if run.config.selection == "fixed":
+    """The score that chooses the kept weights, or None for the last weights.
+
+    On held-out images it follows from the labels that training is shown: where these are tags, it is how well tags are
+    told, whatever the protocol.
+    """
+    choice, batch = run.config.selection, run.config.trainer.score_batch
+    if choice == "fixed":
         return None
-    ids = run.training.held_out_ids if run.config.selection == "held_out" else None
-    source = run.source if ids is None else run.training.source  # held-out images have the labels of training
-    return lambda method: run.protocol.selection_score(method, source, ids, run.config.trainer.score_batch)
+    if choice == "oracle":
+        return lambda method: run.protocol.selection_score(method, run.source, None, batch)
+    held_out = run.training.held_out
+    if held_out.labels.shows != "tags":
+        return lambda method: run.protocol.selection_score(method, held_out.source, held_out.judges, batch)
+    if not run.method.tells_tags:
+        raise ConfigError(
+            f"selection=held_out: held-out images have tags alone, which method={run.method.name} does not tell; choose"
+            " selection=fixed"
+        )
+    return lambda method: classification_score(Scoring(method, held_out.source, held_out.judges, batch))
 
 
 def finish(mirrors: list[Logger], code: int) -> None:

@@ -1,75 +1,161 @@
-"""Which classes the runs that a run builds on have learnt, and whether it may."""
+"""What a run has seen and paid for with all that it builds on, and whether another run may build on it.
+
+A run's folder holds `labelled.json`: its labels and those behind every run that it builds on. Its record says what that
+comes to: `label_access.seen` (kinds of label by class), `label_access.images` (how many by kind), `label_access.absent`
+(classes of which no training image held a pixel). Whoever builds on it asks that, not what the run itself was shown.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from segladder.errors import ConfigError
+from segladder.data.labels.kinds import kinds
+from segladder.data.labels.labelled import Labelled, image_counts, joined, seen_kinds
+from segladder.errors import DataError
+from segladder.files import written
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.runs.recording import backbone_node
 
+LABELLED = "labelled.json"
+ANY = "*"  # in place of a class: all, as far as anybody can tell
+MOST = "masks"
+BACKBONE = "backbone.weights"
 
-def backbone_parent(config: DictConfig) -> records.Record | None:
-    """The record of the run whose folder `backbone.weights` names, if it does."""
-    weights = config.backbone.get("weights")
-    if backbone_node(config) is None or weights is None or not (Path(weights) / records.FILE_NAME).exists():
+
+@dataclass(frozen=True)
+class Access:
+    """What a run has seen with all that it builds on.
+
+    Attributes:
+        seen: kinds of label by class name, those of training alone; `*` stands for all classes, where a run is gone.
+        absent: names of the classes of which no training image held a pixel; None: nothing was trained.
+        labelled: the labels, image by image.
+        unknown: ids of runs of older versions that do not say in which images they had labels.
+    """
+
+    seen: dict[str, list[str]]
+    absent: frozenset[str] | None
+    labelled: tuple[Labelled, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def and_of(self, others: Sequence[Access]) -> Access:
+        """The same with what other runs have seen."""
+        every = (self, *others)
+        names = sorted({name for access in every for name in access.seen})
+        found = {name: {kind for access in every for kind in access.seen.get(name, ())} for name in names}
+        absent = [access.absent for access in every if access.absent is not None]
+        return Access(
+            {name: [kind for kind in kinds() if kind in found[name]] for name in names},
+            frozenset.intersection(*absent) if absent else None,
+            joined(part for access in every for part in access.labelled),
+            tuple(dict.fromkeys(run for access in every for run in access.unknown)),
+        )
+
+    def kinds_of(self, name: str) -> list[str]:
+        """The kinds of label that it has seen of a class."""
+        return [*self.seen.get(name, ()), *self.seen.get(ANY, ())]
+
+    def plain(self) -> dict[str, Any]:
+        """What a record says of it."""
+        said: dict[str, Any] = {"seen": self.seen, "images": image_counts(self.labelled)}
+        said["absent"] = None if self.absent is None else sorted(self.absent)
+        return said | ({"unknown": list(self.unknown)} if self.unknown else {})
+
+
+def own_access(labelled: Sequence[Labelled], absent: frozenset[str] | None) -> Access:
+    """What a run has seen by itself."""
+    parts = joined(labelled)
+    return Access(seen_kinds(parts), absent, parts)
+
+
+def absent_from(config: DictConfig, protocol: Protocol) -> frozenset[str] | None:
+    """Names of the classes of which no image of a run's own training holds a pixel; None: nothing is trained."""
+    if not config.method.trains:
         return None
-    return records.read(Path(weights))
+    drops = "drop" in (getattr(protocol, "novel_pixels", None), getattr(protocol, "unseen_pixels", None))
+    hides = protocol.hidden() if drops or protocol.ladder else ()
+    return frozenset({*config.loader.without, *hides})
 
 
-def stage_parent(config: DictConfig) -> records.Record | None:
-    """The record of the run that `parent` names, if it does."""
-    return None if config.get("parent") is None else records.read(Path(config.parent))
+def parents_of(config: DictConfig) -> Iterator[tuple[str, Path, records.Record]]:
+    """The runs that a run builds on, each with the key that names it and its folder."""
+    weights = config.get("backbone", {}).get("weights") if backbone_node(config) is not None else None
+    for key, place in ((BACKBONE, weights), ("parent", config.get("parent"))):
+        if place is not None and (Path(place) / records.FILE_NAME).exists():
+            yield key, Path(place), records.read(Path(place))
 
 
-def learnt_classes(record: records.Record) -> set[str]:
-    """Names of the classes whose labels a run has learnt from: those of its data but its novel or unseen ones."""
-    return set(record.data["classes"]) - hidden_classes(record)
+def access_of(folder: Path, record: records.Record) -> Access:
+    """What a finished run has seen with all that it builds on.
+
+    Raises:
+        DataError: its `labelled.json` is gone or not the one that it wrote.
+    """
+    said = record.label_access
+    if "seen" not in said:
+        return older_access(record)
+    absent = None if said["absent"] is None else frozenset(said["absent"])
+    unknown = tuple(said.get("unknown", ()))
+    return Access(dict(said["seen"]), absent, read_labelled(folder, said["labelled"]), unknown)
 
 
-def absent_classes(record: records.Record) -> set[str]:
-    """Names of the classes that no training image of a run held."""
+def older_access(record: records.Record) -> Access:
+    """The same of a run whose version kept no account: from its record, and from those that its folders still name."""
+    trained = bool(record.checkpoint)
+    paid = (record.annotation_cost or {}).get("labels", "masks")
+    of_novel = record.label_access.get("kind") or {"image_level": "tags"}.get(record.supervision, paid)
+    learnt = set(record.data["classes"][1:]) - hidden_classes(record) if trained else set()
+    seen = {name: [of_novel if name in novel_classes(record) else paid] for name in sorted(learnt)}
+    own = Access(seen, absent_classes(record) if trained else None, (), (record.id,))
+    found = list(parents_of(OmegaConf.create(record.config)))
+    above = [access_of(folder, parent) for _, folder, parent in found]
+    if gone := tuple(run for run in record.parents if run not in {parent.id for _, _, parent in found}):
+        above.append(Access({ANY: [MOST]}, frozenset(), (), gone))
+    return own.and_of(above)
+
+
+def absent_classes(record: records.Record) -> frozenset[str]:
+    """Names of the classes that no training image of a run held, from the record of an older version."""
     fields = record.protocol.get("fields", {})
     drops = "drop" in (fields.get("novel_pixels"), fields.get("unseen_pixels"))
-    return {*record.config["loader"].get("without", ()), *(hidden_classes(record) if drops else ())}
+    without = record.config.get("loader", {}).get("without", ())
+    return frozenset({*without, *(hidden_classes(record) if drops else ())})
 
 
 def hidden_classes(record: records.Record) -> set[str]:
-    """Names of the classes that were novel or unseen in a run."""
-    return set(record.label_access.get("hidden", _classes_of_fold(record)))
+    """Names of the classes of which a run had no label, from the record of an older version."""
+    return set(record.label_access.get("hidden", novel_classes(record)))
 
 
-def _classes_of_fold(record: records.Record) -> Sequence[str]:
+def novel_classes(record: records.Record) -> Sequence[str]:
+    """Names of the classes of a run's fold, where it has one."""
     folds = record.protocol.get("fields", {}).get("folds", [])
-    return folds[record.fold] if record.fold is not None else ()
+    return folds[record.fold] if record.fold is not None and folds else ()
 
 
-def check_rung(key: str, parent: records.Record, config: DictConfig, protocol: Protocol, supervision: str) -> None:
-    """Raise ConfigError if a run of the ladder starts from one with other labels of novel classes than its own."""
-    if not protocol.ladder or not set(protocol.novel) & learnt_classes(parent):
-        return
-    if (parent.supervision, parent.config.get("pool")) != (supervision, config.pool):
-        raise ConfigError(
-            f"{key}: run {parent.id} has learnt novel classes of fold={config.fold} as {parent.supervision} with"
-            f" pool={parent.config.get('pool')}, but this run is {supervision} with pool={config.pool}"
-        )
+def write_labelled(folder: Path, labelled: Sequence[Labelled]) -> str:
+    """Write `labelled.json` of a run, atomically; returns the sha256 of its content."""
+    ordered = sorted((part.plain() for part in labelled), key=lambda part: json.dumps({**part, "held": None}))
+    text = json.dumps(ordered, separators=(",", ":")) + "\n"
+    with written(folder / LABELLED) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_leaks(key: str, parent: records.Record, fold: int, protocol: Protocol) -> None:
-    """Raise ConfigError if a run that another starts from (`key` names it) has seen the fold's novel classes."""
-    novel = set(protocol.hidden())
-    if leaked := sorted(novel & learnt_classes(parent)):
-        raise ConfigError(
-            f"{key}: run {parent.id} has learnt {leaked[0]}, a novel class of fold={fold}; train it with other"
-            " data.classes"
-        )
-    drops = "drop" in (getattr(protocol, "novel_pixels", None), getattr(protocol, "unseen_pixels", None))
-    if drops and (seen := sorted(novel - absent_classes(parent))):
-        raise ConfigError(
-            f"{key}: run {parent.id} has seen images that hold {seen[0]}, which protocol={protocol.name} drops; train"
-            f" it with loader.without=[{','.join(sorted(novel))}]"
-        )
+def read_labelled(folder: Path, sha256: str) -> tuple[Labelled, ...]:
+    """The labels behind a run. Raises DataError unless the file is there as the run wrote it."""
+    path = folder / LABELLED
+    if not path.is_file():
+        raise DataError(f"{path}: not there, expected the labels behind the run; copy the whole folder of a run")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(f"{path}: not the file that the run wrote (sha256 in its record), nothing can build on it")
+    return tuple(Labelled.from_plain(part) for part in json.loads(content))

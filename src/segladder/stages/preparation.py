@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,9 @@ from segladder.runs.fitting import Run
 from segladder.runs.folder import is_first_process
 from segladder.runs.recording import describe_scoring
 from segladder.runs.told import Told, kept
-from segladder.stages.access import (
-    backbone_parent,
-    check_leaks,
-    check_rung,
-    stage_parent,
-)
-from segladder.stages.annotation_cost import cost_of
+from segladder.stages.access import BACKBONE, absent_from, own_access, write_labelled
+from segladder.stages.annotation_cost import cost_of, own_labels
+from segladder.stages.claims import Ancestor, ancestors, check_claims, check_scored
 from segladder.stages.inheritance import Learning, checked_parent, decided, provided
 
 
@@ -37,34 +34,37 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     protocol.check_method(config.method.name, config.method.supervision)
     method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
     learning = decided(config, method, source, protocol, checked_parent(config, method, source))
-    describe_learning(record, learning, config, protocol)
+    above = ancestors(config)
+    check_claims(above, config, source, protocol, learning.labels, learning.supervision)
+    describe_learning(record, learning, above, protocol)
     describe_scoring(record, source, protocol)
-    check_training_ready(source, learning.paid)
+    scored = protocol.split if config.method.trains and not protocol.on_training_images else None
+    check_training_ready(source, learning.paid, scored)
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
     ids = training.module.dataset.ids
     record.data |= {"train_ids": len(ids), "train_fingerprint": train_source.fingerprint(ids)}
-    record.annotation_cost = cost_of(config, source, protocol, learning, ids)
+    own = own_labels(config, source, protocol, learning, training)
+    access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])
+    check_scored("data.train_split", access, source, protocol)
+    record.annotation_cost = cost_of(config, source, protocol, learning, own, access)
+    record.label_access |= access.plain()
+    if is_first_process():
+        record.label_access["labelled"] = write_labelled(folder, access.labelled)
     record.parameters = parameter_count(method)
     record.config["method"].update(method.resolved)
     record.error = None
     return Run(config, folder, source, protocol, training, method, record, interruption)
 
 
-def describe_learning(record: records.Record, learning: Learning, config: DictConfig, protocol: Protocol) -> None:
-    """Write what a run learns from, and from which runs, into its record.
-
-    Raises:
-        ConfigError: a run that it starts from has learnt what it may not know.
-    """
+def describe_learning(
+    record: records.Record, learning: Learning, above: Sequence[Ancestor], protocol: Protocol
+) -> None:
+    """Write what a run learns from, and from which runs, into its record."""
     record.supervision = learning.supervision
     record.label_access |= learning.access(protocol)
     record.parents, record.lineage = list(learning.parents), list(learning.lineage)
-    for key, parent in (("backbone.weights", backbone_parent(config)), ("parent", stage_parent(config))):
-        if parent is not None:
-            check_leaks(key, parent, config.fold, protocol)
-            check_rung(key, parent, config, protocol, record.supervision)
-    if (parent := backbone_parent(config)) is not None:
+    for parent in (ancestor.record for ancestor in above if ancestor.key == BACKBONE):
         record.parents.append(parent.id)
         record.backbone["pretraining"] = f"{parent.method} on {parent.data['name']}"
 

@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 BATCH = 8
 BACKGROUNDS = ("constant", "power", "base")
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # among which base classes choose
-JUDGES = 200  # images whose masks choose
+JUDGES = 200  # images whose masks choose, by a hash
 SURE = ("foreground_at", "background_at")
 
 
@@ -60,6 +60,11 @@ class PseudoMasks:
     def __post_init__(self) -> None:
         check_settings(self.settings, self.novel)
 
+    @property
+    def judges(self) -> Sequence[str]:
+        """The images whose drawn masks choose the threshold."""
+        return sorted(self.base, key=hashed_share)[:JUDGES] if self.settings["background"] == "base" else ()
+
     def of(self, source: Source, progress: bool) -> Source:
         """The source with these masks for its training images; makes those not there yet.
 
@@ -78,7 +83,7 @@ class PseudoMasks:
         views = views_of(self.parent)
         wanted["crf"] = wanted["crf"] and backend_name()  # a name, since backends differ
         if wanted["background"] == "base":
-            value = base_threshold(scores, source, self.base, views, novel, progress)
+            value = base_threshold(scores, source, self.judges, views, novel, progress)
             wanted |= {"foreground_at": value, "background_at": value}
         key = {
             "content": scores.content,
@@ -117,7 +122,7 @@ def check_settings(settings: DictConfig, novel: Sequence[int]) -> None:
 def base_threshold(
     scores: StoredScores,
     source: Source,
-    ids: Sequence[str],
+    judges: Sequence[str],
     views: dict[str, Any],
     novel: Sequence[int],
     progress: bool,
@@ -127,7 +132,7 @@ def base_threshold(
     Args:
         scores: of the parent run.
         source: the data set.
-        ids: images without novel classes; at most `JUDGES` of them are looked at, chosen by a hash.
+        judges: images without novel classes.
         views: input size, scales and flip.
         novel: indices of the novel classes.
         progress: show a progress bar.
@@ -136,7 +141,6 @@ def base_threshold(
         One of `THRESHOLDS`; where a parent scores the background itself it makes no difference.
     """
     sweep = ThresholdSweep(len(source.classes), THRESHOLDS)
-    judges = sorted(ids, key=hashed_share)[:JUDGES]
     with Progress(disable=not progress) as bar:
         task = bar.add_task("threshold from base classes", total=len(judges))
         for chunk in same_size_chunks(source, judges, BATCH):

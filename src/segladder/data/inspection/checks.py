@@ -12,24 +12,36 @@ import numpy as np
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source, size_error
 from segladder.data.sources.voc import VOC
-from segladder.errors import DataError
+from segladder.errors import ConfigError, DataError
 
 SHOWN = 3  # names in a line that stands for many
 SMALL = 100  # so few ids are checked before other processes have started
 
 
-def check_training_ready(source: Source, labels: Labels) -> None:
-    """Cheap checks before the first step: both splits have ids, share none, and all their files exist.
+def check_training_ready(source: Source, labels: Labels, scored: str | None = None) -> None:
+    """Cheap checks before the first step: splits have ids, those of training are not scored, and all files exist.
+
+    Args:
+        source: the data set.
+        labels: the kind that training reads.
+        scored: a split that is scored and must share no image with training, beside the source's own.
 
     Raises:
+        ConfigError: training reads the split that is scored.
         DataError: naming the first few ids or files at fault and how many there are.
     """
+    if scored == source.train_split:
+        raise ConfigError(
+            f"data.train_split={scored}: that split is scored, so training must not see it; choose another"
+            " data.train_split or protocol.split, or for tags protocol=cam_seeds, which scores training images"
+        )
     train, val = source.split(source.train_split), source.split(source.val_split)
     _require([source.image_path(i) for i in (*train, *val)], "images")
     _require([labels.file(source, i) for i in train], "training labels")
     _require([source.mask_path(i) for i in val], "masks to score against")
-    if source.train_split != source.val_split and (shared := overlap(train, val)):
-        raise DataError(f"{source.name}: {shared} in both {source.train_split} and {source.val_split}; expected none")
+    for name in {source.val_split, scored or source.val_split} - {source.train_split}:
+        if shared := overlap(train, source.split(name)):
+            raise DataError(f"{source.name}: {shared} in both {source.train_split} and {name}; expected none")
 
 
 def overlap(first: Sequence[str], second: Sequence[str]) -> str | None:

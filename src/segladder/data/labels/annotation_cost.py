@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segladder.data.labels.kinds import of_supports
+from segladder.data.labels.kinds import kinds, of_supports
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.labelled import Labelled, seconds_of
 from segladder.data.labels.prices import VOC_PRICES, Prices
+
+SCHEME = 2  # since 2 the labels behind all runs that a run builds on count, each once
 
 
 @dataclass(frozen=True)
@@ -50,33 +53,38 @@ def supports(shots: int, classes: int, annotation: str = "mask") -> Labelling:
 
 def annotation_cost(
     labels: Labels,
-    images: int,
-    classes: int = 20,
-    held: float | None = None,
-    novel: Sequence[Labelling] = (),
+    own: Sequence[Labelled],
+    inherited: Sequence[Labelled] = (),
+    novel: Collection[str] = (),
+    supports: Sequence[Labelling] = (),
     prices: Prices = VOC_PRICES,
 ) -> dict[str, Any]:
     """Seconds behind a run, for its record.
 
     Args:
-        labels: of the training images, see `Labelling`; of base classes alone where there are novel ones.
-        images: training images.
-        classes: how many classes they are labelled with.
-        held: (image, class) pairs of those classes, None for VOC's mean.
-        novel: what is labelled for the novel classes, such as `supports`; nothing for unseen classes.
+        labels: the kind that people gave of its training images' base classes.
+        own: labels of its training images.
+        inherited: labels behind the runs that it builds on; what it shares with them counts once.
+        novel: names of its novel or unseen classes.
+        supports: what is labelled of these for the questions alone.
         prices: of each act.
 
     Returns:
-        `seconds` in all, `seconds_per_image` of a training image, `novel_seconds` of the novel classes' labels (part of
-        `seconds`), `labels`, `novel_labels`, `source`.
+        `scheme` of these numbers, `seconds` in all, `seconds_per_image` of its own training images, `novel_seconds` of
+        the novel classes' labels (part of `seconds`), `labels`, `novel_labels`, `source`.
     """
-    training = Labelling(labels, images, classes, held).seconds(prices)
-    added = sum(work.seconds(prices) for work in novel)
+    added = sum(work.seconds(prices) for work in supports)
+    behind = [*own, *inherited]
+    base = [part for part in own if not novel or not set(part.classes) & set(novel)]
+    images = len({image_id for part in base for image_id in part.held})
+    of_novel = {part.kind for part in behind if set(part.classes) & set(novel)}
+    of_novel |= {work.labels.name for work in supports}
     return {
-        "seconds": round(training + added, 1),
-        "seconds_per_image": round(training / images, 1) if images else 0.0,
-        "novel_seconds": round(added, 1),
+        "scheme": SCHEME,
+        "seconds": round(seconds_of(behind, prices) + added, 1),
+        "seconds_per_image": round(seconds_of(base, prices) / images, 1) if images else 0.0,
+        "novel_seconds": round(seconds_of(behind, prices, novel) + added, 1),
         "labels": labels.name,
-        "novel_labels": [work.labels.name for work in novel],
+        "novel_labels": [kind for kind in kinds() if kind in of_novel],
         "source": prices.source,
     }

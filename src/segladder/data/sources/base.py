@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -69,6 +69,8 @@ class Source(ABC):
         self.val_split = val_split
         self.folds = _checked_folds(folds, all_classes[1:])
         self.training_masks = None if masks is None else Path(masks)
+        self.has_masks = True
+        self.see: Callable[[np.ndarray, str], np.ndarray] | None = None  # what `mask` makes of (mask, image id)
         self.cache = cache
         self.cache_dir = cache_dir
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
@@ -103,6 +105,12 @@ class Source(ABC):
             other._training_ids = frozenset(ids)
         return other
 
+    def as_seen(self, see: Callable[[np.ndarray, str], np.ndarray] | None) -> Source:
+        """The same data set whose masks are what `see` makes of (mask, image id); None: it has tags and no mask."""
+        other = copy.copy(self)
+        other.see, other.has_masks = see, see is not None
+        return other
+
     @cached_property
     def _training_ids(self) -> frozenset[str]:
         return frozenset(self.split(self.train_split))
@@ -113,6 +121,11 @@ class Source(ABC):
 
     def raw_mask(self, image_id: str) -> np.ndarray:
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""
+        if not self.has_masks:
+            raise DataError(f"{self.name}: the mask of {image_id} is asked for, but the labels are tags")
+        return self._stored(image_id)
+
+    def _stored(self, image_id: str) -> np.ndarray:
         path = self.mask_path(image_id)
         mask = self.decode_mask(path)
         if (mask + np.uint8(1)).max() > len(self.all_classes):  # 255 becomes 0; five times as fast as a table
@@ -126,7 +139,10 @@ class Source(ABC):
 
     def mask(self, image_id: str) -> np.ndarray:
         """Class indices into `classes`, uint8 (H, W), 255 = ignored. Raises DataError like `raw_mask`."""
-        mask = self.raw_mask(image_id)
+        mask = self._in_use(self.raw_mask(image_id))
+        return mask if self.see is None else self.see(mask, image_id)
+
+    def _in_use(self, mask: np.ndarray) -> np.ndarray:
         return mask if self.keeps_values else cv2.LUT(mask, self.lookup)
 
     def pair(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +167,7 @@ class Source(ABC):
 
     def tags(self, image_id: str) -> np.ndarray:
         """Which foreground classes the image holds, float32 (len(classes) - 1,) of 0 and 1, from its mask."""
-        return tags_of(self.mask(image_id), len(self.classes))
+        return tags_of(self._in_use(self._stored(image_id)), len(self.classes))
 
     def fingerprint(self, ids: Iterable[str]) -> str:
         """First 16 hex digits of a sha256 over ids, classes in use and the bytes of the mask files."""

@@ -42,6 +42,10 @@ class TrainingView(ABC):
         """The images of the training split that may be used."""
         return source.split(source.train_split)
 
+    def judges(self, source: Source, ids: Sequence[str]) -> Sequence[str]:
+        """Which of some images that are kept from training may choose weights and settings: all, unless some hide."""
+        return ids
+
     @abstractmethod
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """The data set that shows it.
@@ -87,6 +91,10 @@ class Episodes(TrainingView):
     images: str = "all"
     min_object: str = "grid"
     min_area: int = 2048
+
+    def judges(self, source: Source, ids: Sequence[str]) -> Sequence[str]:
+        """Those that training could have used; where it drops images with novel classes, none of these."""
+        return source.ids_without(ids, self.novel) if self.novel_pixels == "drop" else ids
 
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Episodes; see `TrainingView.dataset`."""
@@ -161,6 +169,12 @@ class HiddenClasses(TrainingView):
         kept = self.usable(source, ids)
         tables = [self.table(source.classes, image_id) for image_id in kept]
         return SegmentationDataset(source, kept, Masks(), recipe.augment, tables)
+
+    def judges(self, source: Source, ids: Sequence[str]) -> Sequence[str]:
+        """Those with a label of a seen class; where training drops images with unseen classes, none of these."""
+        table = self.table(source.classes)
+        hidden = [source.classes.index(name) for name in self.hidden]
+        return [i for i in ids if self._usable(source.mask(i), table, hidden)]
 
     def usable(self, source: Source, ids: Sequence[str]) -> list[str]:
         """The images that training may use. Raises ConfigError if none is left, or not all that show unseen classes."""

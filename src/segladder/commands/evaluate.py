@@ -62,7 +62,7 @@ def run(config: DictConfig) -> int:
 
 def check_account(folder: Path, record: records.Record, source: Source, protocol: Protocol) -> None:
     """Raise ConfigError if a run, or one that it builds on, has learnt from what the protocol says it has not."""
-    ancestor = Ancestor(f"protocol={protocol.name}", record, access_of(folder, record))
+    ancestor = Ancestor(f"run={folder}", record, access_of(folder, record))
     if not protocol.few_labels and ANY not in ancestor.access.seen:  # of older versions, some are alone by now
         check_leaks(ancestor, protocol.place().fold, protocol)
     check_scored(ancestor.named, ancestor.access, source, protocol)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -15,11 +15,13 @@ from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.items import Items
-from segladder.data.training.episodes import Episode, draw, episodes_named, name_of
+from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
-from segladder.metrics.episodes import EpisodeCounts, novel_mean_iou
+from segladder.metrics.counts import Asked
+from segladder.metrics.episodes import EpisodeCounts
+from segladder.metrics.formulas import mean_iou
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method, merged
 from segladder.protocols.fields import Aggregate, Count, Fit, MinObject, Positive, ScoreAt
@@ -47,7 +49,8 @@ class FewShotProtocol(Protocol):
         void: 255 in a query's mask: `ignored` or `background`.
         aggregate: how K supports become one answer: `mean` or `area_mean` of what they say; `vote`, `or`, `max` or
             `logit_mean` of K predictions.
-        bootstrap: resamples behind each 95 % interval.
+        bootstrap: resamples over images behind each 95 % interval.
+        over_lists: the lists of several `seeds` are `pooled`, or each is scored and the scores averaged (`mean`).
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
@@ -69,6 +72,7 @@ class FewShotProtocol(Protocol):
     void: Literal["ignored", "background"]
     aggregate: Aggregate
     bootstrap: Positive
+    over_lists: Literal["pooled", "mean"] = field(default="pooled", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,7 +116,7 @@ class FewShotProtocol(Protocol):
         ways = self.ways_among(base)
         episodes = draw(items, base, self.shots, SELECTION_EPISODES * len(base), seed=0, rule="balanced", ways=ways)
         tally = self.tally(self.runner(scoring.method, source, scoring.batch_size), episodes, ways)
-        return float(novel_mean_iou(tally.counts.outcomes().sum(0)))
+        return float(mean_iou(tally.counts.outcomes().sum(0), base))
 
     def indices(self, source: Source, names: Sequence[str]) -> list[int]:
         """Class indices of names. Raises ConfigError for a class that the data does not use."""
@@ -129,9 +133,9 @@ class FewShotProtocol(Protocol):
         at_input = self.score_at == "input"
         return EpisodeRunner(asked, source, size, self.aggregate, batch_size, at_input, self.support_annotation)
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """The query of an episode with each way's first support and the probability behind the answer."""
-        ways = episodes_named(item)
+        ways = episodes_of(item)
         runner = self.runner(method.eval(), source, batch_size=1)
         with torch.inference_mode():
             answers = list(runner.answers(ways))
@@ -156,14 +160,22 @@ class FewShotProtocol(Protocol):
         ways: int = 1,
         all_classes: bool = False,
         advance: Callable[[], object] = lambda: None,
+        kind: str = "",
+        drawn_by: int = 0,
     ) -> EpisodeCounts:
-        """Counts over all episodes, each time `ways` of them in one, shared among the processes of a distributed run.
+        """Counts over all episodes, shared among the processes of a distributed run.
 
-        With `all_classes` the truth keeps the query's other classes apart from the background.
+        Args:
+            runner: answers them.
+            episodes: a frozen list.
+            ways: how many of them ask one query together.
+            all_classes: whether the truth keeps the query's other classes apart from the background.
+            advance: called after each query.
+            kind: of the episodes, for their counts.
+            drawn_by: seed of the list, for their counts.
         """
         rank, world = shard()
         groups = [episodes[start : start + ways] for start in range(0, len(episodes), ways)]
-        numbers = {id(group[0]): number for number, group in enumerate(groups)}
         tally = EpisodeCounts(len(runner.source.classes))
         with evaluating(runner.method), torch.inference_mode():
             one_by_one = runner.answers([episode for group in groups[rank::world] for episode in group])
@@ -171,7 +183,7 @@ class FewShotProtocol(Protocol):
                 group = [answer.episode for answer in answers]
                 asked = {answer.episode.class_index: answer.probability for answer in answers}
                 truth = answers[0].truth if all_classes else self.truth(answers[0].truth, list(asked))
-                tally.add(name_of(numbers[id(group[0])], group), merged(answers), asked, truth)
+                tally.add(asking(group, kind, drawn_by), merged(answers), asked, truth)
                 advance()
         return EpisodeCounts.merged(gathered(tally))
 
@@ -182,6 +194,19 @@ class FewShotProtocol(Protocol):
         indices[kept] = kept
         truth: np.ndarray = indices[mask]
         return truth
+
+
+def asking(ways: Sequence[Episode], kind: str = "", drawn_by: int = 0) -> Asked:
+    """What counts say of a query's episodes, one for each way; `drawn_by` is the seed of their list."""
+    supports = tuple(image_id for way in ways for image_id in way.supports)
+    return Asked(ways[0].query, tuple(way.class_index for way in ways), kind, drawn_by, supports)
+
+
+def episodes_of(asked: Asked) -> list[Episode]:
+    """The episodes of what was asked, one for each way."""
+    shots = len(asked.supports) // len(asked.classes)
+    shown = [asked.supports[shots * n : shots * (n + 1)] for n in range(len(asked.classes))]
+    return [Episode(asked.image, k, supports, 0) for k, supports in zip(asked.classes, shown, strict=True)]
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

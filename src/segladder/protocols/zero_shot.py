@@ -24,6 +24,7 @@ from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
+from segladder.metrics.counts import Asked
 from segladder.metrics.scores import Score
 from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
@@ -107,7 +108,8 @@ class ZeroShotProtocol(Protocol):
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types but fold and pool, and the folds where they do not decide what is unseen."""
         fields = super().fields()
-        del fields["fold"], fields["pool"]
+        del fields["fold"]
+        fields.pop("pool", None)
         if self.split_name != "folds":
             del fields["folds"]
         return fields
@@ -145,7 +147,8 @@ class ZeroShotProtocol(Protocol):
     @property
     def scores(self) -> tuple[Score, ...]:
         """Those of seen and unseen classes, and where the background is a class, those that count it."""
-        return SCORES if self.background == "ignore" else (*SCORES, *WITH_BACKGROUND)
+        whole = SCORES if self.background == "ignore" else (*SCORES, *WITH_BACKGROUND)
+        return tuple(score.under(self.absent) for score in whole)
 
     @property
     def ranked_by(self) -> str:
@@ -284,9 +287,9 @@ class ZeroShotProtocol(Protocol):
         sweep, _ = self.sweep(scoring, scoring.ids or (), self.labels.table(source.classes))
         return float(np.nan_to_num(self.swept_scores(sweep, source).by_gamma["seen_mIoU"][self.grid.index(0.0)]))
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image with its truth and its prediction under the gamma that was chosen."""
-        image, mask = source.pair(item)
+        image, mask = source.pair(item.image)
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
         with torch.inference_mode():
             best_seen, best_unseen, lead = contest(

@@ -58,11 +58,11 @@ def _best_first(rows: Sequence[Row], score: Score) -> list[Row]:
 
 
 def _span(row: Row, score: Score) -> tuple[float, float] | None:
-    """The interval of a row as printed: over images for one run, one standard deviation for several."""
+    """The 95 % interval of a row; without one, the lowest and the highest of its seeds."""
     if row.low is not None and row.high is not None:
         return score.scale * row.low, score.scale * row.high
-    if row.value is not None and row.std is not None:
-        return score.scale * (row.value - row.std), score.scale * (row.value + row.std)
+    if len(row.scores) > 1:
+        return score.scale * min(row.scores), score.scale * max(row.scores)
     return None
 
 

@@ -18,7 +18,8 @@ from segladder.errors import DataError
 from segladder.files import written
 from segladder.metrics.declaration import Declaration
 
-SCHEMA = 2  # since 2 the protocol says what its scores are, see `segladder.report.declared`
+SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.declared`), since 3 what they follow from
+WITH_COUNTS = 3  # the first whose intervals follow from counts that were kept
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
 STATUSES = ("running", "finished", "interrupted", "failed")
@@ -84,6 +85,11 @@ class Record:
     lineage: list[str] = field(default_factory=list)
     tag: str | None = None
     error: str | None = None
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether its intervals can be computed again; others are not shown: some drew episodes instead of images."""
+        return self.schema >= WITH_COUNTS
 
 
 def write(record: Record, path: str | Path) -> Path:

@@ -15,6 +15,7 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
+from segladder.metrics.bootstrap import SEEDS_DRAWN_FROM
 from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
 from segladder.report.record import Record, plain
@@ -32,7 +33,7 @@ def columns(table: Table) -> list[Column]:
         ("pretraining", lambda row: row.pretraining),
         ("selection", lambda row: row.selection),
         (table.score.title, partial(ranking, score=table.score)),
-        ("seeds", lambda row: str(len(row.seeds))),
+        ("seeds", lambda row: str(len(row.seeds) or "-")),
         ("parameters", lambda row: "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
         ("train s", lambda row: number(row.train_seconds, 0)),
         ("images/s", lambda row: number(row.images_per_second, 1)),
@@ -52,19 +53,24 @@ def columns(table: Table) -> list[Column]:
 
 
 def ranking(row: Row, score: Score) -> str:
-    """The score that ranks: mean ± standard deviation over seeds, or one run with its 95 % interval over images."""
-    if row.std is not None:
-        return f"{score.text(row.value, 2)} ± {score.text(row.std, 2)}"
+    """The score that ranks with its 95 % interval, and up to four seeds one by one: their scatter says nothing yet."""
     interval = "" if row.low is None or row.high is None else f" [{score.text(row.low)}, {score.text(row.high)}]"
-    return f"{score.text(row.value, 2)}{interval}"
+    few = 1 < len(row.scores) < SEEDS_DRAWN_FROM
+    return f"{score.text(row.value, 2)}{interval}{f' ({seeds(row, score)})' if few else ''}"
+
+
+def seeds(row: Row, score: Score) -> str:
+    """The score of each seed."""
+    return ", ".join(score.text(value, 2) for value in row.scores)
 
 
 def against_best(row: Row, score: Score) -> str:
-    """How much a row differs from the best one, with the 95 % interval of the paired bootstrap."""
+    """How much a row differs from the best one, with the 95 % interval and p-value of the paired bootstrap."""
     if row.against_best is None:
         return "-"
-    difference, low, high = (score.text(row.against_best[key], sign="+") for key in ("difference", "low", "high"))
-    return f"{difference} [{low}, {high}]"
+    found = row.against_best
+    difference, low, high = (score.text(value, sign="+") for value in (found.difference, found.low, found.high))
+    return f"{difference} [{low}, {high}], p {found.p_text}"
 
 
 def beside(row: Row, score: Score) -> str:

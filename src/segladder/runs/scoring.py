@@ -28,6 +28,7 @@ def fill_scores(record: Record, result: Result, folder: Path) -> None:
         record.protocol["items"] = result.items
     record.eval_seconds = round(result.seconds, 3)
     record.images_per_second = round(len(result.counts) / result.predict_seconds, 2)
+    result.counts.fold, result.counts.seed = record.fold, record.seed
     result.counts.save(folder / COUNTS)
     if record.curve:
         save_sweep(folder / CURVE, record.curve, declared(record), record.protocol["name"])
@@ -38,7 +39,7 @@ def write_panels(
 ) -> list[Path]:
     """Write panels of the `each` best, median and worst images under FOLDER/panels."""
     load = partial(protocol.shown, method, source, result=result)
-    return save_panels(folder / "panels", result.counts, each, load, source.classes)
+    return save_panels(folder / "panels", result.pictured or result.counts, each, load, source.classes)
 
 
 def print_scores(record: Record, folder: Path) -> None:

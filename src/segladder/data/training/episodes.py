@@ -123,20 +123,6 @@ def draw_all_ways(items: Items, shots: int, seed: int) -> list[Episode]:
     return drawn
 
 
-def name_of(number: int, ways: Sequence[Episode]) -> str:
-    """NUMBER|QUERY|CLASS,...|SUPPORT,...: unique in a list, and all there is to ask a query for its classes again."""
-    classes = ",".join(str(way.class_index) for way in ways)
-    return f"{number:06d}|{ways[0].query}|{classes}|{','.join(i for way in ways for i in way.supports)}"
-
-
-def episodes_named(name: str) -> list[Episode]:
-    """The episodes of a name, one for each way."""
-    _, query, classes, supports = name.split("|")
-    asked, images = classes.split(","), supports.split(",")
-    shots = len(images) // len(asked)
-    return [Episode(query, int(k), tuple(images[shots * n : shots * (n + 1)]), 0) for n, k in enumerate(asked)]
-
-
 def digest(episodes: Iterable[Episode]) -> str:
     """First 16 hex digits of a sha256 over a list of episodes."""
     whole = hashlib.sha256()

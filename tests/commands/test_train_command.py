@@ -78,9 +78,9 @@ def test_record_says_what_ran_and_what_came_out(run):
 def test_miou_of_the_record_is_that_of_the_counts_beside_it(run):
     from sklearn.metrics import jaccard_score
 
-    from segladder.metrics.counts import ImageCounts
+    from segladder.metrics.counts import Counts
 
-    matrix = ImageCounts.load(run / "counts.npz").total()
+    matrix = Counts.load(run / "counts.npz").total()
     truth, predicted = (np.repeat(index.ravel(), matrix.ravel()) for index in np.indices(matrix.shape))
     present = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
     expected = jaccard_score(truth, predicted, labels=present, average="macro", zero_division=0)

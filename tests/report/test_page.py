@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from segladder.report.charts import Series, chart
-from segladder.report.leaderboard import rank
+from segladder.report.counted import Counted
 from segladder.report.page import dotted, page
 from segladder.report.record import Record, write
 
@@ -65,7 +65,8 @@ class Outline(HTMLParser):
 
 def rendered(records, folder):
     found = [(record, folder / record.id) for record in records]
-    return page(rank(records), found)
+    counted = Counted(found)
+    return page(counted.tables(), counted)
 
 
 def three(folder):

@@ -10,6 +10,7 @@ is then the unbiased one (Rao and Wu 1988). Not covered: which images were the s
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -180,7 +181,7 @@ class _Runs:
 
     def _score(self, run: _Drawn, weights: np.ndarray) -> np.ndarray:
         """The score of one run under each weighting (D, N), (D, ...)."""
-        flat = run.sums.reshape(len(run.sums), -1)
+        flat = run.sums.reshape(len(run.sums), math.prod(run.sums.shape[1:]))
         sums = (weights @ flat).reshape(len(weights), *run.sums.shape[1:])
         groups = [run.counts.groups[name] for name in self.rule.classes]
         scores = formula(self.rule.formula).score(sums, groups, self.rule.absent)

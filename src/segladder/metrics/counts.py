@@ -68,6 +68,11 @@ class Counts:
     def __len__(self) -> int:
         return len(self.asked)
 
+    @property
+    def images(self) -> list[str]:
+        """The image of each row."""
+        return [asked.image for asked in self.asked]
+
     def add(self, asked: Asked | str, confusion: Any, **measured: float) -> None:
         """Add a confusion matrix, (K, K) integers as tensor or array, rows = truth; of an image, or what was asked.
 

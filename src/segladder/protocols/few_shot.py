@@ -77,6 +77,8 @@ class FewShotProtocol(Protocol):
     def __post_init__(self) -> None:
         super().__post_init__()
         of_supports(self.support_annotation)  # refuses what nobody draws
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"protocol.seeds={list(self.seeds)}: a list that is drawn twice says nothing new")
 
     @abstractmethod
     def ways_among(self, classes: Sequence[int]) -> int:

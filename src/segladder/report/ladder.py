@@ -186,7 +186,7 @@ def _not_worth(rung: Rung, rival: Rung, test: Comparison | None, score: Score) -
     cost = "costs no more" if rival.novel_seconds == rung.novel_seconds else f"costs {duration(rival.novel_seconds)}"
     what = f"{rung.label} ({duration(rung.novel_seconds)}, {score.text(rung.value)}{score.percent})"
     best = f"{rival.label} {cost} and reaches {score.text(rival.value)}{score.percent}"
-    difference = f"difference {score.rounded(_gain(rung, rival, score))}{_tested_backwards(test, score)}"
+    difference = f"better by {score.rounded(_gain(rung, rival, score))}{_tested_backwards(test, score)}"
     if not _is_sure(test):
         return f"{what} is not told apart from what costs no more: {best}, {difference}."
     return f"{what} buys nothing here: {best}, {difference}."

@@ -67,7 +67,7 @@ def test_record_says_what_ran_and_what_came_out(run):
     access = record["label_access"]
     assert (access["labels"], access["kind"], access["selection"]) == ("masks", "masks", "fixed")
     assert access["hidden"] == access["absent"] == [] and access["images"] == {"masks": 24}
-    assert 0 <= record["metrics"]["mIoU"]["low"] <= record["metrics"]["mIoU"]["value"] <= 1
+    assert 0 <= record["metrics"]["mIoU"]["low"] <= record["metrics"]["mIoU"]["high"] <= 1
     assert len(record["per_class"]) == 21
     assert record["command"].startswith("segladder train data.train_size=24")
     assert record["backbone"]["name"] == "tiny"

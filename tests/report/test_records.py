@@ -179,7 +179,7 @@ def test_a_line_at_fault_is_named_and_costs_no_other(tmp_path):
     for fault, line, text in zip(
         faults,
         (2, 4, 6, 7, 8),
-        ("damaged or half-written", "schema 3, expected at most 2; update", "no record", "damaged", "damaged"),
+        ("damaged or half-written", "schema 4, expected at most 3; update", "no record", "damaged", "damaged"),
         strict=True,
     ):
         assert fault.startswith(f"{file}:{line}: {text}")

@@ -184,6 +184,11 @@ class Protocol(ABC):
         """Names of the classes of which a run has no label in training: the novel ones."""
         return self.novel
 
+    @property
+    def drops_novel(self) -> bool:
+        """Whether training leaves out every image that holds a pixel of a novel class, and ancestors must have too."""
+        return False
+
     def labelled_novel(self, source: Source, labels: Labels) -> list[Labelled]:
         """Training images in which a run has labels of novel classes.
 

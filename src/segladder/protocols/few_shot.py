@@ -95,6 +95,11 @@ class FewShotProtocol(Protocol):
         """Names of the fold's classes. Raises ConfigError for a fold there is not."""
         return self.of_fold(self.folds, self.fold)
 
+    @property
+    def drops_novel(self) -> bool:
+        """As `novel_pixels` says."""
+        return self.novel_pixels == "drop"
+
     def scored_classes(self, source: Source) -> tuple[str, ...]:
         """The novel ones."""
         return self.novel

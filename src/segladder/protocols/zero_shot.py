@@ -155,6 +155,11 @@ class ZeroShotProtocol(Protocol):
         """The harmonic mean of seen and unseen mIoU."""
         return "harmonic_mIoU"
 
+    @property
+    def drops_novel(self) -> bool:
+        """As `unseen_pixels` says."""
+        return self.unseen_pixels == "drop"
+
     def training(self, source: Source) -> HiddenClasses:
         """Images without labels of unseen classes but the few of `pool`. Raises ConfigError if that is too large."""
         return replace(self.labels, shown=self.shown_classes(source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -22,5 +23,7 @@ def instantiated(node: DictConfig, name: str, **extra: Any) -> Any:
         if cause is not None:
             raise cause from error
         if isinstance(error.__cause__, TypeError):
+            if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__)):
+                raise ConfigError(f"{name}.{unknown[1]}: no key of this version; give {name}=NAME anew") from error
             raise ConfigError(f"{name}: {error.__cause__}") from error
         raise

@@ -80,8 +80,7 @@ def absent_from(config: DictConfig, protocol: Protocol) -> frozenset[str] | None
     """Names of the classes of which no image of a run's own training holds a pixel; None: nothing is trained."""
     if not config.method.trains:
         return None
-    drops = "drop" in (getattr(protocol, "novel_pixels", None), getattr(protocol, "unseen_pixels", None))
-    hides = protocol.hidden() if drops or protocol.ladder else ()
+    hides = protocol.hidden() if protocol.drops_novel or protocol.ladder else ()
     return frozenset({*config.loader.without, *hides})
 
 

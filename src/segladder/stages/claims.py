@@ -90,9 +90,8 @@ def check_leaks(ancestor: Ancestor, fold: int | None, protocol: Protocol) -> Non
 def check_images(ancestor: Ancestor, protocol: Protocol) -> None:
     """Raise ConfigError if a run has seen images with novel classes, where a protocol leaves these out of training."""
     novel = sorted(protocol.hidden())
-    drops = "drop" in (getattr(protocol, "novel_pixels", None), getattr(protocol, "unseen_pixels", None))
     absent = ancestor.access.absent
-    if drops and absent is not None and (seen := [name for name in novel if name not in absent]):
+    if protocol.drops_novel and absent is not None and (seen := [name for name in novel if name not in absent]):
         raise ConfigError(
             f"{ancestor.named} has seen images that hold {seen[0]}, itself or in a run that it builds on, which"
             f" protocol={protocol.name} drops; train it with loader.without=[{','.join(novel)}]"

@@ -227,7 +227,9 @@ def test_images_are_matched_by_id():
 def test_holm_multiplies_by_the_comparisons_that_are_left():
     found = holm([Comparison(0, 0, 0, p, 0.001) for p in (0.04, 0.001, 0.03, 0.9)])
     assert [one.p_value for one in found] == pytest.approx([0.09, 0.004, 0.09, 0.9])
-    assert found[1].p_text == "< 0.004" and holm([]) == []
+    assert [one.p_text for one in found] == ["0.090", "< 0.004", "0.090", "0.900"] and holm([]) == []
+    clear = holm([Comparison(0, 0, 0, 0.001, 0.001)] * 3)
+    assert [one.p_text for one in clear] == ["< 0.003"] * 3
 
 
 class World:

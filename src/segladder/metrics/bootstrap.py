@@ -102,9 +102,9 @@ def holm(found: Sequence[Comparison]) -> list[Comparison]:
     adjusted = list(found)
     largest = 0.0
     for rank, i in enumerate(order):
-        factor = len(found) - rank
-        largest = max(largest, min(1.0, factor * found[i].p_value))
-        adjusted[i] = replace(found[i], p_value=largest, least=min(1.0, factor * found[i].least))
+        one, factor = found[i], len(found) - rank
+        largest = max(largest, min(1.0, factor * one.p_value))
+        adjusted[i] = replace(one, p_value=largest, least=largest if one.p_value <= one.least else one.least)
     return adjusted
 
 

@@ -246,7 +246,7 @@ def test_the_command_writes_a_page_and_prints_the_tables(tmp_path, segladder, ca
         write(record, tmp_path / "runs" / record.id)
     assert segladder("leaderboard", f"runs={tmp_path / 'runs'}", "report=html", f"out={tmp_path / 'p.html'}") == 0
     printed = capsys.readouterr()
-    assert "fcn8s" in printed.out and f"wrote {tmp_path / 'p.html'}" in printed.err
+    assert "fcn8s" in printed.out and f"wrote {tmp_path / 'p.html'}" in printed.out
     assert "run-0-id-cam" in (tmp_path / "p.html").read_text()
     assert segladder("leaderboard", f"runs={tmp_path / 'runs'}", "report=pdf") == 2
     assert "report=pdf: choose html" in capsys.readouterr().err

@@ -46,7 +46,8 @@ def run(config: Any) -> int:
         tables = [counted.with_significance(table) for table in tables]
     write(tables, counted, config)
     if config.report is not None:
-        write_page(tables, counted, Path(config.out or PAGE))
+        written_page = write_page(tables, counted, Path(config.out or PAGE))
+        print(f"segladder: {written_page}", file=sys.stdout if config.format == "terminal" else sys.stderr)
     if config.wandb is not None:
         push_board(tables, counted.records, config.wandb)
     return 0
@@ -77,13 +78,13 @@ def write(tables: list[Table], counted: Counted, config: Any) -> None:
         write_text(Path(out), text)
 
 
-def write_page(tables: list[Table], counted: Counted, out: Path) -> None:
-    """Write the tables as an HTML page and name it on standard error."""
+def write_page(tables: list[Table], counted: Counted, out: Path) -> str:
+    """Write the tables as an HTML page; returns what was done."""
     from segladder.report.page import page
 
     text = page(tables, counted)
     write_text(out, text)
-    print(f"segladder: wrote {out}, {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
+    return f"wrote {out}, {len(text.encode()) / 1e6:.1f} MB"
 
 
 def push_board(tables: list[Table], records: list[Record], project: str) -> None:
@@ -127,5 +128,6 @@ def climbed(table: Table, counted: Counted, config: Any) -> str:
     for name, whole in ladder.by_fold(table, counted).items():
         if steps := ladder.rungs(whole, counted.records):
             curve = save_cost_curve(folder / f"{name}.png", steps, whole)
-            parts.append(f"What annotation buys, {name} ({curve})\n\n{ladder.described(whole, steps, counted)}")
+            shown = curve if config.format == "terminal" else curve.name
+            parts.append(f"What annotation buys, {name} ({shown})\n\n{ladder.described(whole, steps, counted)}")
     return "\n".join(parts)

@@ -183,7 +183,8 @@ def _rival(rung: Rung, steps: Sequence[Rung], score: Score) -> Rung | None:
 
 def _not_worth(rung: Rung, rival: Rung, test: Comparison | None, score: Score) -> str:
     """That a rung no dearer is better, or as good as far as anybody can tell."""
-    cost = "costs no more" if rival.novel_seconds == rung.novel_seconds else f"costs {duration(rival.novel_seconds)}"
+    less = f"costs {duration(rival.novel_seconds)}" if rival.novel_seconds else "costs nothing"
+    cost = "costs no more" if rival.novel_seconds == rung.novel_seconds else less
     what = f"{rung.label} ({duration(rung.novel_seconds)}, {score.text(rung.value)}{score.percent})"
     best = f"{rival.label} {cost} and reaches {score.text(rival.value)}{score.percent}"
     difference = f"better by {score.rounded(_gain(rung, rival, score))}{_tested_backwards(test, score)}"

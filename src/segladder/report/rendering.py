@@ -127,7 +127,7 @@ def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: Score) 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in GitHub's dialect; columns of numbers are aligned to the right."""
     numeric = [
-        all(row[i].lstrip("+-[")[:1].isdigit() or row[i] in ("-", "") for row in rows) for i in range(len(headings))
+        all(row[i].lstrip("+-[< ")[:1].isdigit() or row[i] in ("-", "") for row in rows) for i in range(len(headings))
     ]
     numeric = [right and any(row[i].strip("-") for row in rows) for i, right in enumerate(numeric)]
     lines = [headings, ["---:" if right else "---" for right in numeric], *rows]

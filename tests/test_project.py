@@ -59,10 +59,10 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
     assert broken_links(page) == ["#d", "other.md"]
 
 
-COUNTED = sorted(folder.parent for folder in ROOT.glob("experiments/*/counts.zip"))
+STUDIES = sorted(file.parent for file in ROOT.glob("experiments/*/records.jsonl"))
 
 
-@pytest.mark.parametrize("study", COUNTED, ids=lambda study: study.name)
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_tables_and_tests_of_a_study_follow_from_what_is_committed(study, segladder, tmp_path, monkeypatch):
     """The README's own command gives what stands beneath it, to the letter: values, intervals, p-values, words."""
     monkeypatch.chdir(ROOT)

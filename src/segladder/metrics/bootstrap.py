@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -68,9 +68,7 @@ def estimate(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRA
         rule: how the score follows.
         draws: behind the interval.
     """
-    value, *drawn = under_draws(runs, rule, draws)
-    low, high = interval(np.array(drawn))
-    return Estimate(float(value), float(low), float(high))
+    return Runs.of(runs, rule).estimate(draws)
 
 
 def per_class(runs: Counts | Sequence[Counts], draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
@@ -86,14 +84,7 @@ def compare(
     Raises:
         DataError: the runs were not scored on the same images or folds; names one that is missing.
     """
-    sides = [_Runs.of(first, rule), _Runs.of(second, rule)]
-    _check_same(*sides)
-    scores = sides[0].under_draws(draws) - sides[1].under_draws(draws)
-    drawn = scores[1:][~np.isnan(scores[1:])]
-    low, high = interval(drawn)
-    tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
-    least = 2 / (len(drawn) + 1)
-    return Comparison(float(scores[0]), float(low), float(high), min(1.0, float(tail * least)), least)
+    return Runs.of(first, rule).minus(Runs.of(second, rule), draws)
 
 
 def holm(found: Sequence[Comparison]) -> list[Comparison]:
@@ -110,7 +101,7 @@ def holm(found: Sequence[Comparison]) -> list[Comparison]:
 
 def under_draws(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRAWS) -> np.ndarray:
     """The score, and the score under each draw, (1 + draws, ...); nan where a draw has none."""
-    return _Runs.of(runs, rule).under_draws(draws)
+    return Runs.of(runs, rule).under_draws(draws)
 
 
 def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,14 +136,15 @@ class _Drawn:
 
 
 @dataclass(frozen=True)
-class _Runs:
-    """The runs of one row of a table, by seed and fold."""
+class Runs:
+    """The runs of one row of a table, by seed and fold, ready to be drawn from."""
 
     rule: FromCounts
     runs: Mapping[int | None, Mapping[Fold, _Drawn]]
 
     @classmethod
-    def of(cls, runs: Counts | Sequence[Counts], rule: FromCounts) -> _Runs:
+    def of(cls, runs: Counts | Sequence[Counts], rule: FromCounts) -> Runs:
+        """What a rule makes of runs. Raises DataError for two runs of one seed and fold."""
         whole: dict[int | None, dict[Fold, _Drawn]] = {}
         for counts in [runs] if isinstance(runs, Counts) else runs:
             folds = whole.setdefault(counts.seed, {})
@@ -170,7 +162,24 @@ class _Runs:
                 _check_equal(found.setdefault(fold, run.names), run.names)
         return found
 
+    def estimate(self, draws: int = DRAWS) -> Estimate:
+        """The score with its interval."""
+        value, *drawn = self.under_draws(draws)
+        low, high = interval(np.array(drawn))
+        return Estimate(float(value), float(low), float(high))
+
+    def minus(self, other: Runs, draws: int = DRAWS) -> Comparison:
+        """The difference to other runs, see `compare`."""
+        _check_same(self, other)
+        scores = self.under_draws(draws) - other.under_draws(draws)
+        drawn = scores[1:][~np.isnan(scores[1:])]
+        low, high = interval(drawn)
+        tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
+        least = 2 / (len(drawn) + 1)
+        return Comparison(float(scores[0]), float(low), float(high), min(1.0, float(tail * least)), least)
+
     def under_draws(self, draws: int) -> np.ndarray:
+        """The score, and the score under each draw, (1 + draws, ...)."""
         weights = image_weights(self.images, draws)
         seeds = [
             np.mean([self._score(run, weights[fold]) for fold, run in folds.items()], axis=0)
@@ -197,19 +206,22 @@ def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> dict[Fold
     for folds in _sharing_images(images):
         names = sorted({name for fold in folds for name in images[fold]})
         place = {name: number for number, name in enumerate(names)}
-        drawn = _draws(names, draws)
+        drawn = _draws(tuple(names), draws)
         weights |= {fold: drawn[:, [place[name] for name in images[fold]]] for fold in folds}
     return weights
 
 
 def seed_weights(seeds: Sequence[str], draws: int) -> np.ndarray:
     """What share each seed has in the mean, (1 + draws, S): equal ones, unless there are enough seeds to draw from."""
-    weights = _draws(sorted(seeds), draws) if len(seeds) >= SEEDS_DRAWN_FROM else np.ones((1 + draws, len(seeds)))
+    weights = (
+        _draws(tuple(sorted(seeds)), draws) if len(seeds) >= SEEDS_DRAWN_FROM else np.ones((1 + draws, len(seeds)))
+    )
     order = np.argsort(np.argsort(seeds))
     return np.asarray(ratio(weights, np.broadcast_to(weights.sum(1, keepdims=True), weights.shape)))[:, order]
 
 
-def _draws(names: Sequence[str], draws: int) -> np.ndarray:
+@lru_cache(maxsize=4)
+def _draws(names: tuple[str, ...], draws: int) -> np.ndarray:
     """Weights (1 + draws, N) that depend on the names alone: ones, then how often each of N - 1 draws hits each."""
     key = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8], "big")
     count, size = len(names), max(1, len(names) - 1)
@@ -236,7 +248,7 @@ def _sharing_images(images: Mapping[Fold, Sequence[str]]) -> list[list[Fold]]:
     return [folds for folds, _ in groups]
 
 
-def _check_same(first: _Runs, second: _Runs) -> None:
+def _check_same(first: Runs, second: Runs) -> None:
     if odd := set(first.images) ^ set(second.images):
         raise DataError(f"fold {min(odd, key=str)}: scored by one row only, expected rows of the same folds")
     for fold, names in first.images.items():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segladder.errors import ConfigError, DataError
-from segladder.metrics.bootstrap import Comparison, compare, estimate, holm
+from segladder.metrics.bootstrap import Comparison, Runs, holm
 from segladder.metrics.counts import COUNTS, Counts
 from segladder.metrics.scores import FromCounts
 from segladder.report.leaderboard import Row, Table, rank
@@ -47,6 +47,7 @@ class Counted:
         self.records = [record for record, _ in self.found]
         self._places = {(place[0].id, str(place[0].protocol.get("hash") or "")): place for place in self.found}
         self._counts: dict[RunKey, Counts | DataError] = {}
+        self._prepared: dict[tuple[str, tuple[str, ...], FromCounts], Runs] = {}
 
     def tables(self, metric: str | None = None) -> list[Table]:
         """The leaderboard's tables, their rows with intervals."""
@@ -79,6 +80,13 @@ class Counted:
             raise found
         return found
 
+    def _runs(self, table: Table, row: Row, rule: FromCounts) -> Runs:
+        """A row's runs, prepared once for all of its comparisons."""
+        key = table.hash, tuple(row.runs), rule
+        if key not in self._prepared:
+            self._prepared[key] = Runs.of(self.of(table, row), rule)
+        return self._prepared[key]
+
     def with_intervals(self, table: Table) -> Table:
         """The table with the 95 % interval of every row whose counts were kept."""
         rule = table.score.statistic
@@ -88,7 +96,7 @@ class Counted:
 
     def _with_interval(self, table: Table, row: Row, rule: FromCounts) -> Row:
         try:
-            _, low, high = estimate(self.of(table, row), rule)
+            _, low, high = self._runs(table, row, rule).estimate()
         except (DataError, ConfigError):
             return row
         return row if low != low else replace(row, low=low, high=high)
@@ -100,8 +108,8 @@ class Counted:
             ConfigError: the score has no such test.
             DataError: counts are missing, or are of different images.
         """
-        sides = self.of(table, first), self.of(second_table or table, second)
-        return compare(*sides, _rule(table))
+        rule = _rule(table)
+        return self._runs(table, first, rule).minus(self._runs(second_table or table, second, rule))
 
     def compared(self, table: Table, pairs: Sequence[tuple[Row, Row]]) -> list[Comparison | None]:
         """The comparisons that stand together in a table, adjusted for their number; None where counts are missing."""

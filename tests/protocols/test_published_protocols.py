@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from episode_data import write_coloured
+from episode_data import LARGE, SMALL, write_coloured, write_striped
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from torch import nn
@@ -17,7 +17,7 @@ from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.items import Items
 from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.data.training.episodes import draw
-from segladder.data.training.views import Recipe
+from segladder.data.training.views import Episodes, Recipe
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize
 from segladder.protocols.episodic import EpisodicProtocol
@@ -71,8 +71,8 @@ PUBLISHED = {  # what each protocol's official code does
     "oslsm": {"draw": "pass", "aggregate": "or", "over_lists": "pooled", "class_draw": None, "fit": "square"},
     "sg_one": {"draw": "pass", "aggregate": "mean", "over_lists": "pooled", "class_draw": "class", "fit": "native"},
     "panet": {"draw": "class", "aggregate": "mean", "over_lists": "mean", "class_draw": "class", "fit": "square"},
-    "pfenet": {"draw": "image_sequential", "aggregate": "mean", "over_lists": "pooled", "fit": "floored"},
-    "bam": {"draw": "image_sequential", "aggregate": "mean", "over_lists": "mean", "fit": "floored"},
+    "pfenet": {"draw": "image_sequential", "aggregate": "mean", "over_lists": "pooled", "class_draw": "image_any_size"},
+    "bam": {"draw": "image_sequential", "aggregate": "mean", "over_lists": "mean", "class_draw": "image_any_size"},
     "hsnet": {"draw": "sequential", "aggregate": "relative_vote", "over_lists": "pooled", "class_draw": None},
     "strict": {"draw": "balanced", "aggregate": "mean", "over_lists": "pooled", "class_draw": None, "fit": "native"},
 }
@@ -175,6 +175,20 @@ def test_generalised_heeds_its_lists(coloured):
     assert pooled.metrics["mIoU"]["value"] != mean.metrics["mIoU"]["value"]
 
 
+def test_pfenet_trains_on_small_objects_of_images_that_hold_a_large_one(tmp_path):
+    images = {f"a{n}": [(1, LARGE), (2, SMALL)] for n in range(3)} | {f"b{n}": [(2, LARGE)] for n in range(3)}
+    images |= {"speck": [(1, SMALL)], **{f"n{n}": [(3, LARGE)] for n in range(3)}}
+    root = write_striped(tmp_path, {"train": images, "val": images})
+    source = VOC(root, classes=VOC_CLASSES[1:4], folds=[[VOC_CLASSES[3]], VOC_CLASSES[1:3]])
+    ids, recipe = source.split("train"), Recipe(episodes={"class_draw": "image"})
+    for draw_rule, expected in (("image", {("a", 1), ("b", 2)}), ("image_any_size", {("a", 1), ("a", 2), ("b", 2)})):
+        view = Episodes((VOC_CLASSES[3],), 1, "background", class_draw=draw_rule)
+        dataset = view.dataset(source, ids, Masks(), recipe)
+        items = [dataset[index, seed] for seed in range(10) for index in range(len(dataset))]
+        assert {(item["id"][0], item["class_index"]) for item in items} == expected
+        assert all(i[0] == "ab"[item["class_index"] - 1] for item in items for i in item["support_ids"])
+
+
 @pytest.mark.parametrize("name", ["sg_one", "panet", "strict", "oslsm"])
 def test_a_protocol_names_trainings_class_draw_or_leaves_it_to_the_loader(coloured, name):
     view = protocol(name, "protocol.min_object=none", "protocol.train_images=all").training(coloured)
@@ -186,8 +200,6 @@ def test_a_protocol_names_trainings_class_draw_or_leaves_it_to_the_loader(colour
 
 def test_sg_one_trains_on_every_class_alike(tmp_path):
     """The rare class is drawn as often as the frequent one, whatever `loader.episodes` says by default."""
-    from episode_data import LARGE, write_striped
-
     images = {f"a{n:02d}": [(1, LARGE)] for n in range(36)} | {f"b{n}": [(2, LARGE)] for n in range(4)}
     images |= {f"n{n}": [(3, LARGE)] for n in range(3)}
     folds = [[VOC_CLASSES[3]], [VOC_CLASSES[1], VOC_CLASSES[2]]]

@@ -53,7 +53,8 @@ class FewShotProtocol(Protocol):
             `or`, `max` or `logit_mean` of K predictions. A method refuses what is not among its `joins`.
         bootstrap: resamples over images behind each 95 % interval.
         over_lists: the lists of several `seeds` are `pooled`, or each is scored and the scores averaged (`mean`).
-        class_draw: how training draws a class and its query, `image` or `class`; None for `loader.episodes.class_draw`.
+        class_draw: how training draws a class and its query: `image`, `image_any_size` or `class`, see
+            `EpisodeDataset`; None for `loader.episodes.class_draw`.
         items: a published list of test items in place of `min_object`: a file, or a folder with `fold0.txt` and so on.
             The items are part of the hash, the place of the files is not.
     """
@@ -78,7 +79,7 @@ class FewShotProtocol(Protocol):
     aggregate: Aggregate
     bootstrap: Positive
     over_lists: Literal["pooled", "mean"] = field(default="pooled", kw_only=True)
-    class_draw: Literal["image", "class"] | None = field(default=None, kw_only=True)
+    class_draw: Literal["image", "image_any_size", "class"] | None = field(default=None, kw_only=True)
     items: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:

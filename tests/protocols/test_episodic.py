@@ -366,11 +366,11 @@ def test_wrong_methods_and_classes_are_named(coloured):
 
 PINNED = {
     "strict": "71d02525b5f69109",
-    "oslsm": "515b117b3b1ec1a8",
-    "sg_one": "02c9b604c06b1e9b",
+    "oslsm": "e77a6656caf5a8f6",
+    "sg_one": "fdd195b5467b95e8",
     "panet": "54ffc5c49d41fc6d",
-    "pfenet": "7f155f3bb917ffc1",
-    "bam": "6e7f29f244e58fec",
+    "pfenet": "fdb1ec1337af4e09",
+    "bam": "e8b53ae9d9d62fb8",
     "hsnet": "74b34f938334c297",
     "hard": "cf6ed42f4bc22405",
     "negative": "e82815ad9174ef38",

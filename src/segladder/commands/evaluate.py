@@ -36,7 +36,7 @@ def run(config: DictConfig) -> int:
     scored = merged(config, run_config)
     check_choices(scored)
     source, protocol = build.source(scored), build.protocol(scored)
-    protocol.check_method(method.name, method.supervision)
+    protocol.check_built(method)
     check_classes(method, source, record.data["classes"])
     check_account(folder, record, source, protocol)
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))

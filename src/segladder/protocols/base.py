@@ -126,6 +126,10 @@ class Protocol(ABC):
                 f" {supervision}"
             )
 
+    def check_built(self, method: Method) -> None:
+        """Raise ConfigError, before anything is trained, if this method cannot be scored as the fields say."""
+        self.check_method(method.name, method.supervision)
+
     @property
     @abstractmethod
     def scores(self) -> tuple[Score, ...]:

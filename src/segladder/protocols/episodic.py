@@ -71,7 +71,8 @@ class EpisodicProtocol(FewShotProtocol):
     Args:
         kind: `standard`, `hard`, `negative` or `swap`.
         ways: classes of the fold that a query is asked for at once; with several, a pixel is one of them or background.
-        draw: how a class and its query are drawn: `item`, `class`, `image`, `balanced`, `sequential`.
+        draw: how a class and its query are drawn: `item`, `class`, `image`, `balanced`, `sequential`, `pass`,
+            `image_sequential`; see `segladder.data.training.episodes.draw`.
         episodes: for each of `seeds`.
         repeats: whether a support may be drawn twice in an episode.
         beside: episodes of each distractor test reported beside the score of one way; 0 for none.
@@ -79,7 +80,7 @@ class EpisodicProtocol(FewShotProtocol):
 
     kind: Literal["standard", "hard", "negative", "swap"]
     ways: Positive
-    draw: Literal["item", "class", "image", "balanced", "sequential"]
+    draw: Literal["item", "class", "image", "balanced", "sequential", "pass", "image_sequential"]
     episodes: Positive
     repeats: bool
     beside: Count
@@ -125,7 +126,7 @@ class EpisodicProtocol(FewShotProtocol):
         """Every episode of its own lists, and of those that stand beside it."""
         source = scoring.source
         classes = self.indices(source, self.novel)
-        items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
+        items = self.test_items(source, scoring.among(self.split))
         drawn = {seed: self.frozen_list(items, classes, self.kind, self.episodes, seed) for seed in self.seeds}
         lists: list[tuple[str, int, list[Episode]]] = [(self.kind, seed, episodes) for seed, episodes in drawn.items()]
         if len(self.kinds) > 1:

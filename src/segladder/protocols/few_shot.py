@@ -14,6 +14,7 @@ import torch
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.item_lists import ItemList, digest_of, files_of
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
@@ -23,7 +24,7 @@ from segladder.metrics.counts import Asked
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import mean_iou
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method, merged
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method, merged
 from segladder.protocols.fields import Aggregate, Count, Fit, MinObject, Positive, ScoreAt
 from segladder.protocols.inference import gathered, shard
 
@@ -44,13 +45,18 @@ class FewShotProtocol(Protocol):
         support_annotation: what is given of a test support's mask: `mask`, `box`, `scribble` or `point`.
         min_object: which objects count, `grid` (Shaban's 1/32 rule), `area` (at least `min_area` pixels) or `none`.
         seeds: of the frozen lists.
-        fit: how images reach the network: `native`, `square` or `padded`, with `input_side` pixels.
+        fit: how images reach the network: `native`, `square`, `padded` or `floored`, with `input_side` pixels; see
+            `InputSize`.
         score_at: where answers are compared with masks: `native`, or at `input` size.
         void: 255 in a query's mask: `ignored` or `background`.
-        aggregate: how K supports become one answer: `mean` or `area_mean` of what they say; `vote`, `or`, `max` or
-            `logit_mean` of K predictions.
+        aggregate: how K supports become one answer: `mean` or `area_mean` of what they say; `vote`, `relative_vote`,
+            `or`, `max` or `logit_mean` of K predictions. A method refuses what is not among its `joins`.
         bootstrap: resamples over images behind each 95 % interval.
         over_lists: the lists of several `seeds` are `pooled`, or each is scored and the scores averaged (`mean`).
+        class_draw: how training draws a class and its query: `image`, `image_any_size` or `class`, see
+            `EpisodeDataset`; None for `loader.episodes.class_draw`.
+        items: a published list of test items in place of `min_object`: a file, or a folder with `fold0.txt` and so on.
+            The items are part of the hash, the place of the files is not.
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
@@ -73,6 +79,8 @@ class FewShotProtocol(Protocol):
     aggregate: Aggregate
     bootstrap: Positive
     over_lists: Literal["pooled", "mean"] = field(default="pooled", kw_only=True)
+    class_draw: Literal["image", "image_any_size", "class"] | None = field(default=None, kw_only=True)
+    items: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,10 +93,25 @@ class FewShotProtocol(Protocol):
         """How many of some classes a query is asked for at once."""
 
     def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but the fold."""
+        """All fields in plain JSON types but the fold; of a list of items what it holds."""
         fields = super().fields()
         del fields["fold"]
+        if self.items is not None:
+            fields["items"] = digest_of(files_of(self.items, len(self.folds)))
         return fields
+
+    def check_built(self, method: Method) -> None:
+        """Raise ConfigError for a method that does not join supports by `aggregate`, or for a missing list of items."""
+        check_joins(few_shot_method(method, self.name), self.aggregate, self.name)
+        self.fields()
+
+    def test_items(self, source: Source, ids: Sequence[str]) -> Items:
+        """What some test images hold: by the rule, or as listed. Raises DataError for a list that does not fit."""
+        if self.items is None:
+            return Items.read(source, ids, self.min_object, self.min_area)
+        listed = ItemList.read(files_of(self.items, len(self.folds))[self.fold])
+        listed.check_images(set(source.split(self.split)), self.split)
+        return listed.items(source, ids, self.min_object, self.min_area)
 
     @property
     def novel(self) -> tuple[str, ...]:
@@ -106,7 +129,8 @@ class FewShotProtocol(Protocol):
 
     def training(self, source: Source) -> Episodes:
         """Episodes of base classes."""
-        return Episodes(self.novel, self.shots, self.novel_pixels, self.train_images, self.min_object, self.min_area)
+        rule = self.min_object, self.min_area
+        return Episodes(self.novel, self.shots, self.novel_pixels, self.train_images, *rule, self.class_draw)
 
     def supports(self, source: Source) -> list[Labelling]:
         """What has to be annotated before the novel classes can be asked for: K supports of each."""

@@ -8,7 +8,7 @@ that novel classes must hold their own against those that training has seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from rich.progress import Progress
 
 from segladder.data.sources.base import Source
-from segladder.data.sources.items import Items
 from segladder.data.training.episodes import digest, draw_all_ways
 from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.episodes import EpisodeCounts
@@ -48,7 +47,8 @@ class GeneralisedProtocol(FewShotProtocol):
     @property
     def scores(self) -> tuple[Score, ...]:
         """Those of base and novel classes, and how much is painted."""
-        return SCORES
+        rules = [s.statistic and replace(s.statistic, lists=self.over_lists) for s in SCORES]
+        return tuple(replace(score, statistic=rule) for score, rule in zip(SCORES, rules, strict=True))
 
     def scored_classes(self, source: Source) -> tuple[str, ...]:
         """All of them, base classes too."""
@@ -63,7 +63,7 @@ class GeneralisedProtocol(FewShotProtocol):
         source = scoring.source
         runner = self.runner(scoring.method, source, scoring.batch_size)
         novel = self.indices(source, self.novel)
-        items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
+        items = self.test_items(source, scoring.among(self.split))
         lists = {seed: draw_all_ways(items, self.shots, seed) for seed in self.seeds}
         ways = len(source.classes) - 1
         with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:

@@ -45,7 +45,7 @@ from segladder.protocols.asking import (
     Questions,
 )
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, measured
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method
 from segladder.protocols.fields import Aggregate, Count, GammaOn, GammaRule, MinObject, OtherClasses, Positive, Share
 from segladder.protocols.zero_shot import ZeroShotProtocol
 
@@ -126,6 +126,11 @@ class LadderProtocol(Protocol):
     def place(self) -> Place:
         """The fold, and the shots of few-shot methods."""
         return Place(self.fold, self.shots if self.by_supports else None)
+
+    def check_built(self, method: Method) -> None:
+        """Raise ConfigError if a few-shot method does not join supports as `aggregate` says."""
+        if self.by_supports:
+            check_joins(few_shot_method(method, self.name), self.aggregate, self.name)
 
     @property
     def by_supports(self) -> bool:

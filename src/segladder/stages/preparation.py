@@ -33,6 +33,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     protocol = build.protocol(config)
     protocol.check_method(config.method.name, config.method.supervision)
     method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
+    protocol.check_built(method)
     learning = decided(config, method, source, protocol, checked_parent(config, method, source))
     above = ancestors(config)
     check_claims(above, config, source, protocol, learning.labels, learning.supervision)

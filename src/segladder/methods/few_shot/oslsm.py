@@ -8,15 +8,15 @@ The query becomes features F; the support, with all but the object blanked out, 
 (Chen et al. 2015) spreads over w and b; the class's score at a pixel is sigmoid(w F + b). Any backbone serves: with
 vgg16, `channels` 4096 and `kernel` 7, both branches are whole VGG-16s and take the fc weights that the backbone loaded.
 Differences: the support is blanked after normalisation, so outside the object it has the mean colour; the loss is
-averaged over pixels (there summed, at a rate of 1e-10); maps keep their size by padding inside fc6; k supports have the
-mean of their classifiers, where the paper takes the union of k predictions.
+averaged over pixels (there summed, at a rate of 1e-10); maps keep their size by padding inside fc6; k supports are
+joined as the protocol says: `or` is the paper's union of k predictions, `mean` the mean of their classifiers.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,8 @@ class OSLSM(FewShotMethod):
         hash_seed: of the weight hashing.
         common: the arguments of `Method`.
     """
+
+    joins: ClassVar[tuple[str, ...]] = ("or", "mean", "area_mean", "vote", "relative_vote", "max", "logit_mean")
 
     reads_support_images = True
     reads_support_features = False

@@ -287,7 +287,11 @@ def slow_class_scores(method: ClassMapMethod, images, tags, scales) -> torch.Ten
                 view = scaled.flip(-1) if mirror else scaled
                 maps = method.score_maps(method.normalize(view)).clamp_min(0)
                 total += resized(maps.flip(-1) if mirror else maps, grid)[0]
-        scaled = [(m - 1e-5).clamp_min(0) / (m.max() + 1e-5) * p for m, p in zip(total, present, strict=True)]
+        lowest = [m.min() if isinstance(method, SEAM) else 0 for m in total]  # SEAM's official code alone subtracts it
+        scaled = [
+            (m - low - 1e-5).clamp_min(0) / (m.max() - low + 1e-5) * p
+            for m, low, p in zip(total, lowest, present, strict=True)
+        ]
         scores.append(torch.stack(scaled))
     return torch.stack(scores)
 
@@ -300,6 +304,18 @@ def test_class_scores_are_those_of_one_image_and_one_pass(kind, size):
     found = method.class_scores(("a", "b", "c"), images, TAGS, scales, True)
     torch.testing.assert_close(found, slow_class_scores(method, images, TAGS, scales), atol=1e-4, rtol=0)
     assert (found.amax((2, 3)) > 0.99).sum() >= 3
+
+
+@torch.no_grad()
+def test_seam_s_seeds_begin_at_zero_where_a_map_is_least():
+    """The PCM averages maps over alike places, so that a refined map is nowhere 0; CAM's maps are."""
+    method, images = trained_tiny(SEAM, correlation_channels=(4, 6)), pixels(2, 3, 64, 96)
+    tags = torch.ones(2, 4)
+    refined = method.score_maps(method.normalize(images)).relu()  # (B, C, h, w)
+    scores = method.class_scores((), images, tags, (1.0,), False)
+    shown = refined.amax((2, 3)) > 1e-3
+    assert shown.any() and (refined.amin((2, 3))[shown] > 1e-3).any()
+    assert (scores.amin((2, 3))[shown] == 0).all() and (scores.amax((2, 3))[shown] > 0.99).all()
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -21,6 +21,7 @@ class Batch(TypedDict, total=False):
         id: B names, of the images or the queries.
         image: (B, 3, H, W): raw pixels uint8, or the backbone's input once normalised.
         mask: uint8 (B, H, W) of class indices, 255 ignored; in an episode 1 = its class.
+        inside: bool (B, H, W), false where augmentation filled up or cut out what is no pixel of the image.
         tags: float32 (B, K - 1) of 0 and 1.
         support_image: of S supports an episode, (B, S, 3, H, W), as `image`.
         support_mask: uint8 (B, S, H, W), 1 = the episode's class, 255 ignored.
@@ -31,6 +32,7 @@ class Batch(TypedDict, total=False):
     id: list[str]
     image: Tensor
     mask: Tensor
+    inside: Tensor
     tags: Tensor
     support_image: Tensor
     support_mask: Tensor

@@ -63,6 +63,7 @@ class Method(pl.LightningModule):
     answers: ClassVar[str] = "dense"  # all classes at once, or `episodes`: the class that supports show
     scores_tags: ClassVar[bool] = False  # whether it says where the classes of known tags are, `class_scores`
     tells_tags: ClassVar[bool] = False  # whether it tells the tags of an image, `tag_logits`
+    scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -101,6 +102,14 @@ class Method(pl.LightningModule):
 
         Few-shot methods also take the supports' pixels (B, K, 3, h, w) and masks (B, K, h, w), and score two classes.
         """
+
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Class scores (B, K, h, w) at the size of its feature map, for raw pixels (B, 3, H, W) in 0..255.
+
+        Raises:
+            ConfigError: the method has none.
+        """
+        raise ConfigError(f"method={self.name} has no scores of its feature map")
 
     def inherit(self, parent: Method) -> None:
         """Take over what `takes` names `features` from the trained method of the parent run.

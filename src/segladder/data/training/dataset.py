@@ -129,7 +129,7 @@ class SegmentationDataset(TrainingSet):
     def _item(self, key: Key, out: Places = (None, None)) -> Item:
         index, seed = key if isinstance(key, tuple) else (key, None)
         image, mask, tags = self._read(index)
-        mask = None if mask is None else np.where(mask == IGNORE, np.uint8(UNLABELLED), mask)
+        mask = None if mask is None else _marked(mask)
         if seed is not None and self.augment is not None:
             image, mask = self.augment(image, mask, seed, out)
         item: Item = {"image": _tensor(image).permute(2, 0, 1), "tags": torch.from_numpy(tags), "id": self.ids[index]}
@@ -182,6 +182,13 @@ def empty_batch(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=torch.uint8)
     shared = torch.UntypedStorage._new_shared(math.prod(shape))  # as default_collate does it
     return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
+
+
+def _marked(mask: np.ndarray) -> np.ndarray:
+    """A copy (H, W) in which what has no label is `UNLABELLED`."""
+    marked = mask.copy()
+    marked[marked == IGNORE] = UNLABELLED
+    return marked
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -8,9 +8,10 @@ labelled pixels it minimises, over pixels without labels, the mean of
 
 Differences: the official code picks target pixels by their true masks, which leaks the layout of unseen classes. Here
 every pixel of an image that reaches training as 255 is one: of unseen classes, of the background where that has no
-label, and the borders of objects. Padding of augmentation is 255 too and no pixel of an image: it is left out. Where the background is labelled, what is left over still tells where unseen objects lie;
-`source_weight` equal to `target_weight` treats all pixels of all images alike. The second stage, pseudo-labels of the
-most confident 60 %, is a further run (`parent=RUN`) whose masks they are, with `softmax_over: all`.
+label, and the borders of objects. Padding of augmentation is 255 too, but no pixel of an image, and is left out. Where
+the background is labelled, what is left over still tells where unseen objects lie; `source_weight` equal to
+`target_weight` treats all pixels of all images alike. The second stage, pseudo-labels of the most confident 60 %, is a
+further run (`parent=RUN`) whose masks they are, with `softmax_over: all`.
 """
 
 from __future__ import annotations

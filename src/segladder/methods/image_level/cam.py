@@ -14,20 +14,21 @@ training images.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import multilabel_soft_margin_loss
 
 from segladder.errors import ConfigError
+from segladder.methods import presets
 from segladder.methods.base import Batch
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
 
 
 @dataclass(frozen=True)
-class Quirks:
+class Quirks(presets.Quirks):
     """What the official codes of AffinityNet, IRNet, Puzzle-CAM and SEAM do besides the papers.
 
     Args:
@@ -38,9 +39,6 @@ class Quirks:
 
     decay_is_momentum: bool = False
     layer_rates: bool = False
-
-
-OFFICIAL = Quirks(*[True] * len(fields(Quirks)))
 
 
 class CAM(ClassMapMethod):
@@ -71,7 +69,7 @@ class CAM(ClassMapMethod):
         quirks: Mapping[str, bool] | None = None,
         **common: Any,
     ) -> None:
-        chosen = _quirks(preset, quirks or {})
+        chosen = Quirks.chosen(preset, quirks)
         if chosen.decay_is_momentum:
             common["optimizer"] = _decay_as_momentum(common["optimizer"])
         super().__init__(backbone, background_score, **common)
@@ -125,12 +123,3 @@ def _decay_as_momentum(optimizer: Mapping[str, Any]) -> dict[str, Any]:
             f"method.optimizer.name={optimizer['name']}: the quirk decay_is_momentum (preset=official) expects sgd"
         )
     return {**optimizer, "momentum": optimizer["weight_decay"]}
-
-
-def _quirks(preset: str, switches: Mapping[str, bool]) -> Quirks:
-    known = [field.name for field in fields(Quirks)]
-    if preset not in ("default", "official"):
-        raise ConfigError(f"method.preset={preset}: expected default or official")
-    if unknown := [name for name in switches if name not in known]:
-        raise ConfigError(f"method.quirks: no such switch {', '.join(unknown)}; expected {', '.join(known)}")
-    return OFFICIAL if preset == "official" else Quirks(**switches)

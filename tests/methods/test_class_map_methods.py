@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_module
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -38,7 +39,7 @@ def built(kind: type[CAM], backbone: FeatureExtractor | None = None, **changes) 
         "background_score": 0.3,
     }
     torch.manual_seed(0)
-    return kind(backbone=backbone or Pyramid(), num_classes=5, **{**common, **changes})
+    return kind(**{"backbone": backbone or Pyramid(), "num_classes": 5, **common, **changes})
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -159,6 +160,27 @@ def test_detaching_leaves_the_other_side_s_gradient():
     without_full, without_tiles = reconstruction_gradient("full"), reconstruction_gradient("tiles")
     torch.testing.assert_close(without_full + without_tiles, reconstruction_gradient(None))
     assert without_full.any() and without_tiles.any()
+
+
+@pytest.mark.parametrize("reduce", ["masked", "none", "selection"])
+def test_alpha_weighs_the_same_for_any_number_of_classes(reduce):
+    """Tag losses and reconstruction are means over classes: twice the same classes are the same losses."""
+    few, many = (built(PuzzleCAM, num_classes=1 + n, reduce=reduce, alpha=4.0) for n in (4, 8))
+    with torch.no_grad():
+        many.classifier.weight.copy_(few.classifier.weight.repeat(2, 1, 1, 1))
+    images = draw(3, 3, 20, 12)
+    once = few.loss({"image": images, "tags": TAGS})
+    twice = many.loss({"image": images, "tags": TAGS.repeat(1, 2)})
+    assert once["reconstruction"] > 0
+    assert {k: v.item() for k, v in twice.items()} == pytest.approx({k: v.item() for k, v in once.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("data", ["shapes", "voc", "voc_animals"])
+def test_alpha_is_the_papers_whatever_the_data(data):
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        assert compose("train", ["method=puzzle_cam", f"data={data}"]).method.alpha == 4
+        stages = compose("train", ["experiment=weak_voc_animals"]).stages
+    assert list(stages.puzzle_cam) == ["method=puzzle_cam"]  # six classes, and no other weight
 
 
 class Alphas(pl.Callback):

@@ -14,7 +14,7 @@ the background, 1 - max A, in front. `best` keeps the strongest class of a place
 official code the PCM sees maps and features detached, so that L_ECR trains its layers alone. Seeds are made of the
 refined maps, each of which loses its minimum before it is divided. Differences: any backbone of three levels, with the
 PCM on the grid of the last but one (ResNet-38 has all three at stride 8); maps of both views are interpolated straight
-to the second view's size.
+to the second view's size; seeds are summed and brought to 0..1 on a grid of stride 4, in the code at full size.
 """
 
 from __future__ import annotations

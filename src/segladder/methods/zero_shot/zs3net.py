@@ -115,8 +115,8 @@ class ZS3Net(GenerativeMethod):
         if context not in ("none", "graph"):
             raise ConfigError(f"method.context={context}: expected none or graph")
         self.quirks = Quirks.chosen(preset, quirks)
-        given = {"hidden_channels": hidden_channels, "noise_channels": noise_channels, "dropout": dropout}
-        given |= {"sigmas": list(sigmas), "pixels_per_class": pixels_per_class}
+        given: dict[str, Any] = {"hidden_channels": hidden_channels, "noise_channels": noise_channels}
+        given |= {"dropout": dropout, "sigmas": list(sigmas), "pixels_per_class": pixels_per_class}
         self.resolved = chosen = presets.sizes(preset, OFFICIAL, given)
         shape = chosen["noise_channels"], chosen["hidden_channels"], features.channels, chosen["dropout"]
         self.generator = FeatureGenerator(embeddings.shape[1], *shape)

@@ -62,7 +62,8 @@ class Quirks(presets.Quirks):
         unit_features: features pass a sigmoid, real ones (also before the context module) and generated ones.
         sigmoid_selector: each scale of context is weighed by the sigmoid of a rectified score; scales do not compete.
         discrepancy: generated features are compared with real ones by maximum mean discrepancy, a mean over the
-            classes of a batch, not place by place. The official code takes each run of one class in reading order.
+            classes of a batch, not place by place. As in the official code it is the root of half the squared
+            discrepancy. That code takes each run of one class in reading order for a class of its own.
         mean_kl: the KL is a mean over channels and labelled places, not a sum over channels and a mean over all places.
         absolute_realness: realness is a sigmoid and its distance from 0 and 1 absolute, not squared.
         dropped_trunk: the trunk of classifier and discriminator is rectified without a slope, with dropout of .5.
@@ -188,7 +189,7 @@ class CaGNet(GenerativeMethod):
             places = (classes == k).nonzero()[:, 0]
             kept = places[torch.randperm(len(places), device=places.device)[:DISCREPANCY_PIXELS]]
             found.append(maximum_mean_discrepancy(generated[kept], real[kept], SIGMAS))
-        return torch.stack(found).mean()
+        return torch.stack(found).mean() / 2**0.5
 
     def divergence(self, mean: Tensor, log_variance: Tensor, labelled: Tensor) -> Tensor:
         """KL to a standard normal of mean and log variance (B, D, h, w)."""

@@ -31,7 +31,11 @@ AT_BEST = (  # threshold, chosen on the masks that score it
     Score("threshold_oracle", unit="number", better="", shown=("summary", "table")),
     Score("over_activation_oracle", better="lower", shown=("table",)),
     Score("under_activation_oracle", better="lower", shown=("table",)),
+    Score("over_activation_foreground_oracle", better="lower"),
+    Score("under_activation_foreground_oracle", better="lower"),
 )
+
+ORACLE = [score.name.removesuffix("_oracle") for score in AT_BEST if score.name != "threshold_oracle"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class CamSeedsProtocol(SemanticProtocol):
 
     def add_sweep(self, result: Result, sweep: ThresholdSweep | None) -> None:
         """Put the scores of every threshold into a result; without a sweep the best threshold is the only one."""
-        oracle = {name: result.metrics[name]["value"] for name in ("mIoU", "over_activation", "under_activation")}
+        oracle = {name: result.metrics[name]["value"] for name in ORACLE}
         if sweep is not None:
             matrices = torch.from_numpy(sweep.confusions())
             rows = [{"threshold": t, **summary(m, self.absent)} for t, m in zip(self.thresholds, matrices, strict=True)]

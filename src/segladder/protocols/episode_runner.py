@@ -48,7 +48,12 @@ class InputSize:
         return self._fitted(mask, cv2.INTER_NEAREST, (0,))
 
     def inner(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that the picture itself takes in the input, without padding, for an image of `size`."""
+        """Height and width that the picture itself takes in the input, without padding, for an image of `size`.
+
+        With `short` the short side has `side` pixels, and the picture is the whole input.
+        """
+        if self.fit == "short" and self.side is not None:
+            return self.side * size[0] // min(size), self.side * size[1] // min(size)
         if self.fit == "native" or self.side is None:
             return size
         if self.fit == "square":

@@ -23,6 +23,8 @@ MinObject = Literal["grid", "area", "none"]
 Aggregate = Literal["mean", "area_mean", "vote", "relative_vote", "or", "max", "logit_mean"]
 GammaOn = Literal["probabilities", "logits"]
 GammaRule = Literal["seen_budget", "fixed", "oracle"]
+DenseFit = Literal["native", "square", "short"]
+DenseScoreAt = Literal["native", "input", "features"]
 
 
 def check_fields(protocol: Any) -> None:

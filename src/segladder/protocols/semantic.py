@@ -30,6 +30,8 @@ SCORES = (
     *(Score(f"iou_{size}", shown=("summary",)) for size in SIZES),
     Score("over_activation", better="lower", shown=("summary", "curve")),
     Score("under_activation", better="lower", shown=("summary", "curve")),
+    Score("over_activation_foreground", better="lower", shown=("summary",)),  # the published form
+    Score("under_activation_foreground", better="lower", shown=("summary",)),
     Score("mean_precision"),
     Score("mean_accuracy"),
     Score("frequency_weighted_iou"),

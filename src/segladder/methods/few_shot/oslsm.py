@@ -2,6 +2,8 @@
 
 Shaban, Bansal, Liu, Essa, Boots: One-Shot Learning for Semantic Segmentation, BMVC 2017,
 https://arxiv.org/abs/1709.03410. Official code: https://github.com/lzzcd001/OSLSM (BSD-2-Clause, as Caffe); here anew.
+Its support branch learns at a tenth of the query branch's rate, here at the same. It pads the query by 121 pixels and
+fc6 by none, fc6 pads here. Tapped is fc7 at stride 32 without dilation; other backbones give their last level.
 Published, VGG-16, PASCAL-5i under its own protocol: mean IoU 40.8 (1 shot), 43.9 (5 shots); both unverified.
 
 The query becomes features F; the support, with all but the object blanked out, becomes a vector z that weight hashing

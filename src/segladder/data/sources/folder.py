@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segladder.data.sources.base import Source
-from segladder.data.sources.voc import read_ids
+from segladder.data.sources.lists import read_ids
 from segladder.errors import ConfigError, DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -54,7 +54,7 @@ class Folder(Source):
         """Ids of a listed split, or of `train` or `val` where there are no lists. Raises DataError if it is empty."""
         folder = self.root / "splits"
         if folder.is_dir():
-            ids = read_ids(folder / f"{name}.txt", paths=False)
+            ids = read_ids(folder / f"{name}.txt")
         elif name in ("train", "val"):
             self._require_pairs()
             ids = [i for i in sorted(self._images) if (split_share(i) < self.val_share) == (name == "val")]

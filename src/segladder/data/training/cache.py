@@ -170,7 +170,7 @@ def _fingerprint(file: BinaryIO, pixels: int, table: bytes) -> bytes:
 
 
 def _whole(path: Path) -> np.ndarray | None:
-    """Shapes int64 (N, 3) of the arrays in a cache file; None if it is missing, cut anywhere, or another at its ends."""
+    """Shapes int64 (N, 3) of the arrays in a cache file; None if it is missing, cut, or another at its ends."""
     size = path.stat().st_size if path.is_file() else 0
     if size < FOOTER.size:
         return None

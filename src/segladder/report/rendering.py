@@ -23,7 +23,7 @@ from segladder.report.record import Record, plain
 
 Column = tuple[str, Callable[[Row], str]]
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
-NUMBERS = re.compile(r"-|([-+]?[\d.]+(e[-+]?\d+)? ?)+")
+NUMBERS = re.compile(r"-|[-+]?[\d.]+(e[-+]?\d+)?( [-+]?[\d.]+(e[-+]?\d+)?)*")
 UNRANKED = ("method", "backbone", "seed", "status", "reason", "run")
 
 

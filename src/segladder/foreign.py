@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
@@ -34,3 +35,10 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
     """Files below a folder that match, ordered; what is a link to elsewhere is left out."""
     inside = folder.resolve()
     return sorted(path for path in folder.glob(pattern) if path.is_file() and path.resolve().is_relative_to(inside))
+
+
+def links_elsewhere(folder: Path) -> list[Path]:
+    """Links below a folder that lead to folders outside it, where whoever writes into it would write."""
+    inside = folder.resolve()
+    below = (Path(at, name) for at, names, _ in os.walk(folder) for name in names)
+    return sorted(path for path in below if not path.resolve().is_relative_to(inside))

@@ -204,6 +204,17 @@ def test_a_record_names_no_file_outside_its_folder(foreign, keys):
         records.read(foreign(changed=escape))
 
 
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_a_run_leads_no_command_to_write_elsewhere(segladder, foreign, tmp_path, capsys, words):
+    folder, elsewhere = foreign(), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("evaluations", "pseudo_masks", "class_scores"):
+        (folder / name).symlink_to(elsewhere)
+    assert segladder(*words(folder)) == 2
+    assert f"{folder / 'class_scores'}: a link to a folder elsewhere" in capsys.readouterr().err
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_page_embeds_no_picture_that_lies_elsewhere(segladder, foreign, tmp_path):
     folder = foreign()
     shutil.rmtree(folder / "panels")

@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError, SegLadderError
+from segladder.foreign import links_elsewhere
 from segladder.report import record as records
 from segladder.runs.instantiation import TARGET, trusted
 
@@ -111,6 +112,7 @@ def stored_config(folder: Path) -> DictConfig:
     """
     if not (folder / CONFIG).exists():
         raise ConfigError(f"run={folder}: no {CONFIG} there, expected the folder of a run")
+    require_own_folders(folder)
     try:
         written = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
@@ -127,6 +129,12 @@ def with_todays_targets(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: MOVED.get(str(v), v) if k == TARGET else with_todays_targets(v) for k, v in value.items()}
     return [with_todays_targets(item) for item in value] if isinstance(value, list) else value
+
+
+def require_own_folders(folder: Path) -> None:
+    """Raise ConfigError if a run's folder holds a link to a folder elsewhere, which it would be written to."""
+    if links := links_elsewhere(folder):
+        raise ConfigError(f"{links[0]}: a link to a folder elsewhere; copy what it leads to into the run's folder")
 
 
 def require_unchanged(folder: Path, written: Any) -> None:
@@ -194,6 +202,7 @@ def content_of(folder: Path) -> str:
     """
     if not (folder / records.FILE_NAME).exists():
         raise ConfigError(f"parent={folder}: no {records.FILE_NAME} there, expected the folder of a run")
+    require_own_folders(folder)
     record = records.read(folder)
     if record.status != "finished":
         hint = f"; go on with segladder train resume={folder}" if record.status in ("running", "interrupted") else ""

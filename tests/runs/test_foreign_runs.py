@@ -109,11 +109,13 @@ REFUSED = {
     "a class at another place": ("tag", {"_target_": "segladder.data.sources.voc.VOC"}, "tag._target_: segladder"),
     "a method for a loss": ("loss._target_", "segladder.methods.full.fcn.FCN", "loss._target_: segladder.methods"),
     "an attribute of a class": ("method._target_", "segladder.methods.full.fcn.FCN.load", "method._target_"),
+    "a key that looks like a place": ("tag", {"x": {"a.b": {"_target_": "os.getcwd"}}}, r"tag\.x\.a..b\._target_: os"),
     "a partial": ("method._partial_", True, "method._partial_: conf/ has no such key"),
     "arguments": ("method._args_", [1], "method._args_: conf/ has no such key"),
     "an empty mapping for a flag": ("data._recursive_", {}, "data._recursive_: conf/ has no such key"),
     "a conversion": ("protocol._convert_", "all", "protocol._convert_: conf/ has no such key"),
     "the environment": ("tag", "${oc.env:HOME}", "tag: .* is an interpolation, expected a plain value"),
+    "an empty key": ("tag", {"": "${oc.env:HOME}"}, r"tag\.: .* is an interpolation"),
     "part of a text": ("data.root", "x/${oc.env:HOME}", "data.root: .* is an interpolation"),
     "a name that is a path": ("protocol.name", "../../../esc", "protocol.name: '../../../esc' is no name"),
     "a data set elsewhere": ("data.name", "/esc", "data.name: '/esc' is no name"),
@@ -125,6 +127,15 @@ def test_what_a_configuration_may_not_hold_is_refused_with_file_and_key(foreign,
     folder = foreign(put(place, value))
     with pytest.raises(ConfigError, match=f"^{folder / 'config.yaml'}: {fault}"):
         load_run(folder)
+
+
+def test_a_key_is_one_step_of_its_place():
+    backbone = {"_target_": "segladder.nets.tiny.TinyBackbone", "width": 8}
+    for change in (put("method", {"features.backbone": backbone}), put("loss", {"terms": [[backbone]]})):
+        with pytest.raises(ConfigError, match="is no class that conf/ names there"):
+            config: dict = {}
+            change(config)
+            trusted(config, "config.yaml")
 
 
 def test_a_record_adds_no_class_where_a_setting_was_left_open(foreign, tmp_path):

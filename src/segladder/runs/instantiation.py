@@ -71,17 +71,17 @@ def trusted(stored: Any, file: Path) -> DictConfig:
     return config
 
 
-def settings(value: Any, place: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
+def settings(value: Any, place: str = "", key: str | None = None) -> Iterator[tuple[str, str, Any]]:
     """Every value of nested settings, folders of others included, with its place and key; items of a list share one."""
-    if key:
+    if key is not None:
         yield place, key, value
-    inner = f"{place}.{key}".strip(".")
+    inner = place if key is None else f"{place}.{key}" if place else key
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from settings(item, inner, str(name))
+            yield from settings(item, inner, re.sub(r"([.\[])", r"\\\1", str(name)))  # a key is one step of its place
     elif isinstance(value, list):
         for item in value:
-            yield from settings(item, place, f"{key.removesuffix('[]')}[]")
+            yield from settings(item, place, f"{key}[]")
 
 
 @cache

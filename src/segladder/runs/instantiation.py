@@ -95,7 +95,7 @@ def named(folders: tuple[Path, ...]) -> frozenset[tuple[str, str]]:
                 if key == TARGET:
                     found.add((place, str(value)))
                 elif link := LINK.fullmatch(str(value)):
-                    links.add((f"{place}.{key}", link[1]))
+                    links.add((f"{place}.{key}".lstrip("."), link[1]))
     size = -1
     while size != len(found):
         size = len(found)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from segladder import __version__
+from segladder.foreign import printable
 
 COMMANDS = {
     "train": "train a method, score it, write its record (-m sweeps)",
@@ -90,7 +91,7 @@ def run(command: str, overrides: list[str]) -> int:
 def complain(text: str, code: int = 2) -> int:
     """Print one line to standard error (from the first process of a distributed run only) and return `code`."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"segladder: {text}", file=sys.stderr)
+        print(f"segladder: {printable(text)}", file=sys.stderr)
     return code
 
 

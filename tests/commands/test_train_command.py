@@ -12,6 +12,7 @@ from PIL import Image
 
 from segladder.data.sources.shapes import Shapes
 from segladder.runs.callbacks import ResumePoints
+from segladder.runs.folder import hash_of_learnt
 
 IMAGES = {"train_size": 24, "val_size": 10, "size": 64}
 TINY = [
@@ -104,6 +105,9 @@ def test_a_run_of_an_older_version_is_scored_though_its_classes_have_moved(segla
     config["data"]["_target_"] = "segladder.data.shapes.Shapes"
     del config["labels"]
     (old / "config.yaml").write_text(yaml.safe_dump(config))
+    record = record_of(old)
+    record["config_hash"] = hash_of_learnt(config, with_targets=True)  # as 0.1 did
+    (old / "record.json").write_text(json.dumps(record))
     assert segladder("evaluate", f"run={old}", "progress=false", "panels=0") == 0
 
 
@@ -172,6 +176,7 @@ def assert_same_run(first, second):
 STOPS_ITSELF = """
 import signal
 from segladder.runs.callbacks import ResumePoints
+from segladder.runs.folder import hash_of_learnt
 save = ResumePoints.save
 
 def save_and_signal(points, trainer):

@@ -251,3 +251,11 @@ def test_clip_reads_a_prompt_per_class_and_is_flagged(monkeypatch):
     found = class_embeddings(settings, ("background", "tvmonitor"))
     assert seen == [("ViT-B-32", "openai"), ["a photo of a background", "a photo of a television set"]]
     assert np.array_equal(found.vectors, np.eye(2, 4)) and found.sources[0]["strict"] is False
+
+
+@pytest.mark.parametrize("source", ["clip:local-dir:/x", "clip:hf-hub:x/y", "clip:ViT-B-32/{}/weights.pt"])
+def test_clip_opens_no_file_folder_or_repository(monkeypatch, tmp_path, source):
+    (tmp_path / "weights.pt").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "open_clip", types.ModuleType("open_clip"))
+    with pytest.raises(ConfigError, match="expected names that open_clip knows"):
+        class_embeddings({"sources": [source.format(tmp_path)]}, ("background", "cat"))

@@ -14,6 +14,7 @@ from segladder.data.inspection.checks import SplitReport, check_items, check_spl
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
+from segladder.foreign import printable
 from segladder.machine import cores
 from segladder.runs.instantiation import instantiated
 
@@ -38,9 +39,9 @@ def check(config: DictConfig, source: Source) -> int:
     faults = [line for report in reports for line in (*report.faults, *(f for i in report.items for f in i.faults))]
     remarks = [line for report in reports for item in report.items for line in item.remarks]
     for line in dict.fromkeys(faults):
-        print(f"fault: {line}")
+        print(f"fault: {printable(line)}")
     for line in dict.fromkeys(remarks):
-        print(f"remark: {line}")
+        print(f"remark: {printable(line)}")
     Console().print(class_table(source, reports))
     for report in reports:
         print(f"{report.name}: {len(report.ids)} ids, {size_range(report)}")
@@ -98,7 +99,7 @@ def prepare_voc(config: DictConfig, source: VOC) -> int:
             faults += [fault] if fault else []
             bar.advance(task)
     for fault in faults:
-        print(f"fault: {fault}")
+        print(f"fault: {printable(fault)}")
     print(f"{converted_folder(source)}: {len(paths) - len(faults)} masks written, {len(faults)} faults")
     return 1 if faults else 0
 

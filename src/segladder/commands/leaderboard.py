@@ -11,6 +11,7 @@ from rich.console import Console
 from segladder.data.inspection.checks import some
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.foreign import printable
 from segladder.report import ladder
 from segladder.report.archive import collect
 from segladder.report.comparisons import comparisons, pairs_of, supports_compared
@@ -19,7 +20,7 @@ from segladder.report.counted import Counted
 from segladder.report.leaderboard import Table
 from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
-from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
+from segladder.report.rendering import csv_text, json_text, markdown, per_class, show, without_tags
 
 PAGE = "leaderboard.html"
 SUPPORTS = "shots"  # in `compare`: every few-shot row with more supports against itself with fewest
@@ -35,7 +36,7 @@ def run(config: Any) -> int:
         raise ConfigError(f"report={config.report}: choose html, or leave it out")
     found, faults = find_records(config.runs)
     for fault in faults:
-        print(f"segladder: skipped {fault}", file=sys.stderr)
+        print(f"segladder: skipped {printable(fault)}", file=sys.stderr)
     if not found:
         raise DataError(f"runs={config.runs}: no record there, expected folders that segladder train wrote")
     if config.copy_to is not None:
@@ -117,7 +118,7 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
             )
     if SUPPORTS in config.compare:
         parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, counted)}")
-    return "\n".join(parts)
+    return without_tags("\n".join(parts))
 
 
 def climbed(table: Table, counted: Counted, config: Any) -> str:

@@ -7,6 +7,7 @@ by own surgery, since timm's VGG takes none. A plain vision transformer is tappe
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from segladder.errors import ConfigError
 from segladder.nets.folding import fold_batch_norm
 
 RGB = tuple[float, float, float]
+BUILDING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}  # among them files to load
 
 
 class FeatureExtractor(nn.Module):
@@ -136,6 +138,8 @@ def _create(name: str, options: Mapping[str, Any], **more: Any) -> Any:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
         raise ConfigError(f"backbone.name={name}: no such timm model; did you mean {', '.join(close) or 'another'}?")
+    if foreign := sorted(options.keys() & BUILDING):
+        raise ConfigError(f"backbone.options.{foreign[0]}: no option of a network; weights come by backbone.weights")
     try:
         return timm.create_model(name, **options, **more)
     except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from segladder.foreign import files_below
 from segladder.metrics.scores import Score
 from segladder.report.charts import Chart
 from segladder.report.counted import Counted
@@ -239,7 +240,7 @@ def _add_pictures(runs: Sequence[Run], folders: Mapping[str, Path]) -> None:
 
 
 def _panels(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.glob("panels/*.png") if _place(file)[0] in KINDS), key=_place)
+    return sorted((file for file in files_below(folder, "panels/*.png") if _place(file)[0] in KINDS), key=_place)
 
 
 def _place(file: Path) -> tuple[str, int, str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from segladder.errors import DataError
 from segladder.files import written
+from segladder.foreign import printable_values, stays_inside
 from segladder.metrics.declaration import Declaration
 
 SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.declared`), since 3 what they follow from
@@ -244,8 +245,8 @@ def _bytes(file: Path) -> bytes:
 
 def _value(text: bytes, place: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return printable_values(json.loads(text))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: damaged or half-written record ({error})") from error
 
 
@@ -267,6 +268,10 @@ def _checked(value: Any, place: str) -> Record:
         Declaration.read(value.get("protocol", {}))
     except ValueError as error:
         raise DataError(f"{place}: protocol: {error}") from error
+    protocol, data = value.get("protocol", {}), value.get("data", {})
+    for name in (value.get("id"), protocol.get("name"), protocol.get("hash"), data.get("name")):
+        if name and not (isinstance(name, str) and stays_inside(name)):  # files are named by them
+            raise DataError(f"{place}: {name!r} is no name, expected one that stays inside a folder")
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:
             raise DataError(f"{place}: metrics.{name} has no value, expected value, low and high")

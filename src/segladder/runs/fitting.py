@@ -22,6 +22,7 @@ from segladder.runs import build
 from segladder.runs.build import Training
 from segladder.runs.callbacks import Interruption, KeepWeights, Progress, ResumePoints, write_weights
 from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
+from segladder.runs.loading import weights_of
 from segladder.runs.recording import write_status
 from segladder.runs.scoring import fill_scores, log_scores, print_scores, write_panels
 
@@ -50,7 +51,7 @@ def carry_out(run: Run) -> None:
         if not weights.exists():
             learn(run)
         if weights.exists():
-            run.method.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            run.method.load_state_dict(weights_of(run.folder, run.record))
             run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
         settings = run.config.trainer
         run.method.to(run.device)

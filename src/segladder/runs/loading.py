@@ -15,7 +15,8 @@ from segladder.methods.image_level.base import Refinement
 from segladder.report import record as records
 from segladder.runs import build
 from segladder.runs.class_scores import StoredScores
-from segladder.runs.folder import RESUME_POINT, WEIGHTS, stored_config
+from segladder.runs.folder import RESUME_POINT, WEIGHTS, require_weights, stored_config
+from segladder.runs.instantiation import trusted
 from segladder.runs.recording import backbone_node
 from segladder.runs.told import kept, kept_by_older_versions
 
@@ -31,8 +32,8 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     if config.method.trains and not (folder / WEIGHTS).exists():
         hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
-    config.method.update(left_open(config, record))
-    weights = weights_of(folder)
+    config.method.update(left_open(config, record, folder))
+    weights = weights_of(folder, record)
     for node in (config.backbone, backbone_node(config)):
         if weights and node is not None and "weights" in node:
             node.weights = "none"  # the run's own weights follow
@@ -45,15 +46,17 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     return config, record, method.eval()
 
 
-def left_open(config: DictConfig, record: records.Record) -> dict[str, Any]:
+def left_open(config: DictConfig, record: records.Record, folder: Path) -> Any:
     """What settings left to `auto` came to when the run was made; elsewhere they might come to something else."""
-    return {key: value for key, value in record.config["method"].items() if config.method.get(key) == "auto"}
+    found = {key: value for key, value in record.config["method"].items() if config.method.get(key) == "auto"}
+    return trusted({"method": found}, folder / records.FILE_NAME).method
 
 
-def weights_of(folder: Path) -> dict[str, Tensor]:
-    """A run's weights; empty where there are none."""
+def weights_of(folder: Path, record: records.Record) -> dict[str, Tensor]:
+    """A run's weights; empty where there are none. Raises DataError if they are not those that it wrote."""
     if not (folder / WEIGHTS).exists():
         return {}
+    require_weights(folder, record)
     weights: dict[str, Tensor] = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
     return weights
 

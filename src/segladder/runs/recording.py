@@ -65,9 +65,10 @@ def backbone_of(config: DictConfig) -> dict[str, Any]:
     return {"name": node.get("name") or HydraConfig.get().runtime.choices["backbone"], "weights": node.get("weights")}
 
 
-def backbone_node(config: DictConfig) -> DictConfig | None:
+def backbone_node(config: DictConfig | dict[str, Any]) -> DictConfig | None:
     """The configuration of the method's backbone, None where it has none."""
-    node: DictConfig | None = config.method.get("backbone") or config.method.get("features", {}).get("backbone")
+    method = config["method"]
+    node: DictConfig | None = method.get("backbone") or method.get("features", {}).get("backbone")
     return node
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from segladder.data.sources.base import Source
+from segladder.foreign import printable
 from segladder.methods.base import Method
 from segladder.metrics.counts import COUNTS
 from segladder.protocols.base import Protocol, Result
@@ -47,16 +49,17 @@ def print_scores(record: Record, folder: Path) -> None:
     title = f"{record.method} on {record.data['name']}, protocol {record.protocol['name']} {record.protocol['hash']}"
     says = declared(record)
     columns = [column for column in says.columns if column.name in record.per_class[0]]
-    table = Table(Column("class", no_wrap=True), *(column.heading for column in columns), title=title)
+    headings = (Text(printable(column.heading)) for column in columns)
+    table = Table(Column("class", no_wrap=True), *map(Column, headings), title=Text(printable(title)))
     for row in record.per_class:
-        table.add_row(row["class"], *(column.text(row[column.name]) for column in columns))
+        table.add_row(Text(printable(row["class"])), *(column.text(row[column.name]) for column in columns))
     console = Console()
     console.print(table)
     for score in (score for score in says.shown("summary") if score.name in record.metrics):
         value, low, high = (score.text(record.metrics[score.name][key]) for key in ("value", "low", "high"))
         interval = "" if low == "-" else f"  (95 % interval{says.over} {low} to {high})"
-        console.print(f"  {score.heading:<17} {value}{interval}", highlight=False)
-    console.print(f"  {folder}", highlight=False)
+        console.print(Text(printable(f"  {score.heading:<17} {value}{interval}")))
+    console.print(Text(printable(f"  {folder}")))
 
 
 def log_scores(record: Record, mirrors: Sequence[Logger], panels: Sequence[Path]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from segladder.data.sources.base import Source
+from segladder.data.sources.lists import listed
 from segladder.errors import DataError
 
 DAVIS_CLASSES = ("background", "object")
@@ -98,8 +99,13 @@ class Davis(Source):
             raise DataError(
                 f"{lists[0]}: no such list, expected frames or sequences; {EVERYTHING} reads every sequence"
             )
-        words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        names = list(dict.fromkeys(Path(word).parent.name if "/" in word else word for word in words))
+        names = list(dict.fromkeys(listed(path, sequence_of)))
         if not names:
             raise DataError(f"{path}: empty list, expected frames or sequences, one per line")
         return names
+
+
+def sequence_of(line: str) -> str:
+    """The sequence that a line names, or whose frame it names."""
+    word = line.split()[0]
+    return Path(word).parent.name if "/" in word else word

@@ -205,6 +205,8 @@ def _clip(source: str, phrases: Mapping[str, str]) -> tuple[np.ndarray, dict[str
     except ImportError as error:
         raise ConfigError(f"embeddings.sources: {source} needs the extra text: pip install segladder[text]") from error
     model_name, _, weights = source.removeprefix("clip:").partition("/")
+    if ":" in model_name or (weights and Path(weights).exists()):  # a repository, a folder or a file
+        raise ConfigError(f"embeddings.sources: {source}: expected names that open_clip knows, clip:MODEL/WEIGHTS")
     model = open_clip.create_model(model_name, pretrained=weights or None).eval()
     texts = {name: PROMPT.format(re.sub(r"[_\s]+", " ", phrase)) for name, phrase in phrases.items()}
     with torch.inference_mode():

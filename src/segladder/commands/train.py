@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from pathlib import Path
 
@@ -10,10 +9,9 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError
 from segladder.processes.relaunch import relaunchable
-from segladder.runs.callbacks import Interruption
 from segladder.runs.choices import check_choices
 from segladder.runs.fitting import carry_out
-from segladder.runs.folder import is_first_process
+from segladder.runs.interruption import Interruption
 from segladder.runs.job import discard_if_empty, fresh_folder, own_job
 from segladder.runs.recording import start_record, write_status
 from segladder.stages.chain import run_stages
@@ -50,7 +48,5 @@ def carry_through(config: DictConfig, folder: Path) -> int:
                 write_status(record, folder, "failed")
                 raise
             write_status(record, folder, "interrupted")
-            if is_first_process():
-                print(f"interrupted; go on with: segladder train resume={folder}", file=sys.stderr)
             return interruption.end()
     return 0

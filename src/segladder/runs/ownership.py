@@ -1,4 +1,4 @@
-"""Who works in a folder: one process at a time, which says in `owner.json` who it is and, again and again, that it lives.
+"""Who works in a folder: one process at a time. It says in `owner.json` who it is and, again and again, that it lives.
 
 The file is there as long as the process works. A killed process leaves it; the next one sees that nobody is behind it.
 """
@@ -59,7 +59,7 @@ class Owner:
 
     @property
     def lives(self) -> bool:
-        """Whether it still works: on this machine whether the process is there, elsewhere whether it was heard lately."""
+        """Whether it still works: on this machine, whether the process is there; elsewhere, whether it was heard of."""
         if (self.host, self.numbering) == (socket.gethostname(), process_numbering()):
             return birth_of(self.process) == self.birth
         return time.time() - self.beat < SILENCE

@@ -148,7 +148,7 @@ def in_processes(work: Any, items: list[tuple[str, int]]) -> Generator[None]:
 
 
 def leave_stopping_to_parent() -> None:
-    """For a worker: Ctrl-C is for the parent, and SIGTERM, by which the parent ends it, runs no handler of the parent."""
+    """For a worker: Ctrl-C is for the parent, and the SIGTERM that ends a worker runs no handler of the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

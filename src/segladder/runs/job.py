@@ -45,14 +45,19 @@ def own_job(config: DictConfig) -> Iterator[tuple[DictConfig, Path] | None]:
         Owned: another process works in the folder.
     """
     with ExitStack() as held:
-        folder = chosen_folder(config, held) if is_first_process() else Path(os.environ[FOLDER_VARIABLE])
+        folder = chosen_folder(config, held) if is_first_process() else further_folder()
         if folder.resolve() != fresh_folder().resolve():
             discard_if_empty(fresh_folder(), Path(config.runs))
         if is_first_process() and is_finished(folder):
             print(f"{folder}: finished already, nothing is left to do", flush=True)
             yield None
         else:
-            yield stored_config(folder), folder
+            yield stored_config(folder) if (folder / CONFIG).exists() else config, folder
+
+
+def further_folder() -> Path:
+    """The folder of a further process of a distributed run: that of the first one."""
+    return Path(os.environ.get(FOLDER_VARIABLE, fresh_folder()))
 
 
 def chosen_folder(config: DictConfig, held: ExitStack) -> Path:

@@ -204,7 +204,7 @@ def test_auto_resumes_a_killed_process_to_the_same_bits(
     assert segladder(*words, "resume=auto") == 0
     said = capsys.readouterr().out
     assert f"going on with {broken}" in said and (f"taken over from process {process.pid} on" in said) is (code == -9)
-    assert not (broken / "owner.json").exists() and "resume" not in record_of(broken)["command"]
+    assert not (broken / "owner.json").exists() and " resume=" not in record_of(broken)["command"]
     assert [path.parent for path in tmp_path.rglob("record.json")] == [broken]
     assert_same_run(uninterrupted, broken)
 

@@ -57,9 +57,9 @@ def test_a_folder_that_is_named_holds_one_run(segladder, tmp_path, capsys):
     capsys.readouterr()
     assert segladder(*words) == 0
     assert f"{tmp_path}: finished already" in capsys.readouterr().out
-    assert segladder(*words, "method.dropout=0.3", "seed=4") == 2
+    assert segladder(*words, "method.dropout=0.3", "fold=1") == 2
     error = capsys.readouterr().err
-    assert "holds a run of other settings (method.dropout, seed)" in error and error.count("\n") == 1
+    assert "holds a run of other settings (fold, method.dropout)" in error and error.count("\n") == 1, error
     assert segladder("train", f"resume={tmp_path}") == 0
     assert (tmp_path / "record.json").read_bytes() == before
 
@@ -117,9 +117,14 @@ def test_auto_goes_on_with_what_the_given_settings_do_not_contradict(segladder, 
         assert "1 have other settings" in said.err and "leave out resume=auto to start a new run" in said.err
 
 
-def test_a_job_of_a_sweep_starts_where_nothing_fits_and_its_command_repeats_it(segladder, tmp_path, capsys):
-    words = ["train", "-m", *TINY, f"runs={tmp_path}", "resume=auto", "seed=0"]
+def test_jobs_of_a_sweep_start_where_nothing_fits_and_their_commands_repeat_them(segladder, unfinished, capsys):
+    other = unfinished("other", "2026-01-02T00:00:00+00:00", "seed=3")
+    words = ["train", "-m", *TINY, f"runs={other.parent}", "resume=auto", "seed=0,1,3"]
     assert segladder(*words) == 0
-    assert "this job of the sweep starts a new run" in capsys.readouterr().out
-    (record,) = records(tmp_path).values()
-    assert "resume" not in record["command"] and record["command"].startswith("segladder train data.train_size=24")
+    said = capsys.readouterr().out
+    assert said.count("this job of the sweep starts a new run") == 2 and f"going on with {other}" in said
+    found = records(other.parent)
+    assert sorted(record["seed"] for record in found.values()) == [0, 1, 3]
+    for record in found.values():
+        assert record["command"].startswith("segladder train data.train_size=24") and record["status"] == "finished"
+        assert " resume=" not in record["command"]

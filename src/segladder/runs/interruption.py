@@ -74,7 +74,8 @@ class Interruption:
         """
         self.ending = True
         self.listen()
-        self.previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which torch raises
+        by_torch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # raises where a loading process ends
+        self.previous[signal.SIGCHLD] = by_torch or signal.SIG_DFL
         if isinstance(error, KeyboardInterrupt):
             return True
         until = time.monotonic() + (0 if isinstance(error, SegLadderError) else TOGETHER)

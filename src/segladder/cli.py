@@ -21,11 +21,11 @@ COMMANDS = {
     "data": "check, prepare, preview or audit a data set: action=check data=NAME",
     "bench": "measure speed against stated references: name=NAME",
 }
-INTERRUPTED = 130
+INTERRUPTED = 130, 143  # by Ctrl-C, by SIGTERM
 
 
 def main() -> int:
-    """Run the command named in `sys.argv`; returns 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
+    """Run the command named in `sys.argv`; returns 0 done, 1 failed, 2 asked wrongly, 130 or 143 interrupted."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
@@ -72,8 +72,8 @@ def run(command: str, overrides: list[str]) -> int:
             if "SUBMITIT_EXECUTOR" in os.environ:  # here we are a job on its own, and the sweep waits to hear of it
                 raise
             codes.append(complain(one_line(error), 2 if isinstance(error, ConfigError) else 1))
-        if codes[-1] == INTERRUPTED:
-            raise SystemExit(INTERRUPTED)
+        if codes[-1] in INTERRUPTED:
+            raise SystemExit(codes[-1])
 
     sys.argv = [sys.argv[0], *overrides]
     keep_freed_memory()
@@ -83,8 +83,8 @@ def run(command: str, overrides: list[str]) -> int:
         return complain(one_line(error), 2 if isinstance(error, ConfigError) else 1)
     except (HydraException, OmegaConfBaseException) as error:
         return complain(explain(command, overrides, error))
-    except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return complain("interrupted", 128 + (error.args or [INTERRUPTED[0] - 128])[0])
     return max(codes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -39,6 +40,17 @@ def remove_partials(path: Path) -> None:
     """Remove what killed processes left of writing `path`; only for one who knows that nobody else is writing it."""
     for partial in path.parent.glob(f".{escape(path.stem)}.????????.partial{escape(path.suffix)}"):
         _remove(partial)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file lock that other processes wait for; a killed process loses it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file open too
 
 
 def _remove(partial: Path) -> None:

@@ -192,12 +192,12 @@ ResumePoints.save = save_and_signal
     ("stop", "code", "status"),
     [
         ("SIGKILL", -9, "running"),
-        pytest.param("SIGTERM", 130, "interrupted", marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 143, "interrupted", marks=pytest.mark.slow),
         pytest.param("SIGINT", 130, "interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_auto_resumes_a_killed_process_to_the_same_bits(
-    start_segladder, segladder, uninterrupted, tmp_path, stop, code, status
+    start_segladder, segladder, uninterrupted, tmp_path, capsys, stop, code, status
 ):
     words = ["train", *RESUMED, f"runs={tmp_path}"]
     process = start_segladder(*words, first=STOPS_ITSELF.format(stop=stop))
@@ -205,7 +205,11 @@ def test_auto_resumes_a_killed_process_to_the_same_bits(
     assert process.returncode == code
     (broken,) = [path.parent for path in tmp_path.rglob("record.json")]
     assert not (broken / "weights.pt").exists() and record_of(broken)["status"] == status
+    assert (broken / "owner.json").exists() is (status == "running")
     assert segladder(*words, "resume=auto") == 0
+    said = capsys.readouterr().out
+    assert f"going on with {broken}" in said and (f"taken over from process {process.pid} on" in said) is (code == -9)
+    assert not (broken / "owner.json").exists() and " resume=" not in record_of(broken)["command"]
     assert [path.parent for path in tmp_path.rglob("record.json")] == [broken]
     assert_same_run(uninterrupted, broken)
 
@@ -222,7 +226,8 @@ def test_interrupted_training_resumes_to_the_same_bits(segladder, uninterrupted,
     monkeypatch.setattr(ResumePoints, "save", save_and_signal)
     with pytest.raises(SystemExit) as end:
         segladder("train", *RESUMED, f"hydra.run.dir={broken}")
-    assert end.value.code == 130 and f"go on with: segladder train resume={broken}" in capsys.readouterr().err
+    assert not (broken / "owner.json").exists()
+    assert end.value.code == 128 + stop and f"go on with: segladder train resume={broken}" in capsys.readouterr().err
     assert not (broken / "weights.pt").exists() and record_of(broken)["status"] == "interrupted"
     assert segladder("train", f"resume={broken}", f"hydra.run.dir={tmp_path / 'stray'}") == 0
     assert not (tmp_path / "stray").exists()
@@ -251,6 +256,7 @@ def test_a_failing_run_leaves_a_record_and_one_line(segladder, tmp_path, capsys)
     assert image.name in error.splitlines()[-1] and "Traceback" not in error
     record = record_of(tmp_path / "run")
     assert record["status"] == "failed" and image.name in record["error"]
+    assert not (tmp_path / "run" / "owner.json").exists()
 
 
 def test_masks_of_the_scored_split_do_not_reach_the_weights(train, run, tmp_path):

@@ -20,9 +20,11 @@ from segladder.report import record as records
 from segladder.report.provenance import device_name, peak_memory_mb
 from segladder.runs import build
 from segladder.runs.build import Training
-from segladder.runs.callbacks import Interruption, KeepWeights, Progress, ResumePoints, write_weights
+from segladder.runs.callbacks import KeepWeights, Progress, ResumePoints, write_weights
 from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
+from segladder.runs.interruption import Interruption
 from segladder.runs.loading import weights_of
+from segladder.runs.ranks import watched
 from segladder.runs.recording import write_status
 from segladder.runs.scoring import fill_scores, log_scores, print_scores, write_panels
 
@@ -99,7 +101,8 @@ def fit(run: Run) -> None:
         run.method.compile()
     resume_point = run.folder / RESUME_POINT
     start = resume_point if resume_point.exists() else None
-    trainer.fit(run.method, run.training.module, ckpt_path=start, weights_only=True)
+    with watched(run.interruption, lambda status: write_status(run.record, run.folder, status)):
+        trainer.fit(run.method, run.training.module, ckpt_path=start, weights_only=True)
     if points.interrupted:
         raise KeyboardInterrupt
     run.device = trainer.strategy.root_device

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,62 +38,6 @@ NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger", "stages")  # keys that 
 def is_first_process() -> bool:
     """Whether this process writes and prints (the only one, or the first of a distributed run)."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def job_folder(config: DictConfig) -> tuple[DictConfig, Path]:
-    """Configuration and folder of this job: those of the run it resumes, or its own with a fresh folder.
-
-    Raises:
-        ConfigError: `resume` names no run, or comes with other settings.
-    """
-    fresh = fresh_folder()
-    if not is_first_process():
-        folder = Path(os.environ.get(FOLDER_VARIABLE, fresh))
-    elif config.resume == "auto":
-        folder = newest_unfinished(Path(config.runs), config_hash_of(config)) or fresh
-    else:
-        folder = fresh if config.resume is None else resumed_folder(config.resume)
-    if folder.resolve() != fresh.resolve():
-        discard_if_empty(fresh, Path(config.runs))
-    if (folder / CONFIG).exists():
-        return stored_config(folder), folder
-    if is_first_process():
-        OmegaConf.save(OmegaConf.create(plain_config(config)), folder / CONFIG)
-    return config, folder
-
-
-def fresh_folder() -> Path:
-    """The folder Hydra made for this job."""
-    return Path(HydraConfig.get().runtime.output_dir)
-
-
-def discard_if_empty(folder: Path, runs: Path) -> None:
-    """Remove a folder that nothing was written to, and the folders between `runs` and it that this leaves empty."""
-    with suppress(OSError):  # not empty
-        folder.rmdir()
-        for above in folder.resolve().parents:
-            if runs.resolve() not in above.parents:
-                return
-            above.rmdir()
-
-
-def resumed_folder(resume: str) -> Path:
-    """The folder `resume=DIR` names, checked."""
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "hydra."))]
-    if given:
-        raise ConfigError(f"resume={resume} goes on with that run's own configuration: leave out {' '.join(given)}")
-    if not (Path(resume) / CONFIG).exists():
-        raise ConfigError(f"resume={resume}: no {CONFIG} there, expected the folder of a run")
-    return Path(resume)
-
-
-def newest_unfinished(runs: Path, config_hash: str) -> Path | None:
-    """The latest unfinished run of this configuration under `runs`."""
-    if not runs.is_dir():
-        return None
-    found, _ = records.find_records(runs)
-    open_runs = [(r.time, f) for r, f in found if r.config_hash == config_hash and r.status != "finished"]
-    return max(open_runs)[1] if open_runs else None
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import parameter_count
 from segladder.runs import build
-from segladder.runs.callbacks import Interruption
 from segladder.runs.fitting import Run
 from segladder.runs.folder import is_first_process
+from segladder.runs.interruption import Interruption
 from segladder.runs.recording import describe_scoring
 from segladder.runs.told import Told, kept
 from segladder.stages.access import BACKBONE, absent_from, own_access, write_labelled

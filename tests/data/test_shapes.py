@@ -244,6 +244,7 @@ INTERRUPTED = """
 import os, signal
 from segladder.data.sources import shapes
 track = shapes.track
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
 
 def interrupting(drawn, *words, **settings):
     for number, item in enumerate(track(drawn, *words, **settings)):

@@ -1,0 +1,83 @@
+"""Files of a run that are cut or junk: one line that names the file, an exit code, no traceback."""
+
+import shutil
+
+import pytest
+import torch
+
+from segladder.report import record as records
+
+SMALL = [
+    *("data.train_size=12", "data.val_size=4", "data.size=48", "backbone.width=8", "loader.batch_size=4"),
+    *("loader.workers=0", "trainer.steps=2", "trainer.progress=false", "trainer.panels=1", "logger=none"),
+    *("protocol.bootstrap=20", "trainer.checkpoint_every=1"),
+]
+JUNK = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "noise": lambda data: bytes(range(256)) * 4,
+    "text": lambda data: b"no such thing\n",
+    "list": lambda data: b"[1, 2]",
+    "zip": lambda data: b"PK\x03\x04" + bytes(100),
+}
+
+
+@pytest.fixture(scope="module")
+def run(segladder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "fcn"
+    assert segladder("train", "method=fcn8s", *SMALL, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+@pytest.fixture
+def damaged(run, tmp_path):
+    """A copy of the run with one file changed; without hashes, no other check comes first."""
+
+    def copy(name, damage, hashed=True):
+        folder = tmp_path / "runs" / "fcn"
+        shutil.copytree(run, folder)
+        if not hashed:
+            record = records.read(folder)
+            record.checkpoint = {}
+            records.write(record, folder)
+        (folder / name).write_bytes(damage((folder / name).read_bytes()))
+        return folder
+
+    return copy
+
+
+def told(capsys, code, name):
+    """The one line that a command ended with."""
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert code in (1, 2) and last.startswith("segladder: ") and name in last, last
+    return last
+
+
+@pytest.mark.parametrize("kind", JUNK)
+@pytest.mark.parametrize("name", ["weights.pt", "config.yaml", "record.json"])
+def test_a_damaged_run_is_named_by_whoever_loads_it(segladder, damaged, capsys, name, kind):
+    folder = damaged(name, JUNK[kind], hashed=name != "weights.pt")
+    told(capsys, segladder("evaluate", f"run={folder}", "progress=false", "panels=0"), name)
+    words = [f"images={folder / 'panels'}", f"out={folder.parent / 'out'}"]
+    told(capsys, segladder("predict", f"run={folder}", *words), name)
+
+
+def test_weights_of_another_method_are_named(segladder, damaged, capsys):
+    folder = damaged("weights.pt", lambda data: data, hashed=False)
+    torch.save({"layer.weight": torch.zeros(2)}, folder / "weights.pt")
+    code = segladder("evaluate", f"run={folder}", "progress=false", "panels=0")
+    assert "not the weights of method=fcn8s" in told(capsys, code, "weights.pt")
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_a_damaged_resume_point_is_named_and_the_run_has_failed(segladder, damaged, capsys, kind):
+    folder = damaged("weights.pt", lambda data: data)
+    (folder / "weights.pt").unlink()
+    record = records.read(folder)
+    record.status = "interrupted"
+    records.write(record, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(exist_ok=True)
+    last.write_bytes(JUNK[kind](last.read_bytes() if last.exists() else bytes(10)))
+    assert "remove it, and training starts anew" in told(capsys, segladder("train", f"resume={folder}"), "last.ckpt")
+    assert records.read(folder).status == "failed"

@@ -1,5 +1,10 @@
 """The errors a user can cause and mend; the command line prints their one line without a traceback."""
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
 
 class SegLadderError(Exception):
     """A fault the user can mend; its text names the file, key or id, what was expected and what to do."""
@@ -11,3 +16,36 @@ class ConfigError(SegLadderError):
 
 class DataError(SegLadderError):
     """A file of the data set is missing, damaged or holds what it may not hold."""
+
+
+class MachineError(SegLadderError):
+    """The disk or the memory that loading processes share has no room, or a folder cannot be written to."""
+
+
+UNWRITABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that disk"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that you may write to"),
+}
+SHARED_MEMORY = "shared memory", "</torch_"  # what torch says where it has none left
+
+
+def of_machine(error: BaseException) -> MachineError | None:
+    """The error in one line with its remedy, if the machine is its cause, however often it was raised again."""
+    for cause in chain(error):
+        if any(word in str(cause) for word in SHARED_MEMORY):
+            return MachineError(
+                "loading processes have no shared memory left (/dev/shm): choose loader.workers=0, or give the"
+                " container more of it (docker run --shm-size=8g)"
+            )
+        if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
+            place = f"{cause.filename}: " if cause.filename else ""
+            return MachineError(f"{place}{cause.strerror}; {UNWRITABLE[cause.errno]}")
+    return None
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised for, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,6 +1,7 @@
 """Files of a run that are cut or junk: one line that names the file, an exit code, no traceback."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,3 +82,31 @@ def test_a_damaged_resume_point_is_named_and_the_run_has_failed(segladder, damag
     last.write_bytes(JUNK[kind](last.read_bytes() if last.exists() else bytes(10)))
     assert "remove it, and training starts anew" in told(capsys, segladder("train", f"resume={folder}"), "last.ckpt")
     assert records.read(folder).status == "failed"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "weights.pt"])
+def test_a_full_disk_ends_a_run_in_one_line(segladder, tmp_path, capsys, monkeypatch, name):
+    folder, save = tmp_path / "fcn", torch.save
+
+    def full(content, target, *args, **kwargs):
+        place = str(getattr(target, "name", target))
+        if Path(name).stem in place or not name.endswith(".pt"):
+            with open("/dev/full", "wb") as stream:
+                save(content, stream, *args, **kwargs)
+        save(content, target, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    line = told(capsys, segladder("train", "method=fcn8s", *SMALL, f"hydra.run.dir={folder}"), name)
+    assert "No space left on device; make room on that disk" in line
+    assert records.read(folder).status == "failed"
+    assert not list(folder.rglob("*.partial*")) and not (folder / name).exists()
+
+
+def test_loading_processes_without_shared_memory_end_a_run_in_one_line(segladder, tmp_path, capsys, monkeypatch):
+    def killed(self):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ... out of shared memory.")
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", killed)
+    code = segladder("train", "method=fcn8s", *SMALL, f"hydra.run.dir={tmp_path / 'fcn'}")
+    assert code == 1 and "choose loader.workers=0" in capsys.readouterr().err.splitlines()[-1]
+    assert records.read(tmp_path / "fcn").status == "failed"

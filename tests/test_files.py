@@ -109,5 +109,6 @@ def test_no_shared_memory_names_the_remedy(text):
     error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
     error.__cause__ = RuntimeError(text)
     assert "choose loader.workers=0" in str(of_machine(error))
+    assert of_machine(RuntimeError("out of resource: shared memory, Required: 1")) is None  # a GPU's own
     assert of_machine(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
     assert of_machine(FileNotFoundError(2, "No such file or directory", "x")) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 
 
 class SegLadderError(Exception):
@@ -24,14 +23,15 @@ class MachineError(SegLadderError):
 
 UNWRITABLE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that disk"),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that you may write to"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose a place that you may read and write"),
 }
-SHARED_MEMORY = "shared memory", "</torch_"  # what torch says where it has none left
+SHARED_MEMORY = "workers are out of shared memory", "</torch_"  # what torch says where it has none left
 
 
 def of_machine(error: BaseException) -> MachineError | None:
     """The error in one line with its remedy, if the machine is its cause, however often it was raised again."""
-    for cause in chain(error):
+    cause: BaseException | None = error
+    while cause is not None:
         if any(word in str(cause) for word in SHARED_MEMORY):
             return MachineError(
                 "loading processes have no shared memory left (/dev/shm): choose loader.workers=0, or give the"
@@ -40,12 +40,5 @@ def of_machine(error: BaseException) -> MachineError | None:
         if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
             place = f"{cause.filename}: " if cause.filename else ""
             return MachineError(f"{place}{cause.strerror}; {UNWRITABLE[cause.errno]}")
-    return None
-
-
-def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised for, and so on."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
         cause = cause.__cause__ or cause.__context__
+    return None

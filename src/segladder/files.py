@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
-from segladder.errors import chain
-
 
 @contextmanager
 def written(path: Path, durable: bool = False) -> Iterator[Path]:
@@ -36,7 +34,7 @@ def written(path: Path, durable: bool = False) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):  # of a folder that nobody may write to
             _remove(partial)
-        for cause in chain(error):  # a full disk names no file, and nobody knows the partial one
+        for cause in (error, error.__context__):  # a full disk names no file, and nobody knows the partial one
             if isinstance(cause, OSError) and cause.errno and cause.filename in (None, partial, str(partial)):
                 cause.filename = str(path)
         raise

@@ -1,5 +1,6 @@
 """Files of a run that are cut or junk: one line that names the file, an exit code, no traceback."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -104,9 +105,50 @@ def test_a_full_disk_ends_a_run_in_one_line(segladder, tmp_path, capsys, monkeyp
 
 def test_loading_processes_without_shared_memory_end_a_run_in_one_line(segladder, tmp_path, capsys, monkeypatch):
     def killed(self):
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ... out of shared memory.")
+        raise RuntimeError(
+            "DataLoader worker (pid 7) is killed by signal: Bus error. ... workers are out of shared memory."
+        )
 
     monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", killed)
     code = segladder("train", "method=fcn8s", *SMALL, f"hydra.run.dir={tmp_path / 'fcn'}")
     assert code == 1 and "choose loader.workers=0" in capsys.readouterr().err.splitlines()[-1]
     assert records.read(tmp_path / "fcn").status == "failed"
+
+
+BROKEN = [  # a place of a record, and what a report would stumble over there
+    *((("data", "classes"), wrong) for wrong in (1, [[]], "text")),
+    *((("label_access", "kind"), wrong) for wrong in ([1], {"a": 1})),
+    *((("protocol", "hash"), wrong) for wrong in ([], {}, 1)),
+    *(((name,), wrong) for name in ("lineage", "parents") for wrong in ([1], [{}], [[]])),
+    (("metrics",), {"mIoU": 1}),
+    (("protocol", "scores"), [1]),
+]
+
+
+def test_no_broken_record_stops_a_leaderboard(segladder, run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "whole")
+    for number, (place, wrong) in enumerate(BROKEN):
+        record = json.loads((run / "record.json").read_text()) | {"id": f"broken-{number}"}
+        put_at(record, place, wrong)
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "record.json").write_text(json.dumps(record))
+    for kind, damage in JUNK.items():
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "record.json").write_bytes(damage((run / "record.json").read_bytes()))
+    page = [f"out={tmp_path / 'board.html'}", "report=html", "per_class=true", "significance=true"]
+    assert segladder("leaderboard", f"runs={tmp_path}", *page) == 0
+    said = capsys.readouterr()
+    assert "fcn8s" in said.out
+    skipped = [line for line in said.err.splitlines() if line.startswith("segladder: skipped")]
+    assert len(skipped) == len(BROKEN) + len(JUNK)
+
+
+def put_at(record, place, value):
+    *above, last = place
+    for key in above:
+        record = record[key]
+    record[last] = value
+
+
+def test_a_record_says_how_many_threads_computed_it(run):
+    assert records.read(run).threads == torch.get_num_threads()

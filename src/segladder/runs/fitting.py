@@ -49,6 +49,7 @@ class Run:
 def carry_out(run: Run) -> None:
     """Fit unless the final weights are there already, score, and write the finished record."""
     finished = False
+    run.record.threads = torch.get_num_threads()
     try:
         weights = run.folder / WEIGHTS
         if not weights.exists():

@@ -57,9 +57,8 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from segladder.errors import ConfigError, SegLadderError
     from segladder.processes.memory import keep_freed_memory
-    from segladder.runs.composition import explain, one_line
+    from segladder.runs.composition import explain
 
     if complaint := not_a_choice(overrides):
         return complain(complaint)
@@ -68,10 +67,10 @@ def run(command: str, overrides: list[str]) -> int:
     def task(config: DictConfig) -> None:
         try:
             codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
-        except SegLadderError as error:  # the next job of a sweep goes on
+        except Exception as error:  # the next job of a sweep goes on
             if "SUBMITIT_EXECUTOR" in os.environ:  # here we are a job on its own, and the sweep waits to hear of it
                 raise
-            codes.append(complain(one_line(error), 2 if isinstance(error, ConfigError) else 1))
+            codes.append(complain_of(error))
         if codes[-1] in INTERRUPTED:
             raise SystemExit(codes[-1])
 
@@ -79,13 +78,24 @@ def run(command: str, overrides: list[str]) -> int:
     keep_freed_memory()
     try:
         hydra.main(version_base="1.3", config_path="pkg://segladder.conf", config_name=command)(task)()
-    except SegLadderError as error:  # of a launcher
-        return complain(one_line(error), 2 if isinstance(error, ConfigError) else 1)
     except (HydraException, OmegaConfBaseException) as error:
         return complain(explain(command, overrides, error))
     except KeyboardInterrupt as error:
         return complain("interrupted", 128 + (error.args or [INTERRUPTED[0] - 128])[0])
+    except Exception as error:  # of a launcher, or of making the folder
+        return complain_of(error)
     return max(codes)
+
+
+def complain_of(error: Exception) -> int:
+    """Print the one line of an error that the user can mend, and return its code; any other goes on as it is."""
+    from segladder.errors import ConfigError, SegLadderError, of_machine
+    from segladder.runs.composition import one_line
+
+    known = error if isinstance(error, SegLadderError) else of_machine(error)
+    if known is None:
+        raise error
+    return complain(one_line(known), 2 if isinstance(known, ConfigError) else 1)
 
 
 def complain(text: str, code: int = 2) -> int:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
@@ -31,8 +31,12 @@ def written(path: Path, durable: bool = False) -> Iterator[Path]:
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
-        _remove(partial)
+    except BaseException as error:
+        with suppress(OSError):  # of a folder that nobody may write to
+            _remove(partial)
+        for cause in (error, error.__context__):  # a full disk names no file, and nobody knows the partial one
+            if isinstance(cause, OSError) and cause.errno and cause.filename in (None, partial, str(partial)):
+                cause.filename = str(path)
         raise
 
 

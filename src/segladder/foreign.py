@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -9,6 +10,18 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError for what is none: reading a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.read_bytes()
+
+
+def text(path: Path) -> str:
+    """The text of a file in UTF-8, without the mark that some editors put first. Raises OSError, UnicodeDecodeError."""
+    return content(path).decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def stays_inside(name: str) -> bool:

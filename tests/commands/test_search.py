@@ -139,6 +139,17 @@ def test_a_second_search_is_told_who_is_in_it(search, tmp_path, capsys):
     assert search(LR, "trials=2", training=again) == 0 and again.started == 1
 
 
+@pytest.mark.parametrize("content", [b"no study" * 500, b"SQLite format 3\0" + bytes(2000)])
+def test_a_file_that_holds_no_study_is_named(search, tmp_path, capsys, content):
+    assert search(LR, "trials=1") == 0
+    (storage,) = tmp_path.glob("search/*/study.db")
+    storage.write_bytes(content)
+    capsys.readouterr()
+    assert search(LR, "trials=1") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segladder: ")]
+    assert "study.db: no study" in line and "remove it: finished trials are found again" in line
+
+
 def test_a_search_whose_trials_all_fail_says_so(search, capsys):
     assert search("space={method.dropout: [0.9]}", "trials=1") == 1
     assert "all 1 trials failed" in capsys.readouterr().err

@@ -1,12 +1,17 @@
 """Ids of split lists name files below their folder, whatever a list says."""
 
+import os
+
 import numpy as np
 import pytest
 from dummy_data import save_image, save_mask, write_folder, write_list, write_sbd, write_voc
 
 from segladder.data.sources.davis import Davis
-from segladder.data.sources.folder import Folder
-from segladder.data.sources.voc import VOC
+from segladder.data.sources.folder import Folder, read_class_names
+from segladder.data.sources.item_lists import ItemList
+from segladder.data.sources.lists import read_ids
+from segladder.data.sources.tag_file import read_tag_file
+from segladder.data.sources.voc import VOC, read_objects
 from segladder.errors import DataError
 from segladder.foreign import files_below, printable, printable_values, stays_inside
 
@@ -87,3 +92,39 @@ def test_files_below_a_folder_are_no_links_to_elsewhere(tmp_path):
 def test_text_drives_no_terminal():
     assert printable("a\x1b[31m\u202eb\x9b\tc\n") == "a\\x1b[31m\\x202eb\\x9b\tc\n"
     assert printable_values({"\x07": ["\x00", 1, None]}) == {"\\x07": ["\\x00", 1, None]}
+
+
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf2007_000032\r\n2007_000033\r\n")
+    assert read_ids(tmp_path / "list.txt") == ["2007_000032", "2007_000033"]
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfbackground\r\nroad\r\n")
+    assert read_class_names(tmp_path / "classes.txt") == ["background", "road"]
+    (tmp_path / "items.txt").write_bytes(b"\xef\xbb\xbf2007_000033__01\n")
+    assert ItemList.read(tmp_path / "items.txt").lines[0].image_id == "2007_000033"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea\0b\0", b"a\xffb\n", b"a\0b\n"])
+def test_a_list_that_is_no_text_is_named(tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(DataError, match=r"list\.txt"):
+        read_ids(tmp_path / "list.txt")
+
+
+def test_class_names_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "classes.txt").write_bytes(b"background\nr\xffd\n")
+    with pytest.raises(DataError, match=r"classes\.txt: no text in UTF-8, expected class names"):
+        read_class_names(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize("read", [read_ids, read_class_names, read_objects, lambda path: read_tag_file(path, 20)])
+def test_a_pipe_is_no_list(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match=r"pipe\.txt: no regular file, expected"):
+        read(tmp_path / "pipe.txt")
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "utf-7", "gb2312", "idna"])
+def test_an_annotation_in_an_encoding_that_nobody_knows_is_named(tmp_path, encoding):
+    (tmp_path / "a.xml").write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation/>')
+    with pytest.raises(DataError, match=r"a\.xml: damaged XML"):
+        read_objects(tmp_path / "a.xml")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from segladder.data.inspection.checks import SplitReport, check_items, check_splits
+from segladder.data.inspection.checks import SplitReport, check_items, check_splits, only_ignored
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
@@ -36,6 +36,8 @@ def check(config: DictConfig, source: Source) -> int:
             for item in check_items(source, report.ids, worker_count(config)):
                 report.items.append(item)
                 bar.advance(task)
+            if fault := only_ignored(source, report.ids):
+                report.faults.append(fault)
     faults = [line for report in reports for line in (*report.faults, *(f for i in report.items for f in i.faults))]
     remarks = [line for report in reports for item in report.items for line in item.remarks]
     for line in dict.fromkeys(faults):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import FeatureListNet
@@ -23,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segladder.errors import ConfigError
 from segladder.nets.folding import fold_batch_norm
+from segladder.nets.stored import unpacked
 
 RGB = tuple[float, float, float]
 BUILDING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}  # among them files to load
@@ -225,11 +225,12 @@ def load_from_run(backbone: nn.Module, folder: Path) -> None:
 
     Raises:
         ConfigError: the run has no weights yet, or its network has no such backbone.
+        DataError: the weights are damaged.
     """
     file = folder / "weights.pt"
     if not file.is_file():
         raise ConfigError(f"backbone.weights={folder}: no weights.pt there, expected the folder of a finished run")
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = unpacked(file, "the weights that a run wrote")
     own = backbone.state_dict()
     first = next(iter(own))
     for prefix in (key.removesuffix(first) for key in state if key.endswith(first)):

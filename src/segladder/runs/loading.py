@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import Refinement
+from segladder.nets.stored import unpacked
 from segladder.report import record as records
 from segladder.runs import build
 from segladder.runs.class_scores import StoredScores
@@ -40,7 +40,7 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     told = told_of(folder, record, weights) if build.method_class(config).reads_class_vectors else {}
     method = build.method(config, len(record.data["classes"]), **told)
     if weights:
-        method.load_state_dict(weights)
+        fill(method, weights, folder / WEIGHTS)
     if isinstance(method, Refinement):
         method.scores = StoredScores(Path(config.parent), trained_method)
     return config, record, method.eval()
@@ -57,8 +57,17 @@ def weights_of(folder: Path, record: records.Record) -> dict[str, Tensor]:
     if not (folder / WEIGHTS).exists():
         return {}
     require_weights(folder, record)
-    weights: dict[str, Tensor] = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = unpacked(folder / WEIGHTS, "the weights that a run wrote")
     return weights
+
+
+def fill(method: Method, weights: dict[str, Tensor], path: Path) -> None:
+    """Give a method its weights. Raises DataError where those of the file `path` are of another method."""
+    try:
+        method.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not the weights of method={method.name} ({found})") from error
 
 
 def told_of(folder: Path, record: records.Record, weights: dict[str, Tensor]) -> dict[str, Any]:

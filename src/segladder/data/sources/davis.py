@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from segladder.data.sources.base import Source
+from segladder.data.sources.decoding import opened_mask
 from segladder.data.sources.lists import listed
 from segladder.errors import DataError
 
@@ -81,14 +81,9 @@ class Davis(Source):
 
     def decode_mask(self, path: Path) -> np.ndarray:
         """1 where any channel of a PNG of any kind is above 0, uint8 (H, W). Raises DataError naming the file."""
-        try:
-            with Image.open(path) as image:
-                plain = image.mode in ("1", "L", "P")
-                values = np.array(image if plain else image.convert("RGB"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file, expected a mask") from error
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise DataError(f"{path}: damaged or truncated mask ({error})") from error
+        with opened_mask(path) as image:
+            plain = image.mode in ("1", "L", "P")
+            values = np.array(image if plain else image.convert("RGB"))
         mask: np.ndarray = (np.atleast_3d(values).max(axis=2) > 0).astype(np.uint8)
         return mask
 

@@ -12,7 +12,7 @@ from typing import Any
 from segladder.data.sources.base import Source
 from segladder.data.sources.lists import read_ids
 from segladder.errors import ConfigError, DataError
-from segladder.foreign import printable
+from segladder.foreign import printable, text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -112,11 +112,10 @@ def by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
 def read_class_names(path: Path) -> list[str]:
     """Class names of a text file, one a line, the background first. Raises DataError if it is missing or too short."""
     try:
-        names = [printable(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror}, expected class names, or set data.class_names=[background,...]"
-        ) from error
+        names = [printable(line.strip()) for line in text(path).splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        fault = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
+        raise DataError(f"{path}: {fault}, expected class names, or set data.class_names=[background,...]") from error
     if len(names) < 2:
         raise DataError(f"{path}: {len(names)} names, expected the background and at least one class, one a line")
     return names

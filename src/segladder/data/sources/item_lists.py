@@ -17,6 +17,7 @@ from pathlib import Path
 from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.errors import ConfigError, DataError
+from segladder.foreign import content
 
 PAIR = re.compile(r"(\S+)__(\d+)")
 IMAGE = re.compile(r"\S+ \S+")
@@ -55,7 +56,7 @@ class ItemList:
         """
         if not path.is_file():
             raise ConfigError(f"protocol.items={path}: no such file, expected a list of ID__CLASS lines")
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        texts = content(path).decode("utf-8-sig", errors="replace").splitlines()
         lines = [_line(f"{path}:{n}", text.strip()) for n, text in enumerate(texts, start=1) if text.strip()]
         if not lines:
             raise DataError(f"{path}: no line, {EXPECTED}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segladder.errors import DataError
-from segladder.foreign import printable, stays_inside
+from segladder.foreign import printable, stays_inside, text
 
 
 def read_ids(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
@@ -30,7 +30,7 @@ def read_ids(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
 def listed(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
     """The same where an id may stand more than once."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         fault = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
         raise DataError(f"{path}: {fault}, expected a list of image ids; check data.root") from error

@@ -16,6 +16,7 @@ from segladder.data.sources.lists import read_ids, stem_of
 from segladder.data.sources.sbd import derive_train_aug, read_sbd_mask, sbd_ids, sbd_root
 from segladder.data.sources.tag_file import read_tag_file
 from segladder.errors import ConfigError, DataError
+from segladder.foreign import content
 
 VOC_CLASSES = (
     "background",
@@ -153,9 +154,9 @@ class VOC(Source):
 def read_objects(path: Path) -> list[tuple[str, bool]]:
     """Objects of a VOC annotation as (class name, difficult). Raises DataError for a missing or damaged file."""
     try:
-        objects = ElementTree.parse(path).getroot().findall("object")
+        objects = ElementTree.fromstring(content(path)).findall("object")
         return [(node.findtext("name", "").strip(), node.findtext("difficult", "0").strip() == "1") for node in objects]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}, expected a VOC annotation (data.tags=xml)") from error
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of encodings
         raise DataError(f"{path}: damaged XML ({error})") from error

@@ -14,7 +14,7 @@ import numpy as np
 from filelock import FileLock
 
 from segladder.data.sources.base import Source
-from segladder.data.sources.decoding import read_image
+from segladder.data.sources.decoding import read_upright_image
 from segladder.errors import ConfigError
 from segladder.files import remove_partials, written
 
@@ -44,7 +44,7 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """RGB image, uint8 (H, W, 3). Raises DataError naming the file."""
-        return read_image(self.paths[index])
+        return read_upright_image(self.paths[index])
 
 
 class MaskFiles:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from segladder.data.sources.shapes import SHAPES_CLASSES, attribute_table
-from segladder.data.words.word_vectors import FORMATS, Rows, close_words, read_rows
+from segladder.data.words.word_vectors import DAMAGE, FORMATS, Rows, close_words, read_rows
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 
@@ -55,7 +54,7 @@ class Embeddings:
             with np.load(path, allow_pickle=False) as stored:
                 sources = json.loads(str(stored["sources"]))
                 return cls(tuple(stored["names"].tolist()), stored["vectors"].astype(np.float32), tuple(sources))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise DataError(f"{path}: no saved embeddings ({error}); build them again") from error
 
 

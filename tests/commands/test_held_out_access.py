@@ -102,7 +102,7 @@ def test_moving_novel_objects_changes_nothing_in_a_rung_without_their_masks(
     assert_equal(*found)
 
 
-@pytest.mark.parametrize("protocol", ["semantic", "ladder"])
+@pytest.mark.parametrize("protocol", ["semantic", pytest.param("ladder", marks=pytest.mark.slow)])
 def test_moving_every_mask_changes_nothing_in_a_search_of_tag_runs(
     segladder, root, scattered, tmp_path, monkeypatch, protocol
 ):

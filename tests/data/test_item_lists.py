@@ -139,6 +139,7 @@ def test_a_missing_list_is_named(tmp_path):
         protocol(tmp_path / "absent.txt").hash  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_small_object_rule_on_all_masks_of_voc() -> None:
     """Pairs per fold; HSNet's lists hold 346, 451, 725, 346 of `val`, and 4, 1, 0, 3 pairs are in one of both alone."""

@@ -20,8 +20,8 @@ demo: setup ## what each kind of label buys on the embedded shapes: a leaderboar
 	$(BIN)/segladder train experiment=demo
 	$(BIN)/segladder leaderboard runs=runs/demo report=html significance=true out=runs/demo/leaderboard.html
 
-test: setup ## the default test suite
-	$(BIN)/python -m pytest -q
+test: setup ## the default test suite, two processes
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: setup ## ruff (format and lint) and mypy
 	$(BIN)/ruff format --check .

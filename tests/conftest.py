@@ -30,7 +30,12 @@ def segladder(shapes_root):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
             patch.setattr(sys, "argv", ["segladder", *map(str, words)])
-            return cli.main()
+            before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
+            try:
+                return cli.main()
+            finally:
+                for number, handler in before.items():  # an interrupted process keeps its own until it ends
+                    signal.signal(number, handler)
 
     return run
 

@@ -7,7 +7,9 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+import torch
 
+from segladder.errors import of_machine
 from segladder.files import remove_partials, written
 
 
@@ -77,3 +79,36 @@ def test_what_a_killed_writer_leaves_is_hidden_and_can_be_removed(tmp_path):
     remove_partials(tmp_path / "mask[1].png")
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".other.") and left.suffix == ".png"
+
+
+@pytest.mark.parametrize("write", [lambda stream: stream.write(bytes(1 << 20)), lambda stream: torch.save({}, stream)])
+def test_a_full_disk_is_told_with_the_file_and_leaves_nothing(tmp_path, write):
+    with pytest.raises((OSError, RuntimeError)) as raised, written(tmp_path / "weights.pt") as partial:
+        partial.symlink_to("/dev/full")
+        with partial.open("wb") as stream:
+            write(stream)
+    told = f"{tmp_path / 'weights.pt'}: No space left on device; make room on that disk"
+    assert str(of_machine(raised.value)) == told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"other\.txt"), written(tmp_path / "new.txt"):
+        (tmp_path / "other.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of"
+        " shared memory. Please try to raise your shared memory limit.",
+        "unable to write to file </torch_7_123_0>: No space left on device (28)",
+    ],
+)
+def test_no_shared_memory_names_the_remedy(text):
+    error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+    error.__cause__ = RuntimeError(text)
+    assert "choose loader.workers=0" in str(of_machine(error))
+    assert of_machine(RuntimeError("out of resource: shared memory, Required: 1")) is None  # a GPU's own
+    assert of_machine(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert of_machine(FileNotFoundError(2, "No such file or directory", "x")) is None

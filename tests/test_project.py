@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A `b`: c\n[1](#a-b-c) [2](#d) [3](other.md) [4](page.md#a-b-c) [5](https://example.org/x.md)\n")
     assert broken_links(page) == ["#d", "other.md"]
+
+
+STUDIES = sorted(file.parent for file in ROOT.glob("experiments/*/records.jsonl"))
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_tables_and_tests_of_a_study_follow_from_what_is_committed(study, segladder, tmp_path, monkeypatch):
+    """The README's own command gives what stands beneath it, to the letter: values, intervals, p-values, words."""
+    monkeypatch.chdir(ROOT)
+    page = (study / "README.md").read_text()
+    (words,) = re.findall(rf"^segladder leaderboard (runs=experiments/{study.name} .*)$", page, re.MULTILINE)
+    assert segladder("leaderboard", *shlex.split(words), f"out={tmp_path / 'made.md'}") == 0
+    assert page.endswith((tmp_path / "made.md").read_text())
 
 
 def test_hooks_run_what_make_lint_runs():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from segladder import __version__
+from segladder.foreign import printable
 
 COMMANDS = {
     "train": "train a method, score it, write its record (-m sweeps)",
@@ -17,14 +18,14 @@ COMMANDS = {
     "evaluate": "score a run's weights under a protocol: run=DIR protocol=NAME",
     "predict": "segment images or a video: run=DIR images=DIR out=DIR [support=DIR] or video=DIR mask=FILE",
     "leaderboard": "rank the records of a folder: runs=DIR",
-    "data": "check, prepare or preview a data set: action=check data=NAME",
+    "data": "check, prepare, preview or audit a data set: action=check data=NAME",
     "bench": "measure speed against stated references: name=NAME",
 }
-INTERRUPTED = 130
+INTERRUPTED = 130, 143  # by Ctrl-C, by SIGTERM
 
 
 def main() -> int:
-    """Run the command named in `sys.argv`; returns 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
+    """Run the command named in `sys.argv`; returns 0 done, 1 failed, 2 asked wrongly, 130 or 143 interrupted."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
@@ -56,9 +57,8 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from segladder.errors import ConfigError, SegLadderError
     from segladder.processes.memory import keep_freed_memory
-    from segladder.runs.composition import explain, one_line
+    from segladder.runs.composition import explain
 
     if complaint := not_a_choice(overrides):
         return complain(complaint)
@@ -67,30 +67,41 @@ def run(command: str, overrides: list[str]) -> int:
     def task(config: DictConfig) -> None:
         try:
             codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
-        except SegLadderError as error:  # the next job of a sweep goes on
+        except Exception as error:  # the next job of a sweep goes on
             if "SUBMITIT_EXECUTOR" in os.environ:  # here we are a job on its own, and the sweep waits to hear of it
                 raise
-            codes.append(complain(one_line(error), 2 if isinstance(error, ConfigError) else 1))
-        if codes[-1] == INTERRUPTED:
-            raise SystemExit(INTERRUPTED)
+            codes.append(complain_of(error))
+        if codes[-1] in INTERRUPTED:
+            raise SystemExit(codes[-1])
 
     sys.argv = [sys.argv[0], *overrides]
     keep_freed_memory()
     try:
         hydra.main(version_base="1.3", config_path="pkg://segladder.conf", config_name=command)(task)()
-    except SegLadderError as error:  # of a launcher
-        return complain(one_line(error), 2 if isinstance(error, ConfigError) else 1)
     except (HydraException, OmegaConfBaseException) as error:
         return complain(explain(command, overrides, error))
-    except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        return complain("interrupted", 128 + (error.args or [INTERRUPTED[0] - 128])[0])
+    except Exception as error:  # of a launcher, or of making the folder
+        return complain_of(error)
     return max(codes)
+
+
+def complain_of(error: Exception) -> int:
+    """Print the one line of an error that the user can mend, and return its code; any other goes on as it is."""
+    from segladder.errors import ConfigError, SegLadderError, of_machine
+    from segladder.runs.composition import one_line
+
+    known = error if isinstance(error, SegLadderError) else of_machine(error)
+    if known is None:
+        raise error
+    return complain(one_line(known), 2 if isinstance(known, ConfigError) else 1)
 
 
 def complain(text: str, code: int = 2) -> int:
     """Print one line to standard error (from the first process of a distributed run only) and return `code`."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"segladder: {text}", file=sys.stderr)
+        print(f"segladder: {printable(text)}", file=sys.stderr)
     return code
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
@@ -30,8 +31,12 @@ def written(path: Path, durable: bool = False) -> Iterator[Path]:
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
-        _remove(partial)
+    except BaseException as error:
+        with suppress(OSError):  # of a folder that nobody may write to
+            _remove(partial)
+        for cause in (error, error.__context__):  # a full disk names no file, and nobody knows the partial one
+            if isinstance(cause, OSError) and cause.errno and cause.filename in (None, partial, str(partial)):
+                cause.filename = str(path)
         raise
 
 
@@ -39,6 +44,17 @@ def remove_partials(path: Path) -> None:
     """Remove what killed processes left of writing `path`; only for one who knows that nobody else is writing it."""
     for partial in path.parent.glob(f".{escape(path.stem)}.????????.partial{escape(path.suffix)}"):
         _remove(partial)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file lock that other processes wait for; a killed process loses it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file open too
 
 
 def _remove(partial: Path) -> None:

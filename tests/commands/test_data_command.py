@@ -64,7 +64,7 @@ def test_every_kind_of_damage_is_one_line_that_names_its_file(voc: Path, capsys:
         "2007_train00.jpg: damaged or truncated",
         "2007_train01.png: size 81x64, expected 80x64",
         "2007_train02.png: value 37, expected 0..20 or 255",
-        "2007_train03.jpg: No such file",
+        "2007_train03.jpg: no such file",
         "2007_val00.png: no such file",
     )
     faults = lines(out, "fault: ")

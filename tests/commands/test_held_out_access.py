@@ -17,7 +17,7 @@ SMALL = [
     *("loader.workers=0", "loader.augment.crop=64", "loader.augment.scale=[1,1]", "loader.batch_size=4"),
     *("trainer.epochs=3", "trainer.progress=false", "trainer.panels=0"),
 ]
-LADDER = ["protocol=ladder", "pool=12", "protocol.negatives=4", "protocol.gamma_images=4"]
+LADDER = ["protocol=ladder", "pool=12", "protocol.gamma_images=4"]
 HELD_OUT = ["logger=none", "selection=held_out", "loader.held_out=0.3"]
 TAGS = {
     "semantic": ["protocol=semantic", "method.optimizer.lr=0.01"],
@@ -102,7 +102,7 @@ def test_moving_novel_objects_changes_nothing_in_a_rung_without_their_masks(
     assert_equal(*found)
 
 
-@pytest.mark.parametrize("protocol", ["semantic", "ladder"])
+@pytest.mark.parametrize("protocol", ["semantic", pytest.param("ladder", marks=pytest.mark.slow)])
 def test_moving_every_mask_changes_nothing_in_a_search_of_tag_runs(
     segladder, root, scattered, tmp_path, monkeypatch, protocol
 ):

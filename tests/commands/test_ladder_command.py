@@ -23,7 +23,7 @@ from segladder.stages.pseudo_masks import THRESHOLDS
 
 SMALL = [
     *("data=folder", "data.folds=[[apple,brick],[cloud,drum]]", "protocol=ladder", "pool=8", "backbone.width=8"),
-    *("protocol.negatives=4", "protocol.gamma_images=4", "protocol.bootstrap=20", "loader.workers=0"),
+    *("protocol.gamma_images=4", "protocol.bootstrap=20", "loader.workers=0"),
     *("loader.augment.crop=64", "loader.augment.scale=[1,1]", "loader.batch_size=4", "trainer.steps=2"),
     *("trainer.progress=false", "trainer.panels=0", "logger=none"),
 ]

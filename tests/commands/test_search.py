@@ -18,6 +18,7 @@ from segladder.report import record as records
 from segladder.report.pictures.search_history import best_so_far
 from segladder.runs.composition import composed
 from segladder.runs.folder import CONFIG, config_hash_of
+from segladder.runs.ownership import owned
 
 optuna = pytest.importorskip("optuna")
 LR = "space={method.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}"
@@ -125,6 +126,28 @@ def test_a_configuration_is_run_once(search, tmp_path):
     assert {(p["method.optimizer.lr"], round(score, 3)) for _, _, p, score in found} == {("0.0001", 0.5), ("0.001", 1)}
     assert search(choices, "trials=3", "sampler=tpe", training=second) == 0
     assert second.started == 0
+
+
+def test_a_second_search_is_told_who_is_in_it(search, tmp_path, capsys):
+    assert search(LR, "trials=1") == 0
+    (folder,) = tmp_path.glob("search/*")
+    again = Training()
+    with owned(folder, ""):
+        assert search(LR, "trials=2", training=again) == 2
+    error = capsys.readouterr().err
+    assert f"{folder}: process " in error and "start this search again" in error and again.started == 0
+    assert search(LR, "trials=2", training=again) == 0 and again.started == 1
+
+
+@pytest.mark.parametrize("content", [b"no study" * 500, b"SQLite format 3\0" + bytes(2000)])
+def test_a_file_that_holds_no_study_is_named(search, tmp_path, capsys, content):
+    assert search(LR, "trials=1") == 0
+    (storage,) = tmp_path.glob("search/*/study.db")
+    storage.write_bytes(content)
+    capsys.readouterr()
+    assert search(LR, "trials=1") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segladder: ")]
+    assert "study.db: no study" in line and "remove it: finished trials are found again" in line
 
 
 def test_a_search_whose_trials_all_fail_says_so(search, capsys):

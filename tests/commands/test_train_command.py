@@ -12,6 +12,7 @@ from PIL import Image
 
 from segladder.data.sources.shapes import Shapes
 from segladder.runs.callbacks import ResumePoints
+from segladder.runs.folder import hash_of_learnt
 
 IMAGES = {"train_size": 24, "val_size": 10, "size": 64}
 TINY = [
@@ -67,7 +68,7 @@ def test_record_says_what_ran_and_what_came_out(run):
     access = record["label_access"]
     assert (access["labels"], access["kind"], access["selection"]) == ("masks", "masks", "fixed")
     assert access["hidden"] == access["absent"] == [] and access["images"] == {"masks": 24}
-    assert 0 <= record["metrics"]["mIoU"]["low"] <= record["metrics"]["mIoU"]["value"] <= 1
+    assert 0 <= record["metrics"]["mIoU"]["low"] <= record["metrics"]["mIoU"]["high"] <= 1
     assert len(record["per_class"]) == 21
     assert record["command"].startswith("segladder train data.train_size=24")
     assert record["backbone"]["name"] == "tiny"
@@ -78,9 +79,9 @@ def test_record_says_what_ran_and_what_came_out(run):
 def test_miou_of_the_record_is_that_of_the_counts_beside_it(run):
     from sklearn.metrics import jaccard_score
 
-    from segladder.metrics.counts import ImageCounts
+    from segladder.metrics.counts import Counts
 
-    matrix = ImageCounts.load(run / "counts.npz").total()
+    matrix = Counts.load(run / "counts.npz").total()
     truth, predicted = (np.repeat(index.ravel(), matrix.ravel()) for index in np.indices(matrix.shape))
     present = np.flatnonzero(matrix.sum(0) + matrix.sum(1))
     expected = jaccard_score(truth, predicted, labels=present, average="macro", zero_division=0)
@@ -104,6 +105,9 @@ def test_a_run_of_an_older_version_is_scored_though_its_classes_have_moved(segla
     config["data"]["_target_"] = "segladder.data.shapes.Shapes"
     del config["labels"]
     (old / "config.yaml").write_text(yaml.safe_dump(config))
+    record = record_of(old)
+    record["config_hash"] = hash_of_learnt(config, with_targets=True)  # as 0.1 did
+    (old / "record.json").write_text(json.dumps(record))
     assert segladder("evaluate", f"run={old}", "progress=false", "panels=0") == 0
 
 
@@ -172,6 +176,7 @@ def assert_same_run(first, second):
 STOPS_ITSELF = """
 import signal
 from segladder.runs.callbacks import ResumePoints
+from segladder.runs.folder import hash_of_learnt
 save = ResumePoints.save
 
 def save_and_signal(points, trainer):
@@ -187,12 +192,12 @@ ResumePoints.save = save_and_signal
     ("stop", "code", "status"),
     [
         ("SIGKILL", -9, "running"),
-        pytest.param("SIGTERM", 130, "interrupted", marks=pytest.mark.slow),
+        pytest.param("SIGTERM", 143, "interrupted", marks=pytest.mark.slow),
         pytest.param("SIGINT", 130, "interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_auto_resumes_a_killed_process_to_the_same_bits(
-    start_segladder, segladder, uninterrupted, tmp_path, stop, code, status
+    start_segladder, segladder, uninterrupted, tmp_path, capsys, stop, code, status
 ):
     words = ["train", *RESUMED, f"runs={tmp_path}"]
     process = start_segladder(*words, first=STOPS_ITSELF.format(stop=stop))
@@ -200,7 +205,11 @@ def test_auto_resumes_a_killed_process_to_the_same_bits(
     assert process.returncode == code
     (broken,) = [path.parent for path in tmp_path.rglob("record.json")]
     assert not (broken / "weights.pt").exists() and record_of(broken)["status"] == status
+    assert (broken / "owner.json").exists() is (status == "running")
     assert segladder(*words, "resume=auto") == 0
+    said = capsys.readouterr().out
+    assert f"going on with {broken}" in said and (f"taken over from process {process.pid} on" in said) is (code == -9)
+    assert not (broken / "owner.json").exists() and " resume=" not in record_of(broken)["command"]
     assert [path.parent for path in tmp_path.rglob("record.json")] == [broken]
     assert_same_run(uninterrupted, broken)
 
@@ -217,7 +226,8 @@ def test_interrupted_training_resumes_to_the_same_bits(segladder, uninterrupted,
     monkeypatch.setattr(ResumePoints, "save", save_and_signal)
     with pytest.raises(SystemExit) as end:
         segladder("train", *RESUMED, f"hydra.run.dir={broken}")
-    assert end.value.code == 130 and f"go on with: segladder train resume={broken}" in capsys.readouterr().err
+    assert not (broken / "owner.json").exists()
+    assert end.value.code == 128 + stop and f"go on with: segladder train resume={broken}" in capsys.readouterr().err
     assert not (broken / "weights.pt").exists() and record_of(broken)["status"] == "interrupted"
     assert segladder("train", f"resume={broken}", f"hydra.run.dir={tmp_path / 'stray'}") == 0
     assert not (tmp_path / "stray").exists()
@@ -246,6 +256,7 @@ def test_a_failing_run_leaves_a_record_and_one_line(segladder, tmp_path, capsys)
     assert image.name in error.splitlines()[-1] and "Traceback" not in error
     record = record_of(tmp_path / "run")
     assert record["status"] == "failed" and image.name in record["error"]
+    assert not (tmp_path / "run" / "owner.json").exists()
 
 
 def test_masks_of_the_scored_split_do_not_reach_the_weights(train, run, tmp_path):

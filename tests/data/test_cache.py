@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,26 @@ def test_torn_files_are_built_again(cached: VOC, tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(ConfigError, match="not a whole cache file"):
         Packed(path)
+
+
+DAMAGE = {
+    "cut at its front": lambda whole: whole[100:],
+    "cut in the middle": lambda whole: whole[:500] + whole[700:],
+    "other first pixels": lambda whole: bytes(100) + whole[100:],
+    "of the version before": lambda whole: whole[:-8] + b"SEGLCACH",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_cache_feeds_no_other_pixels(cached: VOC, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    ids = cached.split("train")
+    images_of(cached, ids)
+    (path,) = (tmp_path / "cache").glob("*.u8")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    with pytest.raises(ConfigError, match="not a whole cache file; delete it"):
+        Packed(path)
+    assert np.array_equal(images_of(cached, ids)[3], cached.image(ids[3])) and path.read_bytes() == whole
 
 
 def test_default_place_is_the_users_cache_folder(cached: VOC, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

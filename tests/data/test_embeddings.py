@@ -251,3 +251,37 @@ def test_clip_reads_a_prompt_per_class_and_is_flagged(monkeypatch):
     found = class_embeddings(settings, ("background", "tvmonitor"))
     assert seen == [("ViT-B-32", "openai"), ["a photo of a background", "a photo of a television set"]]
     assert np.array_equal(found.vectors, np.eye(2, 4)) and found.sources[0]["strict"] is False
+
+
+@pytest.mark.parametrize("source", ["clip:local-dir:/x", "clip:hf-hub:x/y", "clip:ViT-B-32/{}/weights.pt"])
+def test_clip_opens_no_file_folder_or_repository(monkeypatch, tmp_path, source):
+    (tmp_path / "weights.pt").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "open_clip", types.ModuleType("open_clip"))
+    with pytest.raises(ConfigError, match="expected names that open_clip knows"):
+        class_embeddings({"sources": [source.format(tmp_path)]}, ("background", "cat"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [b"", b"\0\xff" * 300, b"\n\n", b"# nothing\n", b"name\ncat\ndog\n", b"PK\x03\x04"])
+def test_a_file_of_vectors_that_holds_none_is_named(tmp_path, kind, content):
+    (tmp_path / kind).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{kind}: "):
+        built(tmp_path, ("background", "cat", "dog"), tmp_path / kind)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", bytes(100)])
+def test_saved_vectors_that_are_damaged_are_named(tmp_path, content):
+    (tmp_path / "embeddings.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"embeddings\.npz: no saved embeddings"):
+        Embeddings.load(tmp_path / "embeddings.npz")
+
+
+def test_a_damaged_cache_of_rows_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("segladder.data.words.word_vectors.CACHED", 1)
+    path = write(tmp_path / "plain.bin")
+    whole = read_rows(path, {"dog"}, tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").iterdir()
+    kept = cached.read_bytes()
+    cached.write_bytes(kept[: len(kept) // 2])
+    assert read_rows(path, {"dog"}, tmp_path / "cache").vectors["dog"].tolist() == whole.vectors["dog"].tolist()
+    assert cached.read_bytes() == kept

@@ -89,3 +89,25 @@ def test_wrong_places_and_shares_say_what_is_expected(tmp_path: Path) -> None:
     shutil.rmtree(root / "images")
     with pytest.raises(DataError, match="images: no such folder"):
         Folder(root).split("train")
+
+
+def test_masks_of_0_and_255_alone_ask_what_255_is(segladder, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = write_folder(tmp_path / "folder", SIZES)
+    shutil.rmtree(root / "masks")
+    for index, (height, width) in enumerate(SIZES):
+        mask = np.zeros((height, width), np.uint8)
+        mask[10:20, 10:20] = 255
+        save_mask(root / "masks" / f"site{index % 2}" / f"item {index}.png", mask)
+    told = r"it holds no class, only 0 and 255.*if 255 is the foreground, write 1"
+    with pytest.raises(DataError, match=told):
+        check_training_ready(Folder(root), Masks())
+    assert segladder("data", "action=check", "data=folder", f"data.root={root}", "workers=0") == 1
+    assert capsys.readouterr().out.count("if 255 is the foreground") == 2  # train and val
+    assert segladder("train", "method=fcn8s", "data=folder", f"data.root={root}", "trainer.steps=1") == 1
+    assert "if 255 is the foreground" in capsys.readouterr().err
+
+
+def test_one_mask_with_a_class_is_enough_and_damaged_ones_are_passed_over(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, lists=True)
+    (root / "masks" / "site0" / "item 0.png").write_bytes(b"no mask")
+    check_training_ready(Folder(root), Masks())

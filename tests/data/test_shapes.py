@@ -3,6 +3,7 @@
 import hashlib
 import io
 import multiprocessing
+import signal
 
 import numpy as np
 import pytest
@@ -237,3 +238,36 @@ def test_palette_is_vocs():
     known = {0: (0, 0, 0), 1: (128, 0, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
     for value, color in known.items():
         assert tuple(voc_palette()[value].tolist()) == color
+
+
+INTERRUPTED = """
+import os, signal
+from segladder.data.sources import shapes
+track = shapes.track
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
+
+def interrupting(drawn, *words, **settings):
+    for number, item in enumerate(track(drawn, *words, **settings)):
+        if number == 20:
+            os.killpg(0, signal.{stop})
+        yield item
+
+shapes.track = interrupting
+"""
+
+
+@pytest.mark.parametrize(("stop", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
+def test_interrupted_rendering_ends_in_one_line(start_segladder, tmp_path, stop, code):
+    words = ["data.train_size=400", "data.val_size=10", "data.size=64", f"data.root={tmp_path}"]
+    process = start_segladder("data", "action=prepare", "data=shapes", *words, first=INTERRUPTED.format(stop=stop))
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (code, "segladder: interrupted\n" if stop == "SIGINT" else "")
+    assert not list(tmp_path.glob("v*-10")) and (stop == "SIGTERM" or not list(tmp_path.glob(".*partial*")))
+
+
+def test_the_first_run_that_renders_leaves_standard_error_empty(start_segladder, tmp_path):
+    words = ["data.train_size=200", "data.val_size=4", "data.size=48", f"data.root={tmp_path}", "backbone.width=8"]
+    quick = ["trainer.steps=1", "trainer.panels=0", "logger=none", "loader.workers=0", "protocol.bootstrap=20"]
+    process = start_segladder("train", *words, *quick, f"runs={tmp_path / 'runs'}")
+    _, error = process.communicate(timeout=240)
+    assert (process.returncode, error) == (0, "")

@@ -74,7 +74,7 @@ def test_scrambled_unseen_labels_change_no_batch(root, tmp_path, policy):
     first, second = batches(root, **policy), batches(scrambled(root, tmp_path), **policy)
     assert len(first) == len(second) > 0
     for one, other in zip(first, second, strict=True):
-        assert one.keys() == other.keys() == {"image", "mask", "tags", "id"} and one["id"] == other["id"]
+        assert one.keys() == other.keys() == {"image", "mask", "inside", "tags", "id"} and one["id"] == other["id"]
         assert all(torch.equal(one[key], other[key]) for key in ("image", "mask", "tags"))
 
 

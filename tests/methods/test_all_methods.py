@@ -73,7 +73,7 @@ def training_batch(method: Method) -> dict[str, Any]:
     mask[:, :4] = 255
     if method.supervision == "zero_shot":
         mask[mask == CLASSES - 1] = 255
-    return {**batch, "mask": mask}
+    return {**batch, "mask": mask, "inside": torch.ones(2, HEIGHT, WIDTH, dtype=torch.bool)}
 
 
 @pytest.mark.parametrize("name", METHODS)

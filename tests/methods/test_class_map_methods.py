@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra import compose, initialize_config_module
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -38,7 +39,7 @@ def built(kind: type[CAM], backbone: FeatureExtractor | None = None, **changes) 
         "background_score": 0.3,
     }
     torch.manual_seed(0)
-    return kind(backbone=backbone or Pyramid(), num_classes=5, **{**common, **changes})
+    return kind(**{"backbone": backbone or Pyramid(), "num_classes": 5, **common, **changes})
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -159,6 +160,27 @@ def test_detaching_leaves_the_other_side_s_gradient():
     without_full, without_tiles = reconstruction_gradient("full"), reconstruction_gradient("tiles")
     torch.testing.assert_close(without_full + without_tiles, reconstruction_gradient(None))
     assert without_full.any() and without_tiles.any()
+
+
+@pytest.mark.parametrize("reduce", ["masked", "none", "selection"])
+def test_alpha_weighs_the_same_for_any_number_of_classes(reduce):
+    """Tag losses and reconstruction are means over classes: twice the same classes are the same losses."""
+    few, many = (built(PuzzleCAM, num_classes=1 + n, reduce=reduce, alpha=4.0) for n in (4, 8))
+    with torch.no_grad():
+        many.classifier.weight.copy_(few.classifier.weight.repeat(2, 1, 1, 1))
+    images = draw(3, 3, 20, 12)
+    once = few.loss({"image": images, "tags": TAGS})
+    twice = many.loss({"image": images, "tags": TAGS.repeat(1, 2)})
+    assert once["reconstruction"] > 0
+    assert {k: v.item() for k, v in twice.items()} == pytest.approx({k: v.item() for k, v in once.items()}, rel=1e-5)
+
+
+@pytest.mark.parametrize("data", ["shapes", "voc", "voc_animals"])
+def test_alpha_is_the_papers_whatever_the_data(data):
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        assert compose("train", ["method=puzzle_cam", f"data={data}"]).method.alpha == 4
+        stages = compose("train", ["experiment=weak_voc_animals"]).stages
+    assert list(stages.puzzle_cam) == ["method=puzzle_cam"]  # six classes, and no other weight
 
 
 class Alphas(pl.Callback):
@@ -287,7 +309,11 @@ def slow_class_scores(method: ClassMapMethod, images, tags, scales) -> torch.Ten
                 view = scaled.flip(-1) if mirror else scaled
                 maps = method.score_maps(method.normalize(view)).clamp_min(0)
                 total += resized(maps.flip(-1) if mirror else maps, grid)[0]
-        scaled = [(m - 1e-5).clamp_min(0) / (m.max() + 1e-5) * p for m, p in zip(total, present, strict=True)]
+        lowest = [m.min() if isinstance(method, SEAM) else 0 for m in total]  # SEAM's official code alone subtracts it
+        scaled = [
+            (m - low - 1e-5).clamp_min(0) / (m.max() - low + 1e-5) * p
+            for m, low, p in zip(total, lowest, present, strict=True)
+        ]
         scores.append(torch.stack(scaled))
     return torch.stack(scores)
 
@@ -300,6 +326,18 @@ def test_class_scores_are_those_of_one_image_and_one_pass(kind, size):
     found = method.class_scores(("a", "b", "c"), images, TAGS, scales, True)
     torch.testing.assert_close(found, slow_class_scores(method, images, TAGS, scales), atol=1e-4, rtol=0)
     assert (found.amax((2, 3)) > 0.99).sum() >= 3
+
+
+@torch.no_grad()
+def test_seam_s_seeds_begin_at_zero_where_a_map_is_least():
+    """The PCM averages maps over alike places, so that a refined map is nowhere 0; CAM's maps are."""
+    method, images = trained_tiny(SEAM, correlation_channels=(4, 6)), pixels(2, 3, 64, 96)
+    tags = torch.ones(2, 4)
+    refined = method.score_maps(method.normalize(images)).relu()  # (B, C, h, w)
+    scores = method.class_scores((), images, tags, (1.0,), False)
+    shown = refined.amax((2, 3)) > 1e-3
+    assert shown.any() and (refined.amin((2, 3))[shown] > 1e-3).any()
+    assert (scores.amin((2, 3))[shown] == 0).all() and (scores.amax((2, 3))[shown] > 0.99).all()
 
 
 @pytest.mark.parametrize("kind", METHODS)

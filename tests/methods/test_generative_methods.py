@@ -7,14 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from small_methods import configuration
 from torch import nn
 
 from segladder.errors import ConfigError
+from segladder.methods.zero_shot import cagnet, zs3net
 from segladder.methods.zero_shot.base import SemanticVectorMethod
-from segladder.methods.zero_shot.cagnet import CaGNet, ContextModule
+from segladder.methods.zero_shot.cagnet import CaGNet
 from segladder.methods.zero_shot.seen_classifier import SeenClassifier
 from segladder.methods.zero_shot.variational import Variational
 from segladder.methods.zero_shot.zs3net import ZS3Net
+from segladder.nets.context import ContextModule
 from segladder.nets.dense_features import DenseFeatures
 from segladder.nets.generators import FeatureGenerator
 from segladder.nets.tiny import TinyBackbone
@@ -264,6 +267,178 @@ class TestCaGNet:
         method = made(CaGNet)
         before = losses(method)["reconstruction"]
         assert losses(trained(method, 20))["reconstruction"] < 0.7 * before
+
+
+OFFICIAL = {"preset": "official"}
+
+
+def number_of(classes: torch.Tensor) -> list[int]:
+    return classes.bincount(minlength=CLASSES).tolist()
+
+
+class TestOfficialZS3Net:
+    """What the official code has besides the paper, written out."""
+
+    def test_sizes_are_the_official_ones_and_the_record_says_so(self):
+        method = made(ZS3Net, **OFFICIAL)
+        assert method.generator.first.in_features == 6 + 300 and method.generator.first.out_features == 256
+        assert method.resolved == {
+            "hidden_channels": 256,
+            "noise_channels": 300,
+            "dropout": 0.5,
+            "sigmas": [2, 5, 10, 20, 40, 80],
+            "pixels_per_class": 128,
+        }
+        assert method.sigmas[-1] == 80 and method.generator.activation[1].p == 0.5
+        assert made(ZS3Net).resolved["hidden_channels"] == 16
+
+    @pytest.mark.parametrize("quirks", [{}, {"uniform_noise": True}])
+    def test_noise_is_uniform_in_0_to_1_or_normal(self, quirks):
+        method, seen = made(ZS3Net, quirks=quirks), []
+        method.generator.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+        method.generate(torch.ones(2000, dtype=torch.long))
+        (noise,) = seen
+        assert bool(noise.min() >= 0 and noise.max() <= 1) == bool(quirks)
+        assert noise.mean().item() == pytest.approx(0.5 if quirks else 0, abs=0.05)
+
+    def test_the_classifier_starts_anew_between_0_and_1(self):
+        method = made(ZS3Net, quirks={"new_classifier": True})
+        before = method.classifier.weight.clone()
+        method.inherit(made(SeenClassifier))
+        assert torch.equal(method.classifier.weight, before)
+        for parameter in method.classifier.parameters():
+            assert parameter.min() >= 0 and parameter.max() <= 1
+
+    def test_unseen_classes_weigh_a_hundred_seen_ones_in_one_mean(self):
+        method, logits = made(ZS3Net, **OFFICIAL), draw(6, CLASSES).double()
+        targets = torch.tensor([0, 1, UNSEEN, 3, 255, UNSEEN])
+        total = weight = 0.0
+        for row, target in zip(logits, targets.tolist(), strict=True):
+            if target != 255:
+                share = 100 if target == UNSEEN else 1
+                total += share * -math.log(row.softmax(0)[target])
+                weight += share
+        assert method.weighted_loss(logits, targets).item() == pytest.approx(total / weight, rel=1e-5)
+        assert method.weighted_loss(logits, torch.full((6,), 255)).item() == 0
+
+    def test_the_weights_reach_the_loss_once_generated_features_do(self):
+        part = losses(made(ZS3Net, **OFFICIAL))  # no trainer: every step is past the generator's
+        plain = part["discrepancy"] + part["seen"] + part["generated"]
+        assert part["loss"] != plain and part["loss"].isfinite()
+        between = sorted([part["seen"].item(), part["generated"].item()])
+        assert between[0] <= (part["loss"] - part["discrepancy"]).item() <= between[1]
+
+    def test_the_generator_starts_xavier(self):
+        generator = made(ZS3Net, quirks={"xavier_generator": True}).generator
+        assert (generator.first.bias == 0.01).all() and (generator.second.bias == 0.01).all()
+        bound = (6 / (generator.first.in_features + generator.first.out_features)) ** 0.5
+        assert 0.8 * bound < generator.first.weight.abs().max() <= bound
+
+
+class TestOfficialCaGNet:
+    """What the official code has besides the paper, written out."""
+
+    def test_the_generator_has_the_official_widths(self):
+        method = made(CaGNet, **OFFICIAL)
+        layers = [m for m in method.generator.modules() if isinstance(m, nn.Linear)]
+        assert [layer.out_features for layer in layers] == [1024, 960, 864, 784, 720, 8]
+        assert [m.p for m in method.generator.modules() if isinstance(m, nn.Dropout)] == [0.1, 0.1, 0.3, 0.5, 0.5]
+        assert layers[0].in_features == 6 + 8
+        assert method.judge.classifier.in_features == 1024
+
+    def test_losses_have_the_official_weights(self):
+        method = made(CaGNet, **OFFICIAL)
+        weights = {"reconstruction": 50, "generator": 1, "discriminator": 1, "kl": 100, "synthetic": 0.125}
+        assert method.weights == {"classification": 1.0, **weights}
+        part = losses(method)
+        expected = part["classification"] + sum(w * part[key] for key, w in weights.items())
+        torch.testing.assert_close(part["loss"], expected)
+
+    def test_the_selector_is_a_sigmoid(self):
+        module = ContextModule(4, compete=False).double()
+        features = draw(1, 4, 9, 9).double()
+        contexts = [features]
+        for scale in module.scales:
+            contexts.append(scale(contexts[-1]).relu())
+        scores = module.selector(torch.cat(contexts[1:], 1))
+        share = 1 / (1 + (-scores.clamp_min(0)).exp())
+        weighted = torch.cat([context * share[:, s : s + 1] for s, context in enumerate(contexts[1:])], 1)
+        torch.testing.assert_close(torch.cat(module(features), 1), module.gaussian(weighted))
+        assert not made(CaGNet, **OFFICIAL).context.compete and made(CaGNet).context.compete
+
+    def test_generated_features_are_compared_by_the_discrepancy_of_each_class(self):
+        method, classes = made(CaGNet, quirks={"discrepancy": True}), torch.tensor([1, 3, 1, 3, 3, 0])
+        generated, real = draw(6, 8), draw(6, 8, seed=1)
+        roots = []
+        for k in (0, 1, 3):
+            both = torch.cat([generated[classes == k], real[classes == k]]).double()
+            n = len(both) // 2
+            weights = torch.zeros(2 * n, 2).double()  # the official code's, as it sets them up
+            weights[:n, 0] = weights[n:, 1] = 1 / n
+            weights -= 1 / (2 * n)
+            halves = (both[:, None] - both).square().sum(2) / 2
+            roots.append(sum((weights @ weights.T * torch.exp(-halves / s)).sum() for s in SIGMAS).sqrt())
+        found = method.reconstruction(generated, real, classes)
+        assert found.item() == pytest.approx(float(sum(roots)) / 3, rel=1e-4)
+        assert method.reconstruction(generated[:0], real[:0], classes[:0]) == 0
+
+    def test_the_kl_is_a_mean_over_channels_and_labelled_places(self):
+        method, mean, log_variance = made(CaGNet, quirks={"mean_kl": True}), draw(1, 8, 2, 2), draw(1, 8, 2, 2, seed=1)
+        labelled = torch.tensor([[[True, False], [False, True]]])
+        terms = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1)
+        expected = torch.cat([terms[0, :, 0, 0], terms[0, :, 1, 1]]).mean()
+        torch.testing.assert_close(method.divergence(mean, log_variance, labelled), expected)
+
+    def test_each_unseen_class_is_drawn_ten_times_as_often_as_each_seen_one(self):
+        torch.manual_seed(0)
+        drawn = number_of(made(CaGNet, **OFFICIAL).drawn_classes(28_000))
+        assert drawn == pytest.approx([2000, 2000, 2000, 2000, 20_000], rel=0.1)
+        halved = number_of(made(CaGNet).drawn_classes(28_000))
+        assert sum(halved) == 40 and halved[UNSEEN] == 20
+
+    def test_features_and_realness_are_between_0_and_1(self):
+        method = made(CaGNet, **OFFICIAL)
+        generated = method.generate(torch.tensor([1, UNSEEN]), draw(2, 8))
+        assert generated.min() > 0 and generated.max() < 1
+        pixels = method.pixel_features((draw(1, 3, 32, 32) * 50 + 128).clamp(0, 255))
+        assert pixels.min() > 0 and pixels.max() < 1
+        torch.testing.assert_close(method.distance(torch.tensor([0.0, 100.0]), 1), torch.tensor([0.5, 0.0]))
+
+    def test_the_generator_s_losses_do_not_reach_the_context(self):
+        for quirks, reached in (({"detached_codes": True}, False), ({}, True)):
+            method = made(CaGNet, quirks=quirks)
+            losses(method)["reconstruction"].backward()
+            assert any(p.grad is not None for p in method.context.parameters()) == reached
+
+    def test_the_trunk_is_rectified_and_dropped(self):
+        trunk = made(CaGNet, **OFFICIAL).judge.trunk
+        assert trunk[2].p == 0.5 and torch.equal(trunk[1](torch.tensor([-2.0, 3.0])), torch.tensor([0.0, 3.0]))
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_an_official_method_trains_and_predicts(kind):
+    method = made(kind, **OFFICIAL)
+    losses(method)["loss"].backward()
+    reached = {name for name, p in method.named_parameters() if p.grad is not None and p.grad.isfinite().all()}
+    assert reached == {name for name, p in method.named_parameters() if p.requires_grad}
+    scores = method.eval().predict(torch.zeros(1, 3, 32, 40))
+    assert scores.shape == (1, CLASSES, 32, 40) and scores.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_unknown_presets_and_quirks_are_named(kind):
+    with pytest.raises(ConfigError, match=r"method\.preset=paper: expected default or official"):
+        made(kind, preset="paper")
+    with pytest.raises(ConfigError, match=r"method\.quirks: no such switch loud; expected "):
+        made(kind, quirks={"loud": True})
+
+
+@pytest.mark.parametrize("name", ["zs3net", "cagnet"])
+def test_yamls_name_every_quirk_of_the_preset_and_have_all_off(name):
+    settings = configuration(name).method
+    kind = {"zs3net": zs3net, "cagnet": cagnet}[name].Quirks
+    assert dict(settings.quirks) == vars(kind()) and not any(settings.quirks.values())
+    assert settings.preset == "default"
 
 
 class TestVariational:

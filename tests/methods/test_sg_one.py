@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from hydra import compose, initialize_config_module
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from segladder.nets.losses import CrossEntropy
 from segladder.nets.tiny import TinyBackbone
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
 from segladder.ops.upsampling import bilinear
+from segladder.runs import build
 
 COMMON = {
     "name": "sg_one",
@@ -108,6 +110,39 @@ def test_weights_of_another_network_are_named():
     told = "missing: exit_layer.bias; unexpected: netB.other.weight; of another shape: netB.cls.0.bias"
     with pytest.raises(ConfigError, match=told):
         load_official_state_dict(state)
+
+
+def official(*words: str) -> SGOne:
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        chosen = ["method=sg_one", "method.preset=official", "backbone=vgg16", *words]
+        return build.method(compose("train", chosen), num_classes=21)
+
+
+def test_the_official_preset_builds_the_official_network():
+    """As composed by `segladder train method=sg_one method.preset=official backbone=vgg16`; widths are not told."""
+    with torch.device("meta"):
+        names = {name: tensor.shape for name, tensor in SGOneNetwork(VGGBranches()).state_dict().items()}
+    method = official("backbone.weights=none")
+    assert sum(p.numel() for p in method.parameters()) == 18_992_194
+    assert {name: tensor.shape for name, tensor in method.network.state_dict().items()} == names
+    assert method.resolved == {"guidance_channels": 512, "side_channels": 128}  # what the record says
+    assert all(vars(method.quirks).values()) and method.network.exit_layer.padding == (1, 1)
+
+
+def test_the_official_preset_starts_from_vgg16_s_weights(tmp_path):
+    vgg = timm.create_model("vgg16", mlp_ratio=0.001)
+    save_file(vgg.state_dict(), tmp_path / "vgg16.safetensors")
+    method = official(f"backbone.weights={tmp_path / 'vgg16.safetensors'}", "+backbone.options.mlp_ratio=0.001")
+    ours = [m for block in method.backbones() for m in block if isinstance(m, nn.Conv2d)]
+    theirs = [m for m in vgg.features if isinstance(m, nn.Conv2d)]
+    assert len(ours) == len(theirs) == 13
+    assert all(torch.equal(a.weight, b.weight) for a, b in zip(ours, theirs, strict=True))
+    assert sum(p.numel() for p in method.parameters()) == 18_992_194
+
+
+def test_without_the_preset_widths_are_the_configured_ones():
+    assert sg_one(side_channels=8).network.classifier_6[0].out_channels == 8
+    assert sg_one(side_channels=8, preset="official").network.classifier_6[0].out_channels == 128
 
 
 def test_vgg_form_starts_from_the_backbones_convolutions(tmp_path):

@@ -37,7 +37,8 @@ def batch(labels=(0, 1, 3, 255)):
     generator = torch.Generator().manual_seed(1)
     coarse = torch.tensor(labels, dtype=torch.uint8)[torch.randint(len(labels), (2, 4, 4), generator=generator)]
     masks = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    return {"image": torch.randn(2, 3, 32, 32, generator=generator), "mask": masks}
+    images = torch.randn(2, 3, 32, 32, generator=generator)
+    return {"image": images, "mask": masks, "inside": torch.ones(2, 32, 32, dtype=torch.bool)}
 
 
 def gradients(method, **changes):
@@ -151,6 +152,20 @@ def test_transductive_loss_weighs_pixels_without_and_with_labels():
     source = method.cross_entropy_among(SEEN, logits, items["mask"])
     expected = source + 0.04 * without + 0.16 * labelled
     assert method.loss(items)["loss"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_transductive_takes_nothing_from_padding():
+    """What augmentation filled up is 255 and no pixel of an image: it has no say in the loss."""
+    method, items = made(Transductive, target_weight=1.0), batch()
+    inside = items["inside"].clone()
+    inside[:, 24:] = False
+    items["mask"][:, 24:] = 255
+    cut = method.loss({**items, "inside": inside})
+    logits = F.interpolate(method(items["image"]), (32, 32), mode="bilinear")
+    target = method.seen_bias(logits[:, :, :24], items["mask"][:, :24] == 255)
+    assert cut["target"].item() == pytest.approx(target.item(), rel=1e-5)
+    assert cut["target"] != method.loss(items)["target"]
+    assert method.loss({**items, "inside": torch.zeros_like(inside)})["target"] == 0
 
 
 def test_transductive_training_makes_unseen_classes_likelier():

@@ -1,4 +1,4 @@
-"""Intervals and paired tests against slow resampling, and cases whose answer is known."""
+"""Values, intervals and paired tests against slow resampling, cases whose answer is known, and simulated worlds."""
 
 import math
 
@@ -8,20 +8,27 @@ import torch
 
 from segladder.errors import DataError
 from segladder.metrics.bootstrap import (
-    bootstrap_interval,
-    class_iou,
-    images,
-    mean_iou,
-    paired_bootstrap,
-    resampling_weights,
+    Comparison,
+    compare,
+    estimate,
+    holm,
+    image_weights,
+    per_class,
+    seed_weights,
+    under_draws,
 )
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.formulas import class_iou, mean_iou
 from segladder.metrics.overlap import summary
+from segladder.metrics.scores import FromCounts
+
+MEAN_IOU = FromCounts("mean_iou")
 
 
-def random_counts(images=12, classes=4, seed=0, right=20):
+def random_counts(images=12, classes=4, seed=0, right=20, fold=None, run=0):
     random = np.random.default_rng(seed)
-    counts = ImageCounts(classes)
+    counts = Counts(classes)
+    counts.fold, counts.seed = fold, run
     for i in range(images):
         counts.add(f"{i:03}", random.integers(0, 9, (classes, classes)) + right * np.eye(classes, dtype=int))
     return counts
@@ -36,74 +43,147 @@ def slow_scores(counts, weights):
     return np.array(scores)
 
 
-def test_weights_draw_as_many_images_as_there_are_and_follow_the_seed():
-    weights = resampling_weights(7, 50, seed=3)
-    drawn = np.random.default_rng(3).integers(0, 7, (50, 7))
-    assert weights.tolist() == [[(row == i).sum() for i in range(7)] for row in drawn]
-    assert (weights.sum(1) == 7).all()
-    assert not np.array_equal(weights, resampling_weights(7, 50, seed=4))
+def weights_of(counts, draws):
+    return image_weights({counts.fold: sorted(set(counts.images))}, draws)[counts.fold]
 
 
-def test_interval_equals_slow_resampling():
+def test_all_images_count_once_then_one_less_than_there_are_is_drawn():
+    weights = image_weights({None: ["a", "b", "c"]}, draws=400)[None]
+    assert weights.shape == (401, 3) and weights[0].tolist() == [1, 1, 1]
+    assert (weights[1:].sum(1) == 2).all() and weights[1:].mean(0) == pytest.approx([2 / 3] * 3, abs=0.1)
+    again = image_weights({7: ["a", "b", "c"]}, draws=400)[7]
+    assert np.array_equal(weights, again) and not np.array_equal(weights, image_weights({7: ["x", "b", "c"]}, 400)[7])
+
+
+def test_an_image_is_drawn_once_for_all_folds_that_score_it():
+    weights = image_weights({0: ["a", "b", "c"], 1: ["b", "d"], 2: ["y", "z"]}, draws=50)
+    assert np.array_equal(weights[0][:, 1], weights[1][:, 0])  # b
+    joint = weights[0].sum(1) + weights[1][:, 1]
+    assert (joint[1:] == 3).all() and (weights[2][1:].sum(1) == 1).all()  # a to d together, y and z apart
+
+
+def test_seeds_count_alike_until_there_are_five():
+    assert (seed_weights(["0", "1", "2", "3"], 10) == 0.25).all()
+    drawn = seed_weights(["0", "1", "2", "3", "10"], 200)
+    assert drawn[0].tolist() == [0.2] * 5 and drawn.sum(1) == pytest.approx(np.ones(201)) and drawn[1:].std() > 0.1
+
+
+def test_value_and_interval_equal_slow_resampling():
     counts = random_counts()
-    low, high = bootstrap_interval(counts.outcomes(), samples=60, seed=5)
-    scores = slow_scores(counts, resampling_weights(12, 60, 5))
-    assert (low, high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])))
+    found = estimate(counts, MEAN_IOU, draws=60)
+    scores = slow_scores(counts, weights_of(counts, 60)[1:])
+    assert found.value == pytest.approx(summary(torch.from_numpy(counts.total()))["mIoU"])
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])))
 
 
-def test_interval_per_class_equals_slow_resampling():
+def test_intervals_per_class_equal_slow_resampling():
     counts = random_counts()
-    low, high = bootstrap_interval(counts.outcomes(), class_iou, samples=60, seed=5, level=0.8)
-    totals = np.tensordot(resampling_weights(12, 60, 5), counts.outcomes(), 1)  # (60, K, 3)
+    low, high = per_class(counts, draws=60)
+    totals = np.tensordot(weights_of(counts, 60)[1:], counts.outcomes(), 1)  # (60, K, 3)
     for k in range(4):
         shares = [hits / (hits + wrong + missed) for hits, wrong, missed in totals[:, k]]
-        assert (low[k], high[k]) == pytest.approx(tuple(np.quantile(shares, [0.1, 0.9])))
+        assert (low[k], high[k]) == pytest.approx(tuple(np.quantile(shares, [0.025, 0.975])))
 
 
 def test_mean_iou_equals_the_summary_with_absent_classes():
     matrix = np.array([[8, 2, 0], [0, 0, 0], [0, 0, 0]])
-    counts = ImageCounts(3)
+    counts = Counts(3)
     counts.add("only", matrix)
-    assert mean_iou(counts.outcomes().sum(0)) == pytest.approx(summary(torch.from_numpy(matrix))["mIoU"])
+    for absent in ("skip", "zero"):
+        expected = summary(torch.from_numpy(matrix), absent)["mIoU"]
+        assert mean_iou(counts.outcomes().sum(0), absent=absent) == pytest.approx(expected)
     assert math.isnan(mean_iou(np.zeros((3, 3))))
 
 
-def test_interval_of_equal_images_is_a_point():
-    outcomes = np.tile([[[6, 2, 2]]], (20, 1, 1))
-    assert bootstrap_interval(outcomes) == pytest.approx((0.6, 0.6))
+def test_equal_images_have_a_point_and_a_single_one_no_interval():
+    counts = Counts(1)
+    for i in range(20):
+        counts.add(f"{i}", [[6]])
+    assert estimate(counts, MEAN_IOU) == (1, 1, 1)
+    value, low, high = estimate(counts.select([0]), MEAN_IOU)
+    assert value == 1 and math.isnan(low) and math.isnan(high)
 
 
 def test_interval_has_the_width_of_a_binomial():
-    outcomes = np.zeros((400, 1, 3), int)  # an image is all right or all wrong: mIoU is a mean of coin flips
-    outcomes[:200, 0, 0] = outcomes[200:, 0, 2] = 10
-    low, high = bootstrap_interval(outcomes, samples=4000)
+    counts = Counts(2)  # an image is all right or all wrong: the IoU of class 1 is a mean of coin flips
+    counts.groups = {"object": (1,)}
+    for i in range(400):
+        counts.add(f"{i:03}", [[0, 0], [0, 10]] if i < 200 else [[0, 0], [10, 0]])
+    _, low, high = estimate(counts, FromCounts("mean_iou", ("object",)), draws=4000)
     half = 1.96 * math.sqrt(0.5 * 0.5 / 400)
     assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.006)
 
 
 def test_classes_that_never_occur_have_no_interval():
-    outcomes = np.tile([[[6, 2, 2], [0, 0, 0]]], (5, 1, 1))
-    low, high = bootstrap_interval(outcomes, class_iou, samples=20)
-    assert low[0] == high[0] == pytest.approx(0.6)
-    assert math.isnan(low[1])
-    assert math.isnan(high[1])
-    assert all(math.isnan(end) for end in bootstrap_interval(outcomes[:0]))
+    counts = Counts(2)
+    for i in range(5):
+        counts.add(f"{i}", [[6, 0], [0, 0]])
+    low, high = per_class(counts, draws=20)
+    assert low[0] == high[0] == 1 and math.isnan(low[1]) and math.isnan(high[1])
+    assert all(math.isnan(end) for end in estimate(Counts(2), MEAN_IOU))
+
+
+def test_asking_an_image_again_does_not_narrow_an_interval():
+    once, often = (Counts(2, {"object": (1,)}) for _ in range(2))
+    random = np.random.default_rng(0)
+    for i in range(40):
+        matrix = [[50, random.integers(0, 20)], [random.integers(0, 20), random.integers(1, 20)]]
+        once.add(Asked(f"{i}", (1,)), matrix)
+        for number in range(9):
+            often.add(Asked(f"{i}", (1,), list=number), matrix)
+    rule = FromCounts("mean_iou", ("object",))
+    assert estimate(often, rule) == pytest.approx(estimate(once, rule))
+
+
+def test_folds_are_averaged_as_the_table_does_also_where_a_class_is_missing():
+    folds = []
+    for fold, classes in enumerate(([1, 2], [1])):
+        counts = Counts(3, {"novel": (1, 2)})
+        counts.fold, counts.seed = fold, 0
+        for i in range(4):
+            matrix = np.zeros((3, 3), int)
+            matrix[classes, classes], matrix[0, classes] = 10 * (fold + 1), 5 + i
+            counts.add(f"{fold}{i}", matrix)
+        folds.append(counts)
+    rule = FromCounts("mean_iou", ("novel",))
+    apart = [estimate(counts, rule).value for counts in folds]
+    pooled = mean_iou(sum(counts.outcomes().sum(0) for counts in folds), (1, 2))
+    assert estimate(folds, rule).value == pytest.approx(np.mean(apart)) != pytest.approx(pooled)
+    doubled = [random_counts(3, 3, seed=9, fold=fold) for fold in (0, 1)]
+    for counts, other in zip(doubled, folds, strict=True):
+        counts.groups, counts.asked = other.groups, other.asked[:3]
+    matching = [counts.select([0, 1, 2]) for counts in folds]
+    found = compare(matching, doubled, rule)
+    assert found.difference == pytest.approx(estimate(matching, rule).value - estimate(doubled, rule).value)
+
+
+def test_lists_are_pooled_or_averaged():
+    counts = Counts(2, {"object": (1,)})
+    for number, hits in ((3, 10), (8, 40)):
+        counts.add(Asked("a", (1,), list=number), [[0, 10], [0, hits]])
+        counts.add(Asked("b", (1,), list=number), [[0, 0], [10, hits]])
+    scores = [2 * hits / (2 * hits + 20) for hits in (10, 40)]
+    assert estimate(counts, FromCounts("mean_iou", ("object",), lists="mean")).value == pytest.approx(np.mean(scores))
+    assert estimate(counts, FromCounts("mean_iou", ("object",))).value == pytest.approx(100 / 140)
 
 
 def test_a_run_does_not_differ_from_itself():
     counts = random_counts()
-    result = paired_bootstrap(images(counts), images(counts))
-    assert (result.difference, result.low, result.high, result.p_value) == (0, 0, 0, 1)
+    result = compare_(counts, counts)
+    assert (result.difference, result.low, result.high, result.p_value, result.p_text) == (0, 0, 0, 1, "1.000")
+
+
+def compare_(first, second, **draws):
+    return compare(first, second, MEAN_IOU, **draws)
 
 
 def test_comparison_equals_slow_resampling_and_is_antisymmetric():
     first, second = random_counts(right=20), random_counts(seed=1, right=18)
-    sides = images(first), images(second)
-    result, turned = paired_bootstrap(*sides, samples=80), paired_bootstrap(*sides[::-1], samples=80)
-    weights = resampling_weights(12, 80, 0)
-    drawn = slow_scores(first, weights) - slow_scores(second, weights)
-    whole = np.ones((1, 12))
-    assert result.difference == pytest.approx((slow_scores(first, whole) - slow_scores(second, whole))[0])
+    result, turned = compare_(first, second, draws=80), compare_(second, first, draws=80)
+    weights = weights_of(first, 80)
+    scores = slow_scores(first, weights) - slow_scores(second, weights)
+    drawn = scores[1:]
+    assert result.difference == pytest.approx(scores[0])
     assert (result.low, result.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
     assert result.p_value == pytest.approx(min(1, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / 81))
     assert (turned.difference, turned.low, turned.p_value) == pytest.approx(
@@ -112,24 +192,129 @@ def test_comparison_equals_slow_resampling_and_is_antisymmetric():
 
 
 def test_a_clear_difference_is_found_and_noise_is_not():
-    clear = paired_bootstrap(images(random_counts(60, right=30)), images(random_counts(60, right=20)))
-    assert clear.low > 0
-    assert clear.p_value == pytest.approx(2 / 1001)
-    noise = paired_bootstrap(images(random_counts(60, seed=1)), images(random_counts(60, seed=2)))
-    assert noise.low < 0 < noise.high
-    assert noise.p_value > 0.05
+    clear = compare_(random_counts(60, right=30), random_counts(60, right=20), draws=1000)
+    assert clear.low > 0 and clear.p_value == pytest.approx(2 / 1001) and clear.p_text == "< 0.002"
+    noise = compare_(random_counts(60, seed=1), random_counts(60, seed=2))
+    assert noise.low < 0 < noise.high and noise.p_value > 0.05
 
 
 def test_several_seeds_are_averaged():
-    runs = [random_counts(seed=s) for s in range(3)]
+    runs = [random_counts(seed=s, run=s) for s in range(3)]
     scores = [summary(torch.from_numpy(run.total()))["mIoU"] for run in runs]
-    first, second = [images(run) for run in runs[:2]], images(runs[2])
-    assert paired_bootstrap(first, second).difference == pytest.approx(np.mean(scores[:2]) - scores[2])
+    assert compare_(runs[:2], runs[2]).difference == pytest.approx(np.mean(scores[:2]) - scores[2])
+    assert estimate(runs, MEAN_IOU).value == pytest.approx(np.mean(scores))
+
+
+def test_five_seeds_that_disagree_widen_the_interval():
+    runs = [random_counts(40, right=8 * (1 + s), run=s) for s in range(5)]
+    widths = [np.subtract(*estimate(some, MEAN_IOU)[:0:-1]) for some in (runs[:4], runs)]
+    spread = np.std([estimate(run, MEAN_IOU).value for run in runs], ddof=1) / math.sqrt(5)
+    assert widths[1] > 3 * spread > 3 * widths[0]
 
 
 def test_images_are_matched_by_id():
     counts = random_counts()
-    result = paired_bootstrap(images(counts), images(counts.select(counts.ids[::-1])))
+    result = compare_(counts, counts.select(range(11, -1, -1)))
     assert (result.difference, result.low, result.high) == (0, 0, 0)
     with pytest.raises(DataError, match="011: scored by one run only"):
-        paired_bootstrap(images(counts), images(counts.select(counts.ids[:-1])))
+        compare_(counts, counts.select(range(11)))
+    with pytest.raises(DataError, match="fold 1: scored by one row only"):
+        compare_([random_counts(fold=0), random_counts(fold=1)], random_counts(fold=0))
+    with pytest.raises(DataError, match="seed 0, fold None: given twice"):
+        estimate([counts, counts], MEAN_IOU)
+
+
+def test_holm_multiplies_by_the_comparisons_that_are_left():
+    found = holm([Comparison(0, 0, 0, p, 0.001) for p in (0.04, 0.001, 0.03, 0.9)])
+    assert [one.p_value for one in found] == pytest.approx([0.09, 0.004, 0.09, 0.9])
+    assert [one.p_text for one in found] == ["0.090", "< 0.004", "0.090", "0.900"] and holm([]) == []
+    clear = holm([Comparison(0, 0, 0, 0.001, 0.001)] * 3)
+    assert [one.p_text for one in clear] == ["< 0.003"] * 3
+
+
+class World:
+    """Networks asked for classes of three folds: two folds share their images, one lacks a class; images repeat."""
+
+    FREQUENCIES = ((0.5, 0.5), (0.7, 0.3), (1.0, 0.0))
+
+    def __init__(self, methods=2, seeds=2):
+        self.random = np.random.default_rng(1)
+        self.skill = self.random.normal(0, 0.05, (methods, seeds, 3, 2))
+        self.skill[1] -= 0.03
+
+    def outcomes(self, images):
+        """Sums of each method, seed, fold and image, (2, S, 3, N, 2, 3), of images drawn from the world."""
+        quality = np.repeat(self.random.beta(3, 2, (1, images)), 2, 0)
+        quality = np.vstack([quality, self.random.beta(3, 2, (1, images))])  # folds 0 and 1: of the same images
+        size = np.exp(self.random.normal(0, 0.5, quality.shape)) * 1000
+        held = np.stack([self.random.choice(2, images, p=share) for share in self.FREQUENCIES])
+        asked = self.random.integers(1, 4, quality.shape)
+        sums = np.zeros((*self.skill.shape[:2], 3, images, 2, 3))
+        for method, seed, fold in np.ndindex(self.skill.shape[:3]):
+            skill = self.skill[method, seed, fold, held[fold]]
+            for number in range(3):
+                scatter = self.random.normal(0, 0.05, images)
+                share = np.clip(quality[fold] + skill + scatter, 0, 1) * (asked[fold] > number)
+                whole = size[fold] * (asked[fold] > number)
+                hits = share * size[fold]
+                counted = np.stack([hits, 0.6 * (whole - hits), whole - hits], -1)
+                sums[method, seed, fold, np.arange(images), held[fold]] += counted
+        return sums
+
+    def truth(self):
+        values = np.stack([mean_iou(self.outcomes(20_000).sum(3)).mean((1, 2)) for _ in range(5)])
+        return values.mean(0)
+
+
+def as_runs(sums):
+    """Counts of one method, of sums (S, 3, N, 2, 3): a row for each image, binary matrices of its class."""
+    runs = []
+    for seed, fold in np.ndindex(sums.shape[:2]):
+        counts = Counts(3, {"novel": (1, 2)})
+        counts.seed, counts.fold = seed, fold
+        for n, outcomes in enumerate(sums[seed, fold].astype(int)):
+            matrix = np.zeros((3, 3), int)
+            for k in (1, 2):
+                matrix[k, k], matrix[0, k], matrix[k, 0] = outcomes[k - 1]
+            counts.add(Asked(f"{'b' if fold == 2 else 'a'}{n:03}"), matrix)
+        runs.append(counts)
+    return runs
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """Of 95 % intervals 93 to 97 % hold it: of a score, and of a paired difference."""
+    world, rule = World(), FromCounts("mean_iou", ("novel",))
+    truth = world.truth()
+    single, paired, drawn = 0, 0, 800
+    for _ in range(drawn):
+        first, second = (as_runs(sums) for sums in world.outcomes(100))
+        found, difference = estimate(first, rule, draws=300), compare(first, second, rule, draws=300)
+        single += found.low <= truth[0] <= found.high
+        paired += difference.low <= truth[0] - truth[1] <= difference.high
+    assert 0.93 <= single / drawn <= 0.97
+    assert 0.93 <= paired / drawn <= 0.97
+
+
+def test_drawing_answers_instead_of_images_would_be_too_sure():
+    """The interval over images is much wider than one over questions, which repeat images, would be."""
+    random = np.random.default_rng(3)
+    images, questions = (Counts(2, {"object": (1,)}) for _ in range(2))
+    for i in range(30):
+        hits = random.integers(5, 95)
+        for number in range(30):
+            matrix = [[0, 0], [100 - hits, hits]]
+            images.add(Asked(f"{i}", (1,), list=number), matrix)
+            questions.add(Asked(f"{i}", (1,), list=number, unit=f"{i} {number}"), matrix)
+    rule = FromCounts("mean_iou", ("object",))
+    wide, narrow = (np.ptp(estimate(counts, rule)[1:]) for counts in (images, questions))
+    assert wide > 4 * narrow
+
+
+def test_draws_without_a_value_are_left_out():
+    counts = Counts(2, {"object": (1,)})
+    for i in range(6):
+        counts.add(f"{i}", [[5, 0], [0, 5 if i == 0 else 0]])  # drawn without image 0 there is no object
+    drawn = under_draws(counts, FromCounts("mean_iou", ("object",)), draws=200)
+    assert np.isnan(drawn).any() and estimate(counts, FromCounts("mean_iou", ("object",)), 200) == (1, 1, 1)
+    assert class_iou(counts.outcomes().sum(0)).tolist() == [1, 1]

@@ -11,7 +11,7 @@ from sklearn.metrics import jaccard_score
 
 from segladder.errors import ConfigError, DataError
 from segladder.metrics.confusion import ConfusionMatrix, confusion_matrix
-from segladder.metrics.counts import ImageCounts, outcomes
+from segladder.metrics.counts import Asked, Counts, outcomes
 from segladder.metrics.overlap import (
     frequency_weighted_iou,
     iou,
@@ -202,7 +202,7 @@ def test_per_class_rows():
 
 
 def counted_images(number=6, classes=4, seed=0):
-    counts, matrices = ImageCounts(classes), []
+    counts, matrices = Counts(classes), []
     for i in range(number):
         pred, target = label_maps(seed + i, classes)
         matrices.append(confusion_matrix(pred, target, classes))
@@ -225,13 +225,13 @@ def test_image_counts_survive_the_disk(tmp_path):
     counts, _ = counted_images()
     counts.add("blank", torch.zeros(4, 4, dtype=torch.int64))
     counts.save(tmp_path / "deep" / "counts.npz")
-    again = ImageCounts.load(tmp_path / "deep" / "counts.npz")
-    assert again.ids == counts.ids
+    again = Counts.load(tmp_path / "deep" / "counts.npz")
+    assert again.asked == counts.asked
     assert np.array_equal(again.dense(), counts.dense())
     assert math.isnan(again.image_iou()[-1])
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["counts.npz"]
-    ImageCounts(3).save(tmp_path / "none.npz")
-    assert ImageCounts.load(tmp_path / "none.npz").total().tolist() == [[0] * 3] * 3
+    Counts(3).save(tmp_path / "none.npz")
+    assert Counts.load(tmp_path / "none.npz").total().tolist() == [[0] * 3] * 3
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off", b"no archive"])
@@ -240,7 +240,7 @@ def test_damaged_image_counts_are_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"counts\.npz: no counts of images"):
-        ImageCounts.load(path)
+        Counts.load(path)
 
 
 def test_image_counts_cut_off_anywhere_are_named(tmp_path):
@@ -250,19 +250,44 @@ def test_image_counts_cut_off_anywhere_are_named(tmp_path):
     for length in range(0, len(whole), 97):
         (tmp_path / "part.npz").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"part\.npz"):
-            ImageCounts.load(tmp_path / "part.npz")
+            Counts.load(tmp_path / "part.npz")
 
 
 def test_merging_the_counts_of_processes_equals_counting_in_one():
     counts, matrices = counted_images()
-    parts = [counts.select(counts.ids[::2]), counts.select(counts.ids[1::2])]
-    merged = ImageCounts.merged(parts)
+    parts = [counts.select([1, 3, 5]), counts.select([0, 2, 4])]
+    merged = Counts.merged(parts)
     assert np.array_equal(merged.total(), matrices.sum(0))
-    assert np.array_equal(merged.select(counts.ids).dense(), matrices)
-    with pytest.raises(DataError, match="image/0: counted twice"):
-        ImageCounts.merged([parts[0], parts[0]])
-    with pytest.raises(DataError, match="image/9: no counts"):
-        counts.select(["image/9"])
+    assert np.array_equal(merged.dense(), matrices) and merged.images == counts.images
+    with pytest.raises(DataError, match="image/1: counted twice"):
+        Counts.merged([parts[0], parts[0]])
+
+
+def test_counts_say_what_was_asked_in_fields(tmp_path):
+    """Nothing is parsed back: names may hold what separates names elsewhere."""
+    rows = [
+        Asked("cat, front|1", (2, 3), "hard", 7, ("a|b", "c,d", "e", "f"), "video"),
+        Asked("cat, front|1", (2,), "", 0, ("a|b",)),
+        Asked("plain"),
+    ]
+    counts = Counts(4, {"novel": (2, 3), "base": (1,)})
+    counts.fold, counts.seed = 2, 5
+    for n, row in enumerate(rows):
+        counts.add(row, np.eye(4, dtype=int) * n, contours=n / 3)
+    counts.save(tmp_path / "counts.npz")
+    again = Counts.load(tmp_path / "counts.npz")
+    assert again.asked == rows and (again.fold, again.seed) == (2, 5)
+    assert again.groups == {"novel": (2, 3), "base": (1,)} and again.measured == {"contours": [0, 1 / 3, 2 / 3]}
+    assert [row.drawn for row in again.asked] == ["video", "cat, front|1", "plain"]
+    assert again.of_kinds("hard").asked == rows[:1] and again.of_kinds().asked == rows
+    assert [row.supports for row in again.bare().asked] == [()] * 3 and again.bare().images == counts.images
+    assert np.array_equal(again.outcomes(), outcomes(again.dense()))
+
+
+def test_counts_of_older_versions_are_told_apart(tmp_path):
+    np.savez(tmp_path / "counts.npz", num_classes=3, ids=["a"], ends=[0], cells=[], pixels=[])
+    with pytest.raises(DataError, match="counts of an older version; score the run again"):
+        Counts.load(tmp_path / "counts.npz")
 
 
 def test_size_is_the_share_of_counted_pixels():

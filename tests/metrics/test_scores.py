@@ -7,7 +7,7 @@ import json
 import pytest
 
 from segladder.metrics.declaration import Declaration
-from segladder.metrics.scores import Score
+from segladder.metrics.scores import FromCounts, Score
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,18 @@ def test_an_unknown_choice_is_refused(wrong):
         Score("x", **wrong)
 
 
+STATISTIC = FromCounts("mean_iou", ("seen",), ("hard",))
+
+
 def test_a_declaration_survives_json_and_says_no_more_than_it_must():
-    scores = (Score("mIoU", shown=("summary", "curve"), statistic="mean_iou"), Score("gamma", "g", "number", ""))
+    scores = (Score("mIoU", shown=("summary", "curve"), statistic=STATISTIC), Score("gamma", "g", "number", ""))
     declared = Declaration(scores, (Score("iou", "IoU"),), "gamma", "episodes", "gamma", ("mIoU",))
     plain = json.loads(json.dumps({"name": "toy", "fields": {"scores": 1}, **declared.plain()}))
     assert Declaration.read(plain) == declared
-    assert plain["scores"][0] == {"name": "mIoU", "shown": ["summary", "curve"], "statistic": "mean_iou"}
+    statistic = {"formula": "mean_iou", "classes": ["seen"], "kinds": ["hard"]}
+    assert plain["scores"][0] == {"name": "mIoU", "shown": ["summary", "curve"], "statistic": statistic}
+    plain["scores"][0]["statistic"] = "mean_iou"  # of an older version, whose counts nobody can read
+    assert Declaration.read(plain).scores[0].statistic is None
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,9 @@ def test_a_declaration_survives_json_and_says_no_more_than_it_must():
         {"scores": [{"label": "a"}]},
         {"scores": [{"name": 3}]},
         {"scores": ["mIoU"]},
+        {"scores": [{"name": "a", "statistic": {"name": "mean_iou"}}]},
+        {"scores": [{"name": "a", "statistic": {"formula": 3}}]},
+        {"scores": [{"name": "a", "statistic": 3}]},
         {"scores": 3},
         {"scores": [{"name": "a", "unit": "percent"}]},
         {"ranked_by": None},

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segladder.metrics.video import contour, contour_accuracy, region_similarity, statistics
+from segladder.metrics.bootstrap import estimate
+from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.formulas import region_similarities
+from segladder.metrics.scores import FromCounts
+from segladder.metrics.video import contour, contour_accuracy
 
 SEEDS = st.integers(0, 10**6)
 
@@ -20,6 +24,24 @@ def blob(seed, size=(18, 25)):
         y, x = (random.integers(0, n) for n in size)
         mask[y : y + random.integers(1, 14), x : x + random.integers(1, 14)] ^= 1
     return mask
+
+
+def counted(*frames):
+    """Counts of frames, each a prediction and its truth."""
+    counts = Counts(2)
+    for number, (prediction, truth) in enumerate(frames):
+        matrix = np.bincount(2 * truth.ravel().astype(int) + prediction.ravel(), minlength=4)
+        counts.add(Asked(f"video/{number:05}", unit="video"), matrix)
+    return counts
+
+
+def of_video(values, kind, suffix=""):
+    """What J comes to over frames that have these values."""
+    counts = Counts(2)
+    for number, value in enumerate(values):
+        hits = round(value * 10**9)
+        counts.add(Asked(f"video/{number:05}", unit="video"), [[0, 0], [10**9 - hits, hits]])
+    return estimate(counts, FromCounts(f"J_{kind}{suffix}"), draws=0).value
 
 
 def slow_contour(mask):
@@ -52,7 +74,7 @@ def test_region_similarity_is_the_iou_of_pixel_sets(first, second):
     prediction, truth = blob(first), blob(second)
     a, b = ({*zip(*np.nonzero(mask), strict=True)} for mask in (prediction, truth))
     expected = len(a & b) / len(a | b) if a | b else 1.0
-    assert region_similarity(prediction, truth) == region_similarity(255 * prediction, truth > 0) == expected
+    assert region_similarities(counted((prediction, truth))).tolist() == [expected]
 
 
 @settings(max_examples=40, deadline=None)
@@ -74,9 +96,9 @@ def test_the_contour_is_where_the_mask_changes_and_not_the_border():
 def test_empty_masks():
     empty, square = np.zeros((20, 20), np.uint8), np.zeros((20, 20), np.uint8)
     square[5:10, 5:10] = 1
-    assert region_similarity(empty, empty) == contour_accuracy(empty, empty) == 1
+    assert region_similarities(counted((empty, empty))) == contour_accuracy(empty, empty) == 1
     for pair in ((empty, square), (square, empty)):
-        assert region_similarity(*pair) == contour_accuracy(*pair) == 0
+        assert region_similarities(counted(pair)) == contour_accuracy(*pair) == 0
 
 
 def test_a_shift_within_the_bound_costs_no_contour_accuracy():
@@ -88,9 +110,8 @@ def test_a_shift_within_the_bound_costs_no_contour_accuracy():
 
 
 def test_masks_of_different_size_are_refused():
-    for score in (region_similarity, contour_accuracy):
-        with pytest.raises(ValueError, match=r"\(4, 5\), expected \(5, 4\)"):
-            score(np.zeros((4, 5)), np.zeros((5, 4)))
+    with pytest.raises(ValueError, match=r"\(4, 5\), expected \(5, 4\)"):
+        contour_accuracy(np.zeros((4, 5)), np.zeros((5, 4)))
 
 
 @pytest.mark.parametrize(
@@ -106,12 +127,21 @@ def test_masks_of_different_size_are_refused():
 def test_decay_compares_the_outer_quarters(frames, first, last):
     """Ends at 0, (n - 1) / 4 ... rounded half up, both included."""
     values = np.random.default_rng(frames).random(frames)
-    mean, recall, decay = statistics(values)
+    mean, recall, decay = (of_video(values, kind) for kind in ("mean", "recall", "decay"))
     assert mean == pytest.approx(sum(values) / frames)
     assert recall == pytest.approx(len([v for v in values if v > 0.5]) / frames)
     assert decay == pytest.approx(sum(values[first]) / len(first) - sum(values[last]) / len(last))
 
 
 def test_a_score_of_one_half_is_no_recall_and_long_videos_have_quarters():
-    assert statistics([0.5, 0.5]).recall == 0
-    assert statistics(np.linspace(1, 0, 1001)).decay == pytest.approx(0.75)
+    assert of_video([0.5, 0.5], "recall") == 0
+    assert of_video(np.linspace(1, 0, 1001), "decay") == pytest.approx(0.75)
+    assert of_video([1, 0.5, 0], "mean", "_without_last") == 0.75
+
+
+def test_a_video_counts_as_much_as_another_however_long():
+    counts = Counts(2)
+    for video, frames, hits in (("long", 9, 10), ("short", 2, 0)):
+        for number in range(frames):
+            counts.add(Asked(f"{video}/{number}", unit=video), [[0, 0], [10 - hits, hits]])
+    assert estimate(counts, FromCounts("J_mean"), draws=0).value == pytest.approx(0.5)

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segladder.metrics.bootstrap import class_iou
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import outcomes
-from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, group_iou, harmonic, split_scores
+from segladder.metrics.formulas import class_iou, harmonic, mean_iou
+from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, split_scores
 from segladder.ops.projection import calibrate, contest
 
 CLASSES = 6
@@ -96,7 +96,7 @@ def test_many_draws_are_scored_at_once():
 
 def test_no_pixel_of_a_group_has_no_score_rather_than_zero():
     nothing = np.zeros((CLASSES, 3), np.int64)
-    assert np.isnan(group_iou(nothing, [3, 5])) and group_iou(nothing, [3, 5], "zero") == 0
+    assert np.isnan(mean_iou(nothing, [3, 5])) and mean_iou(nothing, [3, 5], "zero") == 0
     assert harmonic(np.float64(0), np.float64(0)) == 0 and np.isnan(harmonic(np.float64(0.5), np.float64(np.nan)))
 
 

@@ -235,3 +235,9 @@ def test_a_run_with_another_backbone_or_without_weights_is_refused(tmp_path):
         TinyBackbone(width=8, weights=str(tmp_path))
     with pytest.raises(ConfigError, match="tiny takes none or the folder of a run"):
         TinyBackbone(weights="timm")
+
+
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"])
+def test_options_load_no_files(option):
+    with pytest.raises(ConfigError, match=f"^backbone.options.{option}: no option of a network"):
+        Backbone("mobilenetv2_100", options={option: "x"})

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segladder.ops.cam import background_power, normalize_cam
+from segladder.ops.cam import background_power, normalize_cam, unit_range
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -19,6 +19,17 @@ def test_each_class_is_divided_by_its_own_maximum():
             x = scores[image, index].clamp_min(0)
             expected = (x - 1e-5).clamp_min(0) / (x.max() + 1e-5)
             torch.testing.assert_close(cams[image, index], expected, atol=1e-12, rtol=0)
+
+
+def test_each_class_goes_from_its_own_minimum_to_its_maximum():
+    scores = draw(2, 3, 4, 5).abs() * 7 + torch.tensor([0.5, -2.0, 0.0], dtype=torch.float64)[:, None, None]
+    cams = unit_range(scores)
+    for image in range(2):
+        for index in range(3):
+            x = scores[image, index].clamp_min(0)
+            expected = (x - x.min() - 1e-5).clamp_min(0) / (x.max() - x.min() + 1e-5)
+            torch.testing.assert_close(cams[image, index], expected, atol=1e-12, rtol=0)
+    assert not unit_range(torch.full((1, 2, 3, 3), 4.0)).any()
 
 
 @given(st.integers(0, 99), st.floats(1e-6, 1e6))

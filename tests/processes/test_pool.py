@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+from segladder.report.record import read, write
+from segladder.runs.ownership import owned
+
 SWEEP = [
     *("data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("logger=none", "trainer.progress=false", "trainer.panels=0", "loader.batch_size=4", "trainer.checkpoint_every=1"),
@@ -42,6 +45,24 @@ def test_one_job_fails_alone_and_the_sweep_started_again_runs_only_that(shapes_r
     assert segladder("train", "-m", *words) == 1
     assert "2 jobs, 1 finished before" in capfd.readouterr().out
     assert {r["status"]: r["id"] for r in records(tmp_path)} == first
+
+
+def test_a_second_sweep_is_told_who_works_on_a_job_and_leaves_its_record_alone(tmp_path, segladder, capfd):
+    words = [f"runs={tmp_path}", *SWEEP, "trainer.steps=1", "seed=0"]
+    assert segladder("train", "-m", *words) == 0
+    (folder,) = [path.parent for path in tmp_path.rglob("record.json")]
+    record = read(folder)
+    assert folder.name == record.config_hash  # where every sweep looks for it
+    record.status = "running"
+    write(record, folder)
+    capfd.readouterr()
+    with owned(folder, ""):
+        assert segladder("train", "-m", *words) == 1
+        error = capfd.readouterr().err
+        assert f"{folder}: process {os.getpid()} on" in error and "1 of 1 jobs failed" in error
+        assert read(folder) == record
+    assert segladder("train", "-m", *words, "resume=auto") == 0
+    assert read(folder).status == "finished"
 
 
 @pytest.mark.slow

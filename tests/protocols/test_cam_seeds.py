@@ -87,7 +87,7 @@ def test_the_fixed_threshold_ranks_and_the_best_is_called_oracle(source):
         assert result.metrics[name]["value"] == pytest.approx(row[name], abs=1e-9)
         assert result.metrics[f"{name}_oracle"]["value"] == best[name]
     assert result.metrics["threshold_oracle"]["value"] == best["threshold"]
-    assert result.counts.ids == source.split("train") and len(result.curve) == 16
+    assert result.counts.images == source.split("train") and len(result.curve) == 16
 
 
 def test_tags_leave_out_classes_that_are_not_there(source):

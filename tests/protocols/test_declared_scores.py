@@ -11,9 +11,10 @@ from test_ladder import protocol as ladder
 
 from segladder.cli import choices
 from segladder.data.sources.folder import Folder
+from segladder.metrics.bootstrap import estimate
 from segladder.metrics.declaration import Declaration
+from segladder.metrics.formulas import FORMULAS
 from segladder.metrics.pooling import POOLED
-from segladder.metrics.statistics import STATISTICS
 from segladder.protocols.base import Scoring
 from segladder.protocols.semantic import SemanticProtocol
 from segladder.runs import build
@@ -33,7 +34,7 @@ def test_a_declaration_fits_together_and_survives_its_record(name):
     names = [score.name for score in protocol.scores]
     assert len(set(names)) == len(names) and protocol.ranked_by in names
     assert set(protocol.ladder or ()) <= set(names)
-    assert {score.statistic for score in protocol.scores} <= {"", *STATISTICS}
+    assert {score.statistic.formula for score in protocol.scores if score.statistic} <= set(FORMULAS)
     assert {score.over_folds for score in protocol.scores} <= {"mean", *POOLED}
     assert Declaration.read(protocol.described()) == protocol.declaration
 
@@ -77,15 +78,10 @@ def test_a_score_that_is_not_declared_is_refused(source):
 def test_the_counts_kept_give_the_tested_scores_again(protocol, method, source):
     result = protocol.score(method, source)
     tested = [score for score in protocol.scores if score.statistic]
-    groups = {}
-    for k, row in enumerate(result.per_class):
-        groups.setdefault(row.get("group"), []).append(k)
     assert tested
-    for score in tested:
-        rule = STATISTICS[score.statistic]
-        sums = rule.units(result.counts).sums.sum(0)[None]  # one draw with weights one
-        (value,) = rule.score(sums, groups) if rule.groups else rule.score(sums)
-        assert value == pytest.approx(result.metrics[score.name]["value"], abs=1e-12)
+    for score in (score for score in tested if score.name in result.metrics):
+        again = estimate(result.counts, score.statistic, protocol.bootstrap)
+        assert again == pytest.approx(tuple(result.metrics[score.name].values()), abs=1e-12, nan_ok=True)
 
 
 def test_what_an_oracle_selects_by_is_higher_where_it_is_better(source):

@@ -18,23 +18,17 @@ from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.items import Items
 from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.voc import VOC, VOC_CLASSES
-from segladder.data.training.episodes import Episode, digest, draw, episodes_named, name_of
+from segladder.data.training.episodes import Episode, digest, draw
 from segladder.errors import ConfigError
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
-from segladder.metrics.bootstrap import ratio
-from segladder.metrics.episodes import (
-    EpisodeCounts,
-    empty_answers,
-    following,
-    foreground_background_iou,
-    novel_mean_iou,
-    painted_shares,
-)
+from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.episodes import EpisodeCounts
+from segladder.metrics.formulas import foreground_background_iou, mean_iou, painted_shares, swapped
 from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, aggregated, merged
-from segladder.protocols.episodic import EpisodicProtocol
+from segladder.protocols.episodic import DISTRACTORS, EpisodicProtocol
 from segladder.protocols.feature_store import FeatureStore
-from segladder.protocols.few_shot import outlined
+from segladder.protocols.few_shot import asking, episodes_of, outlined
 from segladder.runs import build
 
 CLASSES = VOC_CLASSES[1:8]
@@ -93,7 +87,7 @@ def test_a_method_that_follows_the_support_passes_every_test(coloured):
     assert value(result, "swap_follows") == 1 and value(result, "swap_wrong_iou") < 0.05
     assert [row["class"] for row in result.per_class] == ["background", *CLASSES[:3]]
     assert [row["episodes"] for row in result.per_class] == [0, 20, 20, 20]
-    assert len(result.counts) == 60
+    assert len(result.pictured) == 60 and {a.kind for a in result.counts.asked} == {"standard", *DISTRACTORS}
 
 
 def test_a_method_that_paints_the_salient_is_found_out(coloured):
@@ -126,7 +120,7 @@ def test_resized_input_is_scored_where_it_should_be(coloured, fit, score_at):
     resized = (f"protocol.fit={fit}", "protocol.input_side=128", f"protocol.score_at={score_at}")
     result = protocol("strict", *SHORT, *resized).score(Painter(), coloured)
     assert value(result, "mIoU") > 0.85
-    pixels = sum(result.counts.select(result.counts.ids[:1]).total().reshape(-1))
+    pixels = sum(result.pictured.select([0]).total().reshape(-1))
     assert pixels > 0.9 * (128**2 if score_at == "input" else 96**2) * 0.9
 
 
@@ -140,18 +134,29 @@ def test_swapped_queries_are_scored_for_the_class_asked_for_alone(coloured):
 @pytest.mark.parametrize("salient", [False, True])
 def test_counts_of_distractor_tests_give_their_scores_again(coloured, salient):
     swap, negative = (protocol(kind, *SHORT).score(Painter(salient), coloured) for kind in ("swap", "negative"))
-    for result, metric, sample in (
-        (swap, "swap_follows", following(swap.counts)),
-        (negative, "negative_empty", empty_answers(negative.counts)),
-        (negative, "negative_area", painted_shares(negative.counts)),
-    ):
-        assert ratio(sample.sums.sum(0)) == pytest.approx(value(result, metric))
+    right, wrong = swapped(swap.counts.of_kinds("swap"))
+    painted = painted_shares(negative.counts)
+    expected = [(right > wrong).mean(), (painted == 0).mean(), painted.mean()]
+    found = value(swap, "swap_follows"), value(negative, "negative_empty"), value(negative, "negative_area")
+    assert found == pytest.approx(tuple(expected))
+    assert all(
+        {"low", "high"} <= {k for k, v in swap.metrics[name].items() if v is not None}
+        for name in ("swap_follows", "swap_right_iou", "swap_wrong_iou")
+    )
+
+
+def test_a_wrong_answer_is_compared_with_the_other_classes_that_are_asked_for():
+    counts = Counts(4)
+    counts.add(Asked("a", (1,)), [[0, 0, 0, 0], [5, 5, 0, 0], [2, 8, 0, 0], [0, 9, 0, 0]])
+    counts.add(Asked("a", (2,)), [[0, 0, 0, 0], [10, 0, 0, 0], [0, 0, 10, 0], [9, 0, 0, 0]])
+    right, wrong = swapped(counts)  # class 3 is there, but never asked for
+    assert right == pytest.approx([5 / 27, 1]) and wrong == pytest.approx([8 / 24, 0])
 
 
 def test_void_pixels_are_left_out_or_background(coloured):
     ignored = protocol("strict", *SHORT).score(Painter(), coloured)
     counted = protocol("strict", *SHORT, "protocol.void=background").score(Painter(), coloured)
-    assert counted.counts.total().sum() == 60 * 96 * 96 > ignored.counts.total().sum()
+    assert counted.pictured.total().sum() == 60 * 96 * 96 > ignored.pictured.total().sum()
 
 
 @pytest.mark.parametrize("name", ["sg_one", "prototype", "panet"])
@@ -238,8 +243,8 @@ def test_panels_outline_what_the_method_was_given(coloured, kind):
     chosen = protocol("strict", *SHORT, f"protocol.support_annotation={kind}", "protocol.beside=0")
     result = chosen.score(Painter(), coloured)
     assert value(result, "mIoU") > 0.95  # every part of an object has its colour
-    (episode,) = episodes_named(result.counts.ids[0])
-    picture = chosen.shown(Painter(), coloured, result.counts.ids[0], result)
+    (episode,) = episodes_of(result.counts.asked[0])
+    picture = chosen.shown(Painter(), coloured, result.counts.asked[0], result)
     support = episode.supports[0]
     given = of_supports(kind).of_object((coloured.mask(support) == episode.class_index).astype(np.uint8))
     np.testing.assert_array_equal(picture.beside["support"], outlined(coloured.image(support), given))
@@ -309,9 +314,9 @@ def test_several_classes_at_once_are_told_apart_shown_and_selected_by(coloured):
     result = chosen.score(Painter(), coloured)
     assert value(result, "mIoU") > 0.95
     assert chosen.selection_score(Painter(), coloured, coloured.split("val"), 8) > 0.95
-    name = result.counts.ids[3]
-    first, second = episodes_named(name)
-    picture = chosen.shown(Painter(), coloured, name, result)
+    asked = result.counts.asked[3]
+    first, second = episodes_of(asked)
+    picture = chosen.shown(Painter(), coloured, asked, result)
     headings = [f"support: {coloured.classes[e.class_index]}" for e in (first, second)]
     assert list(picture.beside) == [*headings, "probability"]
     mask = coloured.mask(first.query)
@@ -361,11 +366,11 @@ def test_wrong_methods_and_classes_are_named(coloured):
 
 PINNED = {
     "strict": "71d02525b5f69109",
-    "oslsm": "515b117b3b1ec1a8",
-    "sg_one": "02c9b604c06b1e9b",
+    "oslsm": "e77a6656caf5a8f6",
+    "sg_one": "fdd195b5467b95e8",
     "panet": "54ffc5c49d41fc6d",
-    "pfenet": "7f155f3bb917ffc1",
-    "bam": "6e7f29f244e58fec",
+    "pfenet": "fdb1ec1337af4e09",
+    "bam": "e8b53ae9d9d62fb8",
     "hsnet": "74b34f938334c297",
     "hard": "cf6ed42f4bc22405",
     "negative": "e82815ad9174ef38",
@@ -381,7 +386,7 @@ def test_the_lists_of_every_protocol_are_frozen(name):
     frozen = protocol(name)
     episodes = [e for seed in frozen.seeds for e in frozen.frozen_list(items, [1, 2, 3], frozen.kind, 50, seed)]
     assert digest(episodes) == PINNED[name]
-    (first,) = episodes_named(name_of(7, episodes[:1]))
+    (first,) = episodes_of(asking(episodes[:1], "standard", 7))
     assert (first.query, first.class_index, first.supports) == (
         episodes[0].query,
         episodes[0].class_index,
@@ -401,7 +406,7 @@ def test_lists_of_several_ways_are_frozen_and_extend_those_of_fewer():
         group = lists[4][start : start + 4]
         assert {e.class_index for e in group} == {1, 2, 3, 4} and len({e.query for e in group}) == 1
         assert all(e.class_index in kept[i] and i != e.query for e in group for i in e.supports)
-        again = episodes_named(name_of(start, group))
+        again = episodes_of(asking(group))
         assert [(e.query, e.class_index, e.supports) for e in again] == [
             (e.query, e.class_index, e.supports) for e in group
         ]
@@ -465,14 +470,16 @@ def test_pooled_scores_equal_those_of_pixels():
         c = (1, 3)[number % 2]
         truth = random.choice(np.array([0, c, 255], np.uint8), (10, 12))
         prediction = random.random((10, 12)) > 0.5
-        tally.add(f"{number}|q|{c}|s", prediction * np.uint8(c), {c: prediction.astype(float)}, truth)
+        tally.add(
+            Asked("q", (c,), supports=(f"{number}",)), prediction * np.uint8(c), {c: prediction.astype(float)}, truth
+        )
         pixels[c].append((prediction[truth < 255], truth[truth < 255] == c))
     ious = []
     for pairs in pixels.values():
         said, true = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         ious.append((said & true).sum() / (said | true).sum())
     total = tally.counts.outcomes().sum(0)
-    assert float(novel_mean_iou(total)) == pytest.approx(np.mean(ious))
+    assert float(mean_iou(total, (1, 2, 3))) == pytest.approx(np.mean(ious))
     said, true = (np.concatenate(p) for p in zip(*(pair for pairs in pixels.values() for pair in pairs), strict=True))
     both = [(said & true).sum() / (said | true).sum(), (~said & ~true).sum() / (~said | ~true).sum()]
     assert float(foreground_background_iou(total)) == pytest.approx(np.mean(both))

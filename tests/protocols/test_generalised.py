@@ -7,6 +7,7 @@ import pytest
 import torch
 from episode_data import write_coloured
 from hydra import compose, initialize_config_module
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from test_episodic import CLASSES, Hazy, Painter, pixels, value
 
@@ -15,8 +16,8 @@ from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.voc import VOC
 from segladder.data.training.episodes import digest, draw_all_ways
 from segladder.errors import ConfigError, DataError
-from segladder.metrics.episodes import generalised_scores
-from segladder.protocols.generalised import GeneralisedProtocol
+from segladder.metrics.formulas import formula
+from segladder.protocols.generalised import SCORES, GeneralisedProtocol
 
 NOVEL, BASE = [1, 2, 3], [4, 5, 6, 7]
 
@@ -44,7 +45,7 @@ def test_a_method_that_tells_all_classes_apart(coloured):
     assert [row["novel"] for row in result.per_class] == [False, True, True, True, False, False, False, False]
     assert len(result.counts) == sum(coloured.mask(i).clip(0, 254).any() for i in coloured.split("val"))
     assert protocol("fold=1").score(Painter(), coloured).items == result.items  # folds differ in what they call novel
-    picture = chosen.shown(Painter(), coloured, result.counts.ids[0], result)
+    picture = chosen.shown(Painter(), coloured, result.counts.asked[0], result)
     held = np.setdiff1d(np.union1d(picture.truth, picture.prediction), [0, 255])
     assert list(picture.beside) == [*(f"support: {coloured.classes[k]}" for k in held), "probability"]
 
@@ -94,20 +95,25 @@ def test_scores_are_those_of_each_class_asked_for_on_its_own(coloured):
         assert result.metrics[name]["low"] <= score <= result.metrics[name]["high"]
 
 
-def test_an_image_asked_twice_makes_no_score_surer(coloured):
-    once, twice = (
-        protocol(f"protocol.seeds={s}").score(Hazy(), coloured, coloured.split("val")[:12]) for s in ("[0]", "[0,0]")
-    )
-    assert len(twice.counts) == 2 * len(once.counts)
-    for name in ("mIoU", "base_mIoU", "novel_mIoU", "harmonic_mIoU"):
-        assert twice.metrics[name] == pytest.approx(once.metrics[name])
+def test_lists_are_told_apart_and_none_is_drawn_twice(coloured):
+    result = protocol("protocol.seeds=[0,7]").score(Hazy(), coloured, coloured.split("val")[:12])
+    assert sorted(asked.list for asked in result.counts.asked) == [0] * 12 + [7] * 12
+    with pytest.raises(
+        InstantiationException, match=r"protocol.seeds=\[0, 0\]: a list that is drawn twice says nothing new"
+    ):
+        protocol("protocol.seeds=[0,0]")
 
 
 def test_absent_classes_are_left_out_of_every_mean():
     outcomes = np.zeros((6, 3), np.int64)  # classes 3 and 5 are neither true nor predicted
     outcomes[[0, 1, 2, 4]] = (8, 1, 1), (1, 1, 0), (3, 0, 1), (1, 2, 2)
-    scores = generalised_scores(outcomes, base=[1, 3], novel=[2, 4, 5])
-    assert {name: float(score) for name, score in scores.items()} == pytest.approx(
+    groups = {"base": (1, 3), "novel": (2, 4, 5)}
+    rules = {score.name: score.statistic for score in SCORES if score.statistic}
+    found = {
+        name: float(formula(rule.formula).score(outcomes, [groups[group] for group in rule.classes], "skip"))
+        for name, rule in rules.items()
+    }
+    assert found == pytest.approx(
         {"mIoU": (0.8 + 0.5 + 0.75 + 0.2) / 4, "base_mIoU": 0.5, "novel_mIoU": 0.475, "harmonic_mIoU": 0.475 / 0.975}
     )
 

@@ -14,13 +14,14 @@ from segladder.errors import DataError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
-from segladder.protocols.asking import Questions
+from segladder.metrics.counts import Asked
+from segladder.protocols.asking import ALONE, CROWDED, LACKING, SMALL, Questions
 from segladder.protocols.ladder import LadderProtocol
 
 FIELDS = {
     **{"name": "ladder", "dataset": "folder", "split": "val", "supervision": "full", "classes": None},
     **{"other_classes": "ignore", "folds": FOLDS, "fold": 0, "pool": 8, "shots": 2, "min_object": "none"},
-    **{"min_area": 0, "negatives": 6, "fit": "native", "input_side": None, "aggregate": "mean"},
+    **{"min_area": 0, "fit": "native", "input_side": None, "aggregate": "mean"},
     **{"gamma_on": "probabilities", "gammas": (0.2, 0.5, 1.0), "gamma_rule": "seen_budget", "gamma": 0.0},
     **{"seen_kept": 0.9, "gamma_images": 8, "bootstrap": 30},
 }
@@ -106,35 +107,34 @@ def test_a_pool_needs_both_kinds_of_images(kept, fault):
         choose(items(kept), NOVEL, None)
 
 
-def test_questions_are_all_that_images_hold_and_some_that_they_lack():
-    held = items([(1,), (1, 2), (2, 3), (3,), (4,), ()], present=[(1, 2), (1, 2), (2, 3), (3,), (4,), ()])
-    questions = Questions.of(held, NOVEL, negatives=9)
-    assert questions.held == {"im0": [1], "im1": [1, 2], "im2": [2]}
-    assert questions.crowded == ["im1", "im2"]
-    assert questions.lacking == {"im2": [1], "im3": [1, 2], "im4": [1, 2]}
-    assert sum(map(len, Questions.of(held, NOVEL, negatives=1).lacking.values())) == 2
+def test_every_image_is_asked_for_every_class():
+    held = items([(1,), (1, 2), (2, 3), (3,), ()], present=[(1, 2), (1, 2), (2, 3), (3,), ()])
+    questions = Questions.of(held, NOVEL)
+    assert [questions.kinds[f"im{n}", 1] for n in range(5)] == [ALONE, CROWDED, LACKING, LACKING, LACKING]
+    assert [questions.kinds[f"im{n}", 2] for n in range(5)] == [SMALL, CROWDED, CROWDED, LACKING, LACKING]
+    assert questions.holders(1) == ["im0", "im1"] and questions.holders(2) == ["im1", "im2"]
 
 
 def expected(source, answer):
-    """mIoU, hard mIoU and painted share of answer(image id, class) -> bool (H, W), counted item by item."""
-    novel, counts, hard, painted, pixels = NOVEL, np.zeros((5, 2)), np.zeros((5, 2)), 0, 0
-    ids = source.split("val")
-    questions = Questions.of(Items.read(source, ids, "none"), novel, FIELDS["negatives"])
-    for image_id in ids:
+    """mIoU, told and hard mIoU and painted share of answer(image id, class) -> bool (H, W), counted item by item."""
+    counts, told, hard = (np.zeros((5, 2)) for _ in range(3))
+    painted = pixels = 0
+    for image_id in source.split("val"):
         mask = source.mask(image_id)
-        for k in questions.held.get(image_id, []):
-            said, there, known = answer(image_id, k), mask == k, mask != 255
-            added = (said & there & known).sum(), ((said | there) & known).sum()
+        known, crowded = mask != 255, len(np.setdiff1d(mask, [0, 255])) > 1
+        for k in NOVEL:
+            said, there = answer(image_id, k), mask == k
+            added = np.array([(said & there & known).sum(), ((said | there) & known).sum()])
             counts[k] += added
-            hard[k] += np.multiply(added, len(np.setdiff1d(mask, [0, 255])) > 1)
-        for k in questions.lacking.get(image_id, []):
-            known = mask != 255
-            painted, pixels = painted + (answer(image_id, k) & known).sum(), pixels + known.sum()
-    return [(c[1:3, 0] / c[1:3, 1]).mean() for c in (counts, hard)] + [painted / pixels]
+            told[k] += added * there.any()
+            hard[k] += added * (there.any() and crowded)
+            if not there.any():
+                painted, pixels = painted + (said & known).sum(), pixels + known.sum()
+    return [(c[1:3, 0] / c[1:3, 1]).mean() for c in (counts, told, hard)] + [painted / pixels]
 
 
 def values(result):
-    return [result.metrics[name]["value"] for name in ("mIoU", "hard_mIoU", "negative_area")]
+    return [result.metrics[name]["value"] for name in ("mIoU", "told_mIoU", "hard_mIoU", "negative_area")]
 
 
 def test_a_dense_method_answers_where_the_class_wins(source):
@@ -147,7 +147,8 @@ def test_a_dense_method_answers_where_the_class_wins(source):
     assert values(result) == pytest.approx(expected(source, answer))
     assert result.metrics["mIoU"]["low"] < result.metrics["mIoU"]["value"] < result.metrics["mIoU"]["high"]
     assert [row["class"] for row in result.per_class] == ["apple", "brick"]
-    assert {"base_mIoU", "novel_mIoU", "harmonic_mIoU"} <= set(result.metrics) and result.curve is None
+    assert {"base_mIoU", "harmonic_mIoU"} <= set(result.metrics) and result.curve is None
+    assert result.metrics["mIoU"]["value"] < result.metrics["told_mIoU"]["value"]
 
 
 def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source):
@@ -166,7 +167,7 @@ def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source)
     assert values(result) == pytest.approx(expected(source, answer), abs=2e-3)
     assert "base_mIoU" not in result.metrics
     assert ladder.place() == (0, 2) and protocol().place() == (0, None)
-    shown = ladder.shown(method, source, result.counts.ids[0], result)
+    shown = ladder.shown(method, source, result.pictured.asked[0], result)
     assert set(np.unique(shown.prediction)) <= {0, 1, 2} and len(shown.beside) >= 1
 
 
@@ -187,7 +188,7 @@ class Left(TagMethod):
 
 def test_where_a_method_of_tags_fires_is_shown(source):
     ladder = protocol(supervision="image_level")
-    picture = ladder.shown(Left(), source, source.split("val")[0], ladder.score(Left(), source))
+    picture = ladder.shown(Left(), source, Asked(source.split("val")[0]), ladder.score(Left(), source))
     fires = (
         picture.beside["scores of its classes"].mean(-1) > picture.image.mean(-1) / 4 + 40
     )  # inferno's top is far from black
@@ -206,7 +207,7 @@ def test_a_zero_shot_method_has_the_gamma_of_the_rule_and_others_none(source):
 
 def test_all_rungs_share_items_and_hash_but_not_with_another_question(source):
     rungs = [{"supervision": s, "pool": n, "shots": k} for s, n, k in (("full", 3, 1), ("few_shot", None, 5))]
-    assert len({protocol(**rung).hash for rung in rungs}) == 1 != len({protocol().hash, protocol(negatives=7).hash})
+    assert len({protocol(**rung).hash for rung in rungs}) == 1 != len({protocol().hash, protocol(min_area=7).hash})
     dense = protocol().score(NearestColour(), source)
     assert dense.items == protocol(supervision="few_shot").score(SupportColour(), source).items
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from segladder.report.comparisons import comparisons, with_significance
+from segladder.report.comparisons import comparisons
+from segladder.report.counted import Counted
 from segladder.report.leaderboard import rank
 from segladder.report.page import page
 from segladder.report.record import find_records
@@ -21,8 +22,8 @@ from typing import ClassVar
 import numpy as np
 
 from segladder.metrics.confusion import confusion_matrix
-from segladder.metrics.counts import ImageCounts
-from segladder.metrics.scores import Score
+from segladder.metrics.counts import Counts
+from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.base import Picture, Protocol, Result, scored
 from segladder.protocols.inference import answered, to_pixels
 
@@ -36,7 +37,7 @@ class PaintProtocol(Protocol):
 
     @property
     def scores(self):
-        paint = {"unit": "number", "better": "lower", "statistic": "painted_share"}
+        paint = {"unit": "number", "better": "lower", "statistic": FromCounts("painted_share")}
         return (
             Score("paint", "paint per pixel", shown=("summary", "curve"), **paint),
             Score("blank", shown=("table",)),
@@ -54,7 +55,7 @@ class PaintProtocol(Protocol):
         return method.predict(to_pixels(images, None, method.device))
 
     def measure(self, scoring):
-        counts, leads = ImageCounts(len(scoring.source.classes)), []
+        counts, leads = Counts(len(scoring.source.classes)), []
 
         def count(image_id, logits, mask):
             prediction = logits.argmax(0).to("cpu")
@@ -76,7 +77,7 @@ class PaintProtocol(Protocol):
         return Result(metrics, rows, counts, predict_seconds=seconds, curve=curve)
 
     def shown(self, method, source, item, result):
-        image, truth = source.pair(item)
+        image, truth = source.pair(item.image)
         prediction = self.logits(method.eval(), [image])[0].argmax(0)
         return Picture(image, truth, prediction.to("cpu").numpy().astype("uint8"), {})
 '''
@@ -140,15 +141,16 @@ def test_the_leaderboard_ranks_the_lowest_first_under_the_label(table):
 
 def test_rows_are_compared_by_the_statistic_that_the_score_names(table, found):
     first, second = (row.method for row in table.rows)
-    line = comparisons(table, [f"{first}:{second}"], found).splitlines()[-1]
+    counted = Counted(found)
+    line = comparisons(table, [f"{first}:{second}"], counted).splitlines()[-1]
     difference = table.rows[0].value - table.rows[1].value
     assert line.startswith(f"| {first} | {second} | {difference:+.3f} | [")
-    best, other = with_significance(table, found).rows
-    assert best.against_best is None and other.against_best["difference"] > 0
+    best, other = counted.with_significance(table).rows
+    assert best.against_best is None and other.against_best.difference > 0
 
 
 def test_the_page_draws_its_axis_its_sweep_and_its_classes(table, found):
-    text = page([table], found)
+    text = page([table], Counted(found))
     assert "paint per pixel along the margin" in text and "Scores along the margin" in text
     assert "<h3>here of each class</h3>" in text
     assert "paint per pixel, %" not in text and "Shares are in percent" in text

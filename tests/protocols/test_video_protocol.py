@@ -19,12 +19,25 @@ from segladder.data.sources.davis import Davis
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
 from segladder.methods.few_shot.base import FewShotMethod
-from segladder.metrics.video import contour_accuracy, region_similarity, statistics
+from segladder.metrics.counts import Asked
+from segladder.metrics.formulas import region_similarities
+from segladder.metrics.video import contour_accuracy
 from segladder.protocols import video
 from segladder.protocols.video import VideoProtocol
 from segladder.runs import build
 
 LENGTHS = {"swan": 6, "bear": 5, "dog": 9}
+
+
+def region_similarity(prediction, truth):
+    return (prediction & truth).sum() / (prediction | truth).sum()
+
+
+def statistics(values):
+    """Mean, recall and decay, quarters that share their ends."""
+    ends = np.floor(np.linspace(0, len(values) - 1, 5) + 0.5).astype(int)
+    values = np.array(values)
+    return values.mean(), (values > 0.5).mean(), values[: ends[1] + 1].mean() - values[ends[3] :].mean()
 
 
 def write_videos(root: Path, lengths: dict[str, int] = LENGTHS, width: int = 80) -> Path:
@@ -113,20 +126,19 @@ def test_scores_are_those_of_frames_segmented_one_by_one(videos):
 def test_the_support_frame_is_not_scored_and_the_last_counts_in_one_variant(videos):
     result = protocol().score(Static(), videos)
     assert len(result.counts) == sum(LENGTHS.values()) - len(LENGTHS)
-    assert not any(name.endswith("/00000") for name in result.counts.ids) and "dog/00008" in result.counts.ids
+    assert not any(name.endswith("/00000") for name in result.counts.images) and "dog/00008" in result.counts.images
     assert value(result, "J_without_last") > value(result, "J")  # the object moves away
     assert value(result, "J_decay") > 0
     shares = [row["J"] for row in result.per_class]
-    per_frame = result.counts.select(["swan/00001"]).outcomes()[0, 1]
-    assert per_frame[0] / per_frame.sum() == pytest.approx(
-        region_similarity(videos.mask("swan/00000"), videos.mask("swan/00001"))
-    )
+    frame = result.counts.select([result.counts.images.index("swan/00001")])
+    first, second = (videos.mask(f"swan/0000{number}") > 0 for number in (0, 1))
+    assert region_similarities(frame) == pytest.approx((first & second).sum() / (first | second).sum())
     assert min(shares) <= result.metrics["J"]["low"] <= np.mean(shares) <= result.metrics["J"]["high"] <= max(shares)
 
 
 def test_a_picture_shows_the_annotated_first_frame(videos):
     result = protocol().score(Static(), videos)
-    shown = protocol().shown(Static(), videos, "bear/00003", result)
+    shown = protocol().shown(Static(), videos, Asked("bear/00003", unit="bear"), result)
     assert np.array_equal(shown.image, videos.image("bear/00003"))
     assert np.array_equal(shown.truth, videos.mask("bear/00003"))
     assert np.array_equal(shown.prediction, videos.mask("bear/00000"))
@@ -147,9 +159,9 @@ def test_several_processes_score_like_one(videos, monkeypatch):
                 protocol().score(Static(), videos)
         else:
             together = protocol().score(Static(), videos)
-    assert [len(scores) for _, scores in parts] == [2, 1]
+    assert [len({asked.unit for asked in part.asked}) for part in parts] == [2, 1]
     assert together.metrics == alone.metrics and together.per_class == alone.per_class
-    assert together.counts.ids == alone.counts.ids
+    assert together.counts.asked == alone.counts.asked
 
 
 def test_chosen_frames_stand_for_their_sequences(videos):

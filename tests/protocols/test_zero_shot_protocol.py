@@ -19,6 +19,7 @@ from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.confusion import confusion_matrix
+from segladder.metrics.counts import Asked
 from segladder.metrics.overlap import iou
 from segladder.ops.projection import calibrate
 from segladder.protocols.zero_shot import UNSEEN, ZeroShotProtocol
@@ -243,9 +244,9 @@ def test_a_network_at_square_input_is_scored_at_native_or_at_its_size(root):
 def test_a_picture_shows_the_labels_that_were_scored(root):
     data, method, chosen = source(root), NearestColour(1.5), protocol()
     result = chosen.score(method, data)
-    picture = chosen.shown(method, data, "val1", result)
+    picture = chosen.shown(method, data, Asked("val1"), result)
     confusion = confusion_matrix(torch.from_numpy(picture.prediction), torch.from_numpy(picture.truth), 6)
-    assert np.array_equal(confusion.numpy(), result.counts.select(["val1"]).total())
+    assert np.array_equal(confusion.numpy(), result.counts.select([result.counts.images.index("val1")]).total())
     assert not (picture.truth == 0).any()
 
 

@@ -7,21 +7,33 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from statistics import stdev
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from segladder.errors import ConfigError, DataError
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.bootstrap import compare, estimate
+from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.scores import FromCounts, Score
 from segladder.report.archive import collect, slim
-from segladder.report.comparisons import comparisons, pairs_of, supports_compared, with_significance
+from segladder.report.comparisons import comparisons, pairs_of, supports_compared
+from segladder.report.counted import Counted, read_counts
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
 from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
 
 CLASSES = ["background", "cat", "dog"]
+MEAN_IOU = FromCounts("mean_iou")
+
+
+def declaring(name="mIoU", statistic=MEAN_IOU, **more):
+    """What a record says of a score that is tested."""
+    return {"scores": [Score(name, statistic=statistic).plain()], "ranked_by": name, "resampled": "images", **more}
+
+
+TESTED = declaring()
 
 
 def a_record(method="fcn8s", seed=0, value=0.5, **changes):
@@ -36,7 +48,7 @@ def a_record(method="fcn8s", seed=0, value=0.5, **changes):
         "supervision": "full",
         "backbone": {"name": "resnet18", "weights": "timm", "pretraining": "ImageNet"},
         "label_access": {"labels": "masks", "selection": "fixed"},
-        "protocol": {"name": "semantic", "hash": protocol_hash, "fields": {}},
+        "protocol": {"name": "semantic", "hash": protocol_hash, "fields": {}, **TESTED},
         "data": {"name": "animals", "classes": CLASSES, "val_fingerprint": fingerprint},
         "config": {"seed": seed, "loss": {"name": loss, "gamma": len(loss)}, "method": {"criterion": {"name": loss}}},
         "seed": seed,
@@ -100,19 +112,80 @@ def test_hashes_and_data_never_mix():
     assert all(runs[run].protocol["hash"] == "01234567" for row in tables[0].rows for run in row.runs)
 
 
-def test_seeds_are_averaged_with_the_sample_standard_deviation():
+def counts_of(images, size=2, fold=None, seed=0, **groups):
+    """Counts of matrices by image."""
+    counts = Counts(size, groups)
+    counts.fold, counts.seed = fold, seed
+    for asked, matrix in images.items():
+        counts.add(asked, matrix)
+    return counts
+
+
+def right_of_ten(hits, images=8):
+    """Images in each of which so many of ten object pixels are found."""
+    return {f"{i}": [[9, 0], [10 - hits, hits]] for i in range(images)}
+
+
+def kept(tmp_path, *runs):
+    """Records with the folders in which their counts lie."""
+    for record, counts in runs:
+        counts.save(tmp_path / record.id / "counts.npz")
+    return Counted([(record, tmp_path / record.id) for record, _ in runs])
+
+
+def test_seeds_are_averaged_and_up_to_four_are_shown_one_by_one():
     row = next(row for row in rank(a_mixture())[0].rows if row.label == "fcn8s loss=cross_entropy")
     assert row.seeds == [0, 1, 2]
     assert row.value == pytest.approx(0.64)
-    assert row.std == pytest.approx(stdev([0.6, 0.63, 0.69]))
+    assert row.scores == [0.6, 0.63, 0.69]
     assert (row.low, row.high) == (None, None)
+    text = markdown(rank(a_mixture()))
+    assert "| 64.00 (60.00, 63.00, 69.00) | 3 |" in text and "±" not in text
+    five = [a_record(seed=seed, value=0.6 + seed / 100) for seed in range(5)]
+    assert "| 62.00 | 5 |" in markdown(rank(five))
     assert (row.train_seconds, row.peak_memory_mb, row.parameters) == (101.0, 802.0, 2_500_000)
 
 
-def test_one_run_has_an_interval_instead_of_a_deviation():
+def test_one_run_has_the_interval_of_its_record():
     row = next(row for row in rank(a_mixture())[0].rows if row.method == "unet")
-    assert (row.value, row.std, row.low, row.high) == (0.7, None, pytest.approx(0.68), pytest.approx(0.73))
+    assert (row.value, row.low, row.high) == (0.7, pytest.approx(0.68), pytest.approx(0.73))
     assert "70.00 [68.0, 73.0]" in markdown(rank(a_mixture()))
+    old = a_record("unet", value=0.7, schema=2)  # whose intervals nobody can compute again
+    assert "| 70.00 | 1 |" in markdown(rank([old])) and "[" not in markdown(rank([old]))
+
+
+def test_several_runs_have_the_interval_of_their_mean(tmp_path):
+    runs = [(a_record(seed=s), counts_of(uneven(s), seed=s)) for s in (0, 1)]
+    counted = kept(tmp_path, *runs)
+    (row,) = counted.tables()[0].rows
+    expected = estimate([counts for _, counts in runs], MEAN_IOU)
+    assert (row.low, row.high) == pytest.approx(expected[1:])
+    assert f"[{100 * expected.low:.1f}, {100 * expected.high:.1f}] (" in markdown(counted.tables())
+    (tmp_path / runs[0][0].id / "counts.npz").unlink()
+    assert Counted(counted.found).tables()[0].rows[0].low is None
+
+
+def uneven(seed, images=12):
+    random = np.random.default_rng(seed)
+    return {f"{i:02}": [[9, 0], [hits, 10 - hits]] for i, hits in enumerate(random.integers(0, 8, images))}
+
+
+def test_rows_that_train_nothing_have_no_seeds():
+    def untrained(seed, **changes):
+        record = a_record("prototype", seed, value=0.5, **changes)
+        record.config["method"]["trains"] = False
+        return record
+
+    loaded = {"name": "resnet18", "weights": "w.safetensors"}
+    (row,) = rank([untrained(0, backbone=loaded), untrained(1, backbone=loaded)])[0].rows
+    assert (row.seeds, row.scores, row.note, len(row.runs)) == ([], [0.5], "", 1)
+    assert "| 50.00 [48.0, 53.0] | - |" in markdown(rank([untrained(0, backbone=loaded)]))
+    random = {"name": "resnet18", "weights": None, "pretraining": None}
+    (row,) = rank([untrained(0, backbone=random), untrained(1, backbone=random)])[0].rows
+    assert row.seeds == [0, 1]  # weights are drawn
+    parents = [a_record("cam", seed=s, id=f"cam{s}", value=0.3) for s in (0, 1)]
+    on = [untrained(s, backbone=loaded, parents=[f"cam{s}"]) for s in (0, 1)]
+    assert next(r for r in rank([*parents, *on])[0].rows if r.method == "prototype").seeds == [0, 1]
 
 
 def test_supervision_then_score_order_the_rows():
@@ -130,7 +203,7 @@ def test_supervision_then_score_order_the_rows():
 def test_folds_are_averaged_only_when_all_are_there():
     rows = {row.method: row for row in rank(a_mixture())[0].rows}
     assert rows["hsnet"].value == pytest.approx(np.mean([0.45, 0.46]))
-    assert rows["hsnet"].std == pytest.approx(stdev([0.45, 0.46]))
+    assert rows["hsnet"].scores == pytest.approx([0.45, 0.46])
     assert (rows["hsnet"].folds, rows["hsnet"].note) == (4, "")
     assert (rows["panet"].value, rows["panet"].note) == (None, "folds missing: seed 0: 3")
     fields = {"name": "episodic", "hash": "01234567", "fields": {"folds": 3}}
@@ -153,7 +226,7 @@ def test_a_repeated_seed_counts_once_by_its_latest_run():
     old = a_record(value=0.1, id="old")
     new = replace(a_record(value=0.2, id="new"), time="2026-02-01T00:00:00+00:00")
     row = rank([new, old])[0].rows[0]
-    assert (row.value, row.runs, row.std) == (0.2, ["new"], None)
+    assert (row.value, row.runs, row.scores) == (0.2, ["new"], [0.2])
     assert row.note == "1 older repeats not counted"
 
 
@@ -181,12 +254,10 @@ def test_a_row_may_be_named_by_some_of_its_settings(tmp_path):
     for loss, size, right in (("dice", 256, 2), ("dice", 512, 4), ("focal", 256, 6), ("focal", 512, 9)):
         record = a_record(id=f"{loss}-{size}", loss=loss, value=right / 10)
         record.config["size"] = size
-        counts = ImageCounts(2)
-        counts.add("image", [[9, 0], [9 - right, right]])
-        counts.save(tmp_path / record.id / "counts.npz")
-        found.append((record, tmp_path / record.id))
+        found.append((record, counts_of({"image": [[9, 0], [9 - right, right]]})))
     (table,) = rank([record for record, _ in found])
     (narrow,) = rank([record for record, _ in found if record.config["size"] == 256])
+    found = kept(tmp_path, *found)
     assert "fcn8s loss=dice size=512" in [row.label for row in table.rows]
     difference = 50 * (9 / 9 + 9 / 9) - 50 * (9 / 14 + 4 / 9)
     line = comparisons(table, ["fcn8s size=512 loss=focal:fcn8s loss=dice size=512"], found).splitlines()[-1]
@@ -275,7 +346,7 @@ def test_markdown_is_a_table_with_pipes_escaped():
         "| supervision | method | backbone | pretraining | selection | mIoU | seeds | parameters | train s | images/s "
         "| peak MB |",
         "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| full | fcn8s [x\\|y] | resnet18 | ImageNet | fixed | 55.00 ± 7.07 | 2 | 2.50 M | 100 | 10.0 | 801 |",
+        "| full | fcn8s [x\\|y] | resnet18 | ImageNet | fixed | 55.00 (50.00, 60.00) | 2 | 2.50 M | 100 | 10.0 | 801 |",
     ]
 
 
@@ -285,7 +356,7 @@ def test_csv_and_json_hold_exact_values():
     fcn = next(row for row in rows if row["setting"] == "loss.name=cross_entropy")
     assert (float(fcn["value"]), fcn["seeds"], fcn["status"]) == (tables[0].rows[4].value, "0 1 2", "finished")
     assert [row["reason"] for row in rows if row["status"] != "finished"].count("boom") == 1
-    assert json.loads(json_text(tables))[0]["rows"][4]["std"] == tables[0].rows[4].std
+    assert json.loads(json_text(tables))[0]["rows"][4]["scores"] == tables[0].rows[4].scores
 
 
 def test_per_class_means_over_seeds():
@@ -294,22 +365,26 @@ def test_per_class_means_over_seeds():
 
 
 def test_comparisons_read_the_counts_of_runs(tmp_path):
-    records = [a_record("better", value=0.9), a_record("worse", value=0.8)]
-    for record, right in zip(records, (9, 5), strict=True):
-        counts = ImageCounts(2)
-        for i in range(8):
-            counts.add(str(i), [[9, 0], [9 - right, right]])
-        counts.save(tmp_path / record.id / "counts.npz")
-    found = [(record, tmp_path / record.id) for record in records]
-    table = rank(records)[0]
-    difference = 100 - 50 * (9 / 13 + 5 / 9)
-    expected = f"| better | worse | +{difference:.2f} | [+{difference:.2f}, +{difference:.2f}] | 0.002 |"
-    assert comparisons(table, ["better:worse"], found).splitlines()[-1] == expected
+    better, worse = a_record("better", value=0.9), a_record("worse", value=0.8)
+    counted = kept(tmp_path, (better, counts_of(right_of_ten(9))), (worse, counts_of(right_of_ten(5))))
+    (table,) = counted.tables()
+    difference = 50 * (9 / 10 + 9 / 10) - 50 * (9 / 14 + 5 / 10)
+    expected = f"| better | worse | +{difference:.2f} | [+{difference:.2f}, +{difference:.2f}] | < 0.001 |"
+    assert comparisons(table, ["better:worse"], counted).splitlines()[-1] == expected
     for pair in ("better:other", "better"):
         with pytest.raises(
             ConfigError, match=f"compare={pair}: expected FIRST:SECOND.*better@resnet18, worse@resnet18"
         ):
-            comparisons(table, [pair], found)
+            comparisons(table, [pair], counted)
+
+
+def test_several_comparisons_of_a_table_are_adjusted_for_their_number(tmp_path):
+    runs = [(a_record(name), counts_of(uneven(n))) for n, name in enumerate("abc")]
+    counted = kept(tmp_path, *runs)
+    (table,) = counted.tables()
+    alone = compare(runs[0][1], runs[1][1], MEAN_IOU).p_value
+    both = comparisons(table, ["a:b", "a:a@resnet18"], counted).splitlines()
+    assert both[2].endswith(f"| {min(1, 2 * alone):.3f} |") and both[3].endswith("| 1.000 |")
 
 
 def test_pairs_go_to_the_tables_that_hold_both_rows():
@@ -324,167 +399,133 @@ def test_pairs_go_to_the_tables_that_hold_both_rows():
 
 def test_rows_are_compared_with_the_best_where_there_are_counts(tmp_path):
     records = [a_record("best", value=0.9), a_record("worse", value=0.8), a_record("uncounted", value=0.7)]
-    for record, right in zip(records[:2], (9, 5), strict=True):
-        counts = ImageCounts(2)
-        for i in range(8):
-            counts.add(str(i), [[9, 0], [9 - right, right]])
-        counts.save(tmp_path / record.id / "counts.npz")
-    found = [(record, tmp_path / record.id) for record in records]
-    table = with_significance(rank(records)[0], found)
+    counted = kept(tmp_path, (records[0], counts_of(right_of_ten(9))), (records[1], counts_of(right_of_ten(5))))
+    counted = Counted([*counted.found, (records[2], tmp_path / "nowhere")])
+    table = counted.with_significance(counted.tables()[0])
     best, worse, uncounted = table.rows
-    difference = 50 * (9 / 13 + 5 / 9) - 100
+    difference = 50 * (9 / 14 + 5 / 10) - 90
     assert best.against_best is None and uncounted.against_best is None
-    assert 100 * worse.against_best["difference"] == pytest.approx(difference)
+    assert 100 * worse.against_best.difference == pytest.approx(difference)
     lines = markdown([table]).splitlines()
-    assert (
-        "| against the best |" in lines[2] and f"| {difference:.1f} [{difference:.1f}, {difference:.1f}] |" in lines[5]
-    )
+    assert "| against the best |" in lines[2]
+    assert f"| {difference:.1f} [{difference:.1f}, {difference:.1f}], p < 0.001 |" in lines[5]
     assert "against the best" not in markdown(rank(records))
 
 
-def distractor_runs(tmp_path, metric, counted):
-    """Records of one list each, `counted` by method, and their folders."""
-    found = []
-    for method, counts in counted.items():
-        fields = {"name": metric, "hash": "01234567", "ranked_by": metric, "fields": {"folds": [["a"]]}}
-        metrics = {metric: {"value": 0.5}}
-        record = a_record(method, fold=0, protocol=fields, metrics=metrics)
-        counts.save(tmp_path / record.id / "counts.npz")
-        found.append((record, tmp_path / record.id))
-    return rank([record for record, _ in found])[0], found
+def of_episodes(metric, statistic, fold=0, **changes):
+    """A record of one list of one fold."""
+    fields = {"name": metric, "hash": "01234567", "fields": {"folds": [["a"]]}, **declaring(metric, statistic)}
+    return a_record(fold=fold, protocol=fields, metrics={metric: {"value": 0.5}}, **changes)
 
 
 def test_swaps_are_compared_by_answers_that_follow_the_support(tmp_path):
     on_class, on_other = {1: [0, 5, 0], 2: [0, 0, 5]}, {1: [0, 0, 5], 2: [0, 5, 0]}  # painted pixels by true class
-    counted = {"follows": ImageCounts(3), "half": ImageCounts(3)}
+    images = {"follows": {}, "half": {}}
     for query in range(6):
         for asked in (1, 2):
-            for method, painted in zip(counted, (on_class, on_class if asked == 1 else on_other), strict=True):
+            for method, painted in zip(images, (on_class, on_class if asked == 1 else on_other), strict=True):
                 matrix = np.diag([9, 5, 5])
                 matrix[:, 0] += matrix.diagonal() * [0, 1, 1]
                 matrix[[1, 2], [1, 2]] = 0
                 matrix[:, asked] = painted[asked]
-                counted[method].add(f"{query}{asked}|{query}|{asked}|support", matrix)
-    table, found = distractor_runs(tmp_path, "swap_follows", counted)
-    line = comparisons(table, ["follows:half"], found).splitlines()[-1]
-    assert line == "| follows | half | +50.00 | [+50.00, +50.00] | 0.002 |"
+                images[method][Asked(f"cat, front|{query}", (asked,), "swap")] = matrix
+    rule = FromCounts("follows_support", kinds=("swap",))
+    runs = [(of_episodes("swap_follows", rule, method=m), counts_of(i, 3, 0)) for m, i in images.items()]
+    counted = kept(tmp_path, *runs)
+    line = comparisons(counted.tables()[0], ["follows:half"], counted).splitlines()[-1]
+    assert line == "| follows | half | +50.00 | [+50.00, +50.00] | < 0.001 |"
 
 
 def test_more_supports_are_compared_on_the_same_queries(tmp_path):
-    found = []
-    for shots, hits, supports in ((1, 5, "s"), (5, 8, "s,t,u,v,w")):
-        fields = {"name": "strict", "hash": f"0123456{shots}", "ranked_by": "mIoU", "fields": {"folds": [["a"]]}}
+    runs = []
+    for shots, hits, supports in ((1, 5, "s"), (5, 8, "stuvw")):
+        fields = {"name": "strict", "hash": f"0123456{shots}", "fields": {"folds": [["a"]]}, **TESTED}
         record = a_record("panet", value=hits / 10, fold=0, shots=shots, protocol=fields, id=f"run{shots}")
-        counts = ImageCounts(2)
-        for i in range(8):
-            counts.add(f"{i}|query|1|{supports}", [[90, 0], [10 - hits, hits]])
-        counts.save(tmp_path / record.id / "counts.npz")
-        found.append((record, tmp_path / record.id))
-    text = supports_compared(rank([record for record, _ in found]), found)
-    assert "| strict | panet | 5 | 1 | mIoU | +30.00 | [+30.00, +30.00] | 0.002 |" in text
-    assert supports_compared(rank([found[0][0]]), found) == ""
+        images = {Asked(f"{i}", (1,), supports=tuple(supports)): [[90, 0], [10 - hits, hits]] for i in range(8)}
+        runs.append((record, counts_of(images, fold=0)))
+    counted = kept(tmp_path, *runs)
+    text = supports_compared(counted.tables(), counted)
+    difference = 50 * (90 / 92 + 0.8) - 50 * (90 / 95 + 0.5)
+    assert f"| strict | panet | 5 | 1 | mIoU | +{difference:.2f} | [+{difference:.2f}, +{difference:.2f}] | <" in text
+    assert supports_compared(rank([runs[0][0]]), counted) == ""
 
 
 def test_rows_that_differ_in_supports_are_named_by_them(tmp_path):
-    found = []
+    runs = []
     for shots, hits in ((1, 5), (5, 8)):
-        fields = {"name": "ladder", "hash": "01234567", "ranked_by": "mIoU", "fields": {"folds": [["a"]]}}
+        fields = {"name": "ladder", "hash": "01234567", "fields": {"folds": [["a"]]}, **TESTED}
         record = a_record("panet", value=hits / 10, fold=0, shots=shots, protocol=fields, id=f"run{shots}")
-        counts = ImageCounts(2)
-        for i in range(8):
-            counts.add(str(i), [[90, 0], [10 - hits, hits]])
-        counts.save(tmp_path / record.id / "counts.npz")
-        found.append((record, tmp_path / record.id))
-    (table,) = rank([record for record, _ in found])
-    assert "| panet@5shot | panet@1shot | +30.00 |" in comparisons(table, ["panet@5shot:panet@1shot"], found)
+        runs.append((record, counts_of(right_of_ten(hits), fold=0)))
+    counted = kept(tmp_path, *runs)
+    (table,) = counted.tables()
+    assert "| panet@5shot | panet@1shot | +" in comparisons(table, ["panet@5shot:panet@1shot"], counted)
     with pytest.raises(ConfigError, match=r"compare=panet:panet@1shot: expected .*panet@5shot, panet@1shot"):
-        comparisons(table, ["panet:panet@1shot"], found)
+        comparisons(table, ["panet:panet@1shot"], counted)
 
 
-@pytest.mark.parametrize(("metric", "difference"), [("negative_empty", "+50.00"), ("negative_area", "-10.00")])
-def test_negatives_are_compared_by_what_is_painted(tmp_path, metric, difference):
-    counted = {"careful": ImageCounts(2), "careless": ImageCounts(2)}
-    for i in range(400):
-        counted["careful"].add(f"{i}|q|1|s", [[100 - 20 * (i % 2), 20 * (i % 2)], [0, 0]])
-        counted["careless"].add(f"{i}|q|1|s", [[80, 20], [0, 0]])
-    table, found = distractor_runs(tmp_path, metric, counted)
-    line = comparisons(table, ["careful:careless"], found).splitlines()[-1]
-    assert line.startswith(f"| careful | careless | {difference} |") and line.endswith("| 0.002 |")
+@pytest.mark.parametrize(
+    ("formula", "difference"), [("empty_answers", "+50.00"), ("painted_share", "-10.00"), ("painted_background", "-10")]
+)
+def test_negatives_are_compared_by_what_is_painted(tmp_path, formula, difference):
+    careful = {f"{i}": [[100 - 20 * (i % 2), 20 * (i % 2)], [0, 0]] for i in range(400)}
+    careless = {f"{i}": [[80, 20], [0, 0]] for i in range(400)}
+    runs = [
+        (of_episodes("negative", FromCounts(formula), method=method), counts_of(images, fold=0))
+        for method, images in (("careful", careful), ("careless", careless))
+    ]
+    counted = kept(tmp_path, *runs)
+    line = comparisons(counted.tables()[0], ["careful:careless"], counted).splitlines()[-1]
+    assert line.startswith(f"| careful | careless | {difference}") and line.endswith("| < 0.001 |")
 
 
 def test_a_metric_without_a_paired_test_is_refused(tmp_path):
-    counts = ImageCounts(2)
-    counts.add("0|q|1|s", [[1, 0], [0, 1]])
-    table, found = distractor_runs(tmp_path, "fb_iou", {"a": counts, "b": counts})
+    runs = [(of_episodes("fb_iou", None, method=m), counts_of({"0": [[1, 0], [0, 1]]}, fold=0)) for m in "ab"]
+    counted = kept(tmp_path, *runs)
     with pytest.raises(ConfigError, match=r"compare: no paired test of fb_iou, nor of another score of fb_iou"):
-        comparisons(table, ["a:b"], found)
-    for record, _ in found:
-        record.metrics["negative_area"] = {"value": 0.1}
-    table = rank([record for record, _ in found], "fb_iou")[0]
-    with pytest.raises(ConfigError, match=r"compare: no paired test of fb_iou, expected metric= negative_area"):
-        comparisons(table, ["a:b"], found)
+        comparisons(counted.tables()[0], ["a:b"], counted)
+    for record, _ in runs:
+        record.protocol["scores"].append(Score("area", statistic=FromCounts("painted_share")).plain())
+    with pytest.raises(ConfigError, match=r"compare: no paired test of fb_iou, expected metric= area"):
+        comparisons(counted.tables("fb_iou")[0], ["a:b"], counted)
 
 
 def test_what_should_be_small_is_ranked_upwards():
-    records = [a_record(name, metrics={"negative_area": {"value": value}}) for name, value in (("a", 0.4), ("b", 0.1))]
+    old = {"protocol": {"name": "negative", "hash": "01234567"}}  # which says nothing of its scores
+    values = (("a", 0.4), ("b", 0.1))
+    records = [a_record(name, metrics={"negative_area": {"value": value}}, **old) for name, value in values]
     table = rank(records, "negative_area")[0]
     assert [row.method for row in table.rows] == ["b", "a"]
     assert not any(row.others for row in table.rows)  # the score that ranks has its column already
 
 
-def test_folds_of_episodes_are_compared_as_one_list_without_the_background(tmp_path):
-    fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"]]}}
-    found = []
-    for method, shares in (("better", (6, 8)), ("worse", (5, 3))):
-        for fold, hits in enumerate(shares):
-            record = a_record(method, value=hits / 10, fold=fold, protocol=fields)
-            counts = ImageCounts(3)
-            matrix = np.zeros((3, 3), int)
-            matrix[0, 0], matrix[fold + 1, fold + 1], matrix[fold + 1, 0] = 90, hits, 10 - hits
-            for i in range(8):
-                counts.add(f"{i}|query|{fold + 1}|support", matrix)
-            counts.save(tmp_path / record.id / "counts.npz")
-            found.append((record, tmp_path / record.id))
-    table = rank([record for record, _ in found])[0]
-    assert (
-        comparisons(table, ["better:worse"], found).splitlines()[-1].startswith("| better | worse | +30.00 | [+30.00")
-    )
-
-
-@pytest.mark.parametrize("background", ["ignore", "seen"])
-def test_unseen_classes_of_each_fold_are_compared_by_the_mean_of_their_harmonic_means(tmp_path, background):
-    fields = {
+@pytest.mark.parametrize(("formula", "value"), [("mean_iou", np.mean), ("harmonic_mean_iou", lambda x: 2 / sum(1 / x))])
+def test_the_test_compares_what_the_table_says(tmp_path, formula, value):
+    """Folds are averaged in both, though each has its own groups of classes and one class is missing in a fold."""
+    rule = FromCounts(formula, ("seen", "unseen"))
+    protocol = {
         "name": "zero_shot",
         "hash": "01234567",
-        "ranked_by": "harmonic_mIoU",
         "fields": {"folds": [["a"], ["b"]]},
+        **declaring(statistic=rule),
     }
-    hits = {"better": [(8, 4), (5, 9)], "worse": [(6, 2), (1, 9)]}  # of 10 pixels of a and of b, in both folds
-    found, means = [], {}
-    for method, folds in hits.items():
-        for fold, shares in enumerate(folds):
-            value = 2 / sum(10 / h for h in shares)  # misses go to the background, so that the IoU is the recall
-            record = a_record(method, fold=fold, protocol=fields, metrics={"harmonic_mIoU": {"value": value}})
-            record.per_class = [
-                {"class": name, "group": "unseen" if k == fold else "seen"} for k, name in enumerate("ab")
-            ]
-            if background == "seen":
-                record.per_class.insert(0, {"class": "background", "group": "background"})
-            means.setdefault(method, []).append(value)
-            counts = ImageCounts(3)
-            for i in range(4):
-                counts.add(
-                    str(i), [[0, 0, 0], *([10 - h, *((h, 0) if k == 0 else (0, h))] for k, h in enumerate(shares))]
-                )
-            counts.save(tmp_path / record.id / "counts.npz")
-            found.append((record, tmp_path / record.id))
-    table = rank([record for record, _ in found])[0]
-    difference = 50 * (sum(means["better"]) - sum(means["worse"]))
-    last = comparisons(table, ["better:worse"], found).splitlines()[-1]
+    runs, means = [], {}
+    for method, folds in {"better": [(8, 4), (5, 9)], "worse": [(6, 2), (1, 9)]}.items():
+        for fold, hits in enumerate(folds):
+            score = float(value(np.array(hits) / 10))  # misses go to the background, so that the IoU is the recall
+            means.setdefault(method, []).append(score)
+            matrix = [[0, 0, 0], [10 - hits[0], hits[0], 0], [10 - hits[1], 0, hits[1]]]
+            groups = {"seen": (1 + fold,), "unseen": (2 - fold,)}
+            record = a_record(method, value=score, fold=fold, protocol=protocol)
+            runs.append((record, counts_of({f"{i}": matrix for i in range(4)}, 3, fold, **groups)))
+    counted = kept(tmp_path, *runs)
+    (table,) = counted.tables()
+    difference = 100 * (np.mean(means["better"]) - np.mean(means["worse"]))
+    assert 100 * (table.rows[0].value - table.rows[1].value) == pytest.approx(difference)
+    last = comparisons(table, ["better:worse"], counted).splitlines()[-1]
     assert last.startswith(f"| better | worse | {difference:+.2f} | [{difference:+.2f}, {difference:+.2f}]")
-    half = rank([record for record, _ in found if (record.method, record.fold) != ("worse", 1)])[0]
+    half = rank([record for record, _ in runs if (record.method, record.fold) != ("worse", 1)])[0]
     with pytest.raises(ConfigError, match="a row without a seed that has every fold"):
-        comparisons(half, ["worse:better"], found)
+        comparisons(half, ["worse:better"], counted)
 
 
 def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_folds():
@@ -530,33 +571,62 @@ def in_folder(folder):
     return [record for record, _ in found]
 
 
+def in_study(*records):
+    """What `collect` takes: records whose counts are nowhere."""
+    return [(record, Path("nowhere")) for record in records]
+
+
+def test_a_study_keeps_the_counts_that_give_every_interval_again(tmp_path):
+    runs = [
+        (a_record(name), counts_of({Asked(f"{i}", (1,), supports=("s",)): [[9, 1], [i, 9]] for i in range(5)}))
+        for name in "ab"
+    ]
+    runs[1][1].add("5", [[1, 0], [3, 1]])
+    runs[0][1].add("5", [[1, 0], [0, 1]])
+    counted = kept(tmp_path / "runs", *runs)
+    for part in (runs[:1], runs[1:], runs[1:]):
+        collect([(record, tmp_path / "runs" / record.id) for record, _ in part], tmp_path / "study")
+    study = Counted(find_records(tmp_path / "study")[0])
+    assert markdown(study.tables()) == markdown(counted.tables())
+    pair = ["a:b"]
+    assert comparisons(study.tables()[0], pair, study) == comparisons(counted.tables()[0], pair, counted)
+    kept_counts = read_counts(runs[0][0], tmp_path / "study")
+    assert kept_counts.images == runs[0][1].images and not any(asked.supports for asked in kept_counts.asked)
+    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == ["counts.zip", "records.jsonl"]
+    content = (tmp_path / "study" / "counts.zip").read_bytes()
+    collect(study.found, tmp_path / "study")
+    assert (tmp_path / "study" / "counts.zip").read_bytes() == content
+    with pytest.raises(DataError, match=r"counts\.zip: no counts of c-.*-01234567\.npz"):
+        read_counts(a_record("c"), tmp_path / "study")
+
+
 def test_copies_accumulate_and_replace_what_is_there(tmp_path):
     first, second = a_record(error="/home/me/x.py"), a_record(seed=1)
-    file = collect([second, first], tmp_path / "study")
+    file = collect(in_study(second, first), tmp_path / "study")
     assert file == tmp_path / "study" / "records.jsonl"
     assert in_folder(tmp_path) == [slim(first), second]
     again, rescored = a_record(seed=1, value=0.6), a_record(seed=1, hash="89abcdef")
-    collect([again, rescored], tmp_path / "study")
+    collect(in_study(again, rescored), tmp_path / "study")
     assert in_folder(tmp_path) == [slim(first), again, rescored]
     content = file.read_bytes()
-    collect(in_folder(tmp_path), tmp_path / "study")
+    collect(in_study(*in_folder(tmp_path)), tmp_path / "study")
     assert file.read_bytes() == content
 
 
 def test_a_resumed_run_replaces_the_copy_from_before_its_protocol_was_known(tmp_path):
     early = a_record(status="failed", protocol={}, metrics={})
-    collect([early, a_record(seed=1)], tmp_path)
+    collect(in_study(early, a_record(seed=1)), tmp_path)
     assert in_folder(tmp_path) == [early, a_record(seed=1)]
-    collect([a_record()], tmp_path)
+    collect(in_study(a_record()), tmp_path)
     assert in_folder(tmp_path) == [a_record(), a_record(seed=1)]
 
 
 def test_copying_refuses_to_lose_a_line_that_it_cannot_read(tmp_path):
-    file = collect([a_record()], tmp_path)
-    content = file.read_bytes() + b'{"schema": 3}\n'
+    file = collect(in_study(a_record()), tmp_path)
+    content = file.read_bytes() + b'{"schema": 4}\n'
     file.write_bytes(content)
-    with pytest.raises(DataError, match=r"records\.jsonl:2: schema 3.*copying would lose it"):
-        collect([a_record(seed=1)], tmp_path)
+    with pytest.raises(DataError, match=r"records\.jsonl:2: schema 4.*copying would lose it"):
+        collect(in_study(a_record(seed=1)), tmp_path)
     assert file.read_bytes() == content
 
 
@@ -564,11 +634,11 @@ def test_lines_and_files_of_older_versions_give_equal_leaderboards(tmp_path):
     records = [*a_mixture()[:5], *a_mixture()[7:]]  # one record of each id
     for number, record in enumerate(records):
         write(record, tmp_path / "loose" / f"{number}.json")
-    collect(records, tmp_path / "lines")
+    collect(in_study(*records), tmp_path / "lines")
     assert [path.name for path in (tmp_path / "lines").iterdir()] == ["records.jsonl"]
     expected = rendered(rank(in_folder(tmp_path / "loose")))
     assert rendered(rank(in_folder(tmp_path / "lines"))) == expected
-    collect(records, tmp_path / "loose")
+    collect(in_study(*records), tmp_path / "loose")
     assert rendered(rank(in_folder(tmp_path / "loose"))) == expected
 
 

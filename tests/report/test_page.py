@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from segladder.report.charts import Series, chart
-from segladder.report.leaderboard import rank
+from segladder.report.counted import Counted
 from segladder.report.page import dotted, page
 from segladder.report.record import Record, write
 
@@ -65,7 +65,8 @@ class Outline(HTMLParser):
 
 def rendered(records, folder):
     found = [(record, folder / record.id) for record in records]
-    return page(rank(records), found)
+    counted = Counted(found)
+    return page(counted.tables(), counted)
 
 
 def three(folder):
@@ -245,7 +246,7 @@ def test_the_command_writes_a_page_and_prints_the_tables(tmp_path, segladder, ca
         write(record, tmp_path / "runs" / record.id)
     assert segladder("leaderboard", f"runs={tmp_path / 'runs'}", "report=html", f"out={tmp_path / 'p.html'}") == 0
     printed = capsys.readouterr()
-    assert "fcn8s" in printed.out and f"wrote {tmp_path / 'p.html'}" in printed.err
+    assert "fcn8s" in printed.out and f"wrote {tmp_path / 'p.html'}" in printed.out
     assert "run-0-id-cam" in (tmp_path / "p.html").read_text()
     assert segladder("leaderboard", f"runs={tmp_path / 'runs'}", "report=pdf") == 2
     assert "report=pdf: choose html" in capsys.readouterr().err

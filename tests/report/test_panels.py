@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segladder.data.sources.palette import voc_palette
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.counts import Asked, Counts
 from segladder.report.pictures.panels import (
     ERRORS,
     GAP,
@@ -79,7 +79,7 @@ def test_any_size_fits(size, classes):
 
 
 def ranked_counts(number):
-    counts = ImageCounts(2)
+    counts = Counts(2)
     for i in range(number):
         counts.add(f"im{i}", [[10, 0], [10 - i, i]])  # the more right, the later
     return counts
@@ -88,7 +88,7 @@ def ranked_counts(number):
 def test_chosen_are_the_ends_and_the_middle():
     counts = ranked_counts(9)
     counts.add("nothing counted", [[0, 0], [0, 0]])
-    assert [(kind, image_id) for kind, image_id, _ in chosen(counts, 2)] == [
+    assert [(kind, asked.image) for kind, asked, _ in chosen(counts, 2)] == [
         ("best", "im8"),
         ("best", "im7"),
         ("median", "im5"),
@@ -98,7 +98,7 @@ def test_chosen_are_the_ends_and_the_middle():
     ]
     assert chosen(counts, 1)[0][2] == pytest.approx((10 / 12 + 8 / 10) / 2)
     for number in range(8):
-        picked = [image_id for _, image_id, _ in chosen(ranked_counts(number), 2)]
+        picked = [asked for _, asked, _ in chosen(ranked_counts(number), 2)]
         assert len(picked) == len(set(picked)) == min(number, 6)
     assert chosen(counts, 0) == []
 
@@ -107,8 +107,8 @@ def test_panels_are_written_for_them(tmp_path):
     labels = np.zeros((32, 32), np.uint8)
     asked = []
 
-    def load(image_id):
-        asked.append(image_id)
+    def load(item):
+        asked.append(item.image)
         return np.zeros((32, 32, 3), np.uint8), labels, labels, {}
 
     files = save_panels(tmp_path / "panels", ranked_counts(3), 1, load, ("background", "cat"))
@@ -117,6 +117,10 @@ def test_panels_are_written_for_them(tmp_path):
     assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == sorted(file.name for file in files)
     with Image.open(files[0]) as picture:
         assert picture.mode == "RGB"
+    odd = Counts(2)
+    odd.add(Asked("../cat, front|1", (1,)), [[1, 0], [0, 1]])
+    (file,) = save_panels(tmp_path / "panels", odd, 1, load, ("background", "cat"))
+    assert file == tmp_path / "panels" / "best-1-.._cat_front_1_cat.png"
 
 
 @pytest.mark.real_data

@@ -92,7 +92,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"schema": 3}, "schema 3, expected at most 2; update segladder"),
+        ({"schema": 4}, "schema 4, expected at most 3; update segladder"),
         ({"schema": "1"}, "expected a JSON object with a schema number"),
         ({"colour": "red"}, "unknown field colour"),
         ({"status": "done"}, "status done, expected running, finished, interrupted, failed"),
@@ -169,7 +169,7 @@ def test_lines_that_fail_to_be_written_leave_the_old_ones(tmp_path):
 def test_a_line_at_fault_is_named_and_costs_no_other(tmp_path):
     records = [a_record(id=name) for name in "abc"]
     first, second, third = write_lines(records, tmp_path / LINES_NAME).read_bytes().splitlines(keepends=True)
-    newer, nothing = json.dumps({**asdict(a_record()), "schema": 3}).encode(), b'{"not": "a record"}'
+    newer, nothing = json.dumps({**asdict(a_record()), "schema": 4}).encode(), b'{"not": "a record"}'
     file = tmp_path / LINES_NAME
     file.write_bytes(
         b"".join([first, second[:200], b"\n\r\n", newer, b"\n", third, nothing, b"\n\xff\n", second[:-20]])
@@ -179,7 +179,7 @@ def test_a_line_at_fault_is_named_and_costs_no_other(tmp_path):
     for fault, line, text in zip(
         faults,
         (2, 4, 6, 7, 8),
-        ("damaged or half-written", "schema 3, expected at most 2; update", "no record", "damaged", "damaged"),
+        ("damaged or half-written", "schema 4, expected at most 3; update", "no record", "damaged", "damaged"),
         strict=True,
     ):
         assert fault.startswith(f"{file}:{line}: {text}")

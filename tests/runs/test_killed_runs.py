@@ -46,7 +46,11 @@ def whole(segladder, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("selection", "before"),
-    [("held_out", False), ("fixed", False), pytest.param("held_out", True, marks=pytest.mark.slow)],
+    [
+        ("held_out", False),
+        pytest.param("fixed", False, marks=pytest.mark.slow),
+        pytest.param("held_out", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_killed_where_its_weights_appear_still_knows_how_it_was_trained(
     start_segladder, segladder, whole, tmp_path, selection, before

@@ -15,7 +15,7 @@ SMALL = [
     *("loader.workers=0", "loader.augment.crop=64", "loader.augment.scale=[1,1]", "loader.batch_size=4"),
     *("trainer.steps=1", "trainer.progress=false", "trainer.panels=0", "logger=none"),
 ]
-LADDER = ["protocol=ladder", "pool=8", "protocol.negatives=4", "protocol.gamma_images=4"]
+LADDER = ["protocol=ladder", "pool=8", "protocol.gamma_images=4"]
 OUTLINE = VOC_PRICES.objects_of_class * VOC_PRICES.mask
 RUNS = {  # each starts from those before it
     "hop1": ["method=fcn8s", "protocol=semantic"],  # masks of all classes

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from segladder.data.inspection.checks import SplitReport, check_items, check_splits
+from segladder.data.inspection.checks import SplitReport, check_items, check_splits, only_ignored
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
+from segladder.foreign import printable
 from segladder.machine import cores
 from segladder.runs.instantiation import instantiated
 
@@ -35,12 +36,14 @@ def check(config: DictConfig, source: Source) -> int:
             for item in check_items(source, report.ids, worker_count(config)):
                 report.items.append(item)
                 bar.advance(task)
+            if fault := only_ignored(source, report.ids):
+                report.faults.append(fault)
     faults = [line for report in reports for line in (*report.faults, *(f for i in report.items for f in i.faults))]
     remarks = [line for report in reports for item in report.items for line in item.remarks]
     for line in dict.fromkeys(faults):
-        print(f"fault: {line}")
+        print(f"fault: {printable(line)}")
     for line in dict.fromkeys(remarks):
-        print(f"remark: {line}")
+        print(f"remark: {printable(line)}")
     Console().print(class_table(source, reports))
     for report in reports:
         print(f"{report.name}: {len(report.ids)} ids, {size_range(report)}")
@@ -98,7 +101,7 @@ def prepare_voc(config: DictConfig, source: VOC) -> int:
             faults += [fault] if fault else []
             bar.advance(task)
     for fault in faults:
-        print(f"fault: {fault}")
+        print(f"fault: {printable(fault)}")
     print(f"{converted_folder(source)}: {len(paths) - len(faults)} masks written, {len(faults)} faults")
     return 1 if faults else 0
 

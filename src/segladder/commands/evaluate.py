@@ -36,7 +36,7 @@ def run(config: DictConfig) -> int:
     scored = merged(config, run_config)
     check_choices(scored)
     source, protocol = build.source(scored), build.protocol(scored)
-    protocol.check_method(method.name, method.supervision)
+    protocol.check_built(method)
     check_classes(method, source, record.data["classes"])
     check_account(folder, record, source, protocol)
     method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> int:
     record.parents, record.id = [record.id], f"{record.id}-{rung}"
     record.time = now.isoformat(timespec="seconds")
     record.commit, record.dirty = git_state()  # of the scoring; the parent's record has that of the training
-    record.versions = versions()
+    record.versions, record.threads = versions(), torch.get_num_threads()
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
     if record.shots is not None and record.annotation_cost:
         record.annotation_cost = with_supports(record.annotation_cost, source, protocol, scored)

@@ -11,14 +11,16 @@ from rich.console import Console
 from segladder.data.inspection.checks import some
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.foreign import printable
 from segladder.report import ladder
 from segladder.report.archive import collect
-from segladder.report.comparisons import comparisons, pairs_of, supports_compared, with_significance
+from segladder.report.comparisons import comparisons, pairs_of, supports_compared
 from segladder.report.costs import flagged, with_costs_of_today
-from segladder.report.leaderboard import Table, rank
+from segladder.report.counted import Counted
+from segladder.report.leaderboard import Table
 from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
-from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
+from segladder.report.rendering import csv_text, json_text, markdown, per_class, show, without_tags
 
 PAGE = "leaderboard.html"
 SUPPORTS = "shots"  # in `compare`: every few-shot row with more supports against itself with fewest
@@ -34,24 +36,25 @@ def run(config: Any) -> int:
         raise ConfigError(f"report={config.report}: choose html, or leave it out")
     found, faults = find_records(config.runs)
     for fault in faults:
-        print(f"segladder: skipped {fault}", file=sys.stderr)
+        print(f"segladder: skipped {printable(fault)}", file=sys.stderr)
     if not found:
         raise DataError(f"runs={config.runs}: no record there, expected folders that segladder train wrote")
     if config.copy_to is not None:
-        collect([record for record, _ in found], config.copy_to)
-    found = counted(found)
-    tables = rank([record for record, _ in found], config.metric)
+        collect(found, config.copy_to)
+    counted = Counted(with_costs(found))
+    tables = counted.tables(config.metric)
     if config.significance:
-        tables = [with_significance(table, found) for table in tables]
-    write(tables, found, config)
+        tables = [counted.with_significance(table) for table in tables]
+    write(tables, counted, config)
     if config.report is not None:
-        write_page(tables, found, Path(config.out or PAGE))
+        written_page = write_page(tables, counted, Path(config.out or PAGE))
+        print(f"segladder: {written_page}", file=sys.stdout if config.format == "terminal" else sys.stderr)
     if config.wandb is not None:
-        push_board(tables, [record for record, _ in found], config.wandb)
+        push_board(tables, counted.records, config.wandb)
     return 0
 
 
-def counted(found: list[tuple[Record, Path]]) -> list[tuple[Record, Path]]:
+def with_costs(found: list[tuple[Record, Path]]) -> list[tuple[Record, Path]]:
     """The records with costs as today's version counts them; standard error says of how many older ones."""
     records = with_costs_of_today(record for record, _ in found)
     for what, runs in flagged(records).items():
@@ -59,9 +62,9 @@ def counted(found: list[tuple[Record, Path]]) -> list[tuple[Record, Path]]:
     return [(record, folder) for record, (_, folder) in zip(records, found, strict=True)]
 
 
-def write(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> None:
+def write(tables: list[Table], counted: Counted, config: Any) -> None:
     """Hand the tables to the terminal or the file `out`, which is the page's where one is asked for."""
-    more = details(tables, found, config)
+    more = details(tables, counted, config)
     out = config.out if config.report is None else None
     if config.format == "terminal" and out is None:
         console = Console() if sys.stdout.isatty() else Console(width=200)
@@ -76,13 +79,13 @@ def write(tables: list[Table], found: list[tuple[Record, Path]], config: Any) ->
         write_text(Path(out), text)
 
 
-def write_page(tables: list[Table], found: list[tuple[Record, Path]], out: Path) -> None:
-    """Write the tables as an HTML page and name it on standard error."""
+def write_page(tables: list[Table], counted: Counted, out: Path) -> str:
+    """Write the tables as an HTML page; returns what was done."""
     from segladder.report.page import page
 
-    text = page(tables, found)
+    text = page(tables, counted)
     write_text(out, text)
-    print(f"segladder: wrote {out}, {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
+    return f"wrote {out}, {len(text.encode()) / 1e6:.1f} MB"
 
 
 def push_board(tables: list[Table], records: list[Record], project: str) -> None:
@@ -98,31 +101,34 @@ def write_text(out: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def details(tables: list[Table], found: list[tuple[Record, Path]], config: Any) -> str:
+def details(tables: list[Table], counted: Counted, config: Any) -> str:
     """What a ladder says, and the tables per class and the comparisons that were asked for, as Markdown."""
     parts = []
     ranked = [table for table in tables if table.rows]
     asked = pairs_of(ranked, [pair for pair in config.compare if pair != SUPPORTS]) if ranked else []
     for table, pairs in zip(ranked, asked, strict=True):
         if table.declared.ladder is not None:
-            parts.append(climbed(table, [record for record, _ in found], config))
+            parts.append(climbed(table, counted, config))
         if config.per_class:
             heading = f"{table.declared.row_score.heading} per class, {table.title}"
-            parts.append(f"{heading}\n\n{per_class(table, [record for record, _ in found])}")
+            parts.append(f"{heading}\n\n{per_class(table, counted.records)}")
         if pairs:
-            parts.append(f"Paired bootstrap{table.declared.over}, {table.title}\n\n{comparisons(table, pairs, found)}")
+            parts.append(
+                f"Paired bootstrap{table.declared.over}, {table.title}\n\n{comparisons(table, pairs, counted)}"
+            )
     if SUPPORTS in config.compare:
-        parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, found)}")
-    return "\n".join(parts)
+        parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, counted)}")
+    return without_tags("\n".join(parts))
 
 
-def climbed(table: Table, records: list[Record], config: Any) -> str:
+def climbed(table: Table, counted: Counted, config: Any) -> str:
     """What annotation buys in a ladder's table, and its curve as a PNG beside `out` or the runs."""
     folder = Path(config.runs if config.out is None else config.out).resolve()
     folder = folder if folder.is_dir() else folder.parent
     parts = []
-    for name, whole in ladder.by_fold(table, records).items():
-        if steps := ladder.rungs(whole, records):
+    for name, whole in ladder.by_fold(table, counted).items():
+        if steps := ladder.rungs(whole, counted.records):
             curve = save_cost_curve(folder / f"{name}.png", steps, whole)
-            parts.append(f"What annotation buys, {name} ({curve})\n\n{ladder.described(whole, steps, records)}")
+            shown = curve if config.format == "terminal" else curve.name
+            parts.append(f"What annotation buys, {name} ({shown})\n\n{ladder.described(whole, steps, counted)}")
     return "\n".join(parts)

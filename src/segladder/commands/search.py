@@ -8,9 +8,7 @@ resumed, and one whose configuration has a finished run anywhere under RUNS is t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -22,12 +20,9 @@ from segladder.processes.sweep import known_runs
 from segladder.report import record as records
 from segladder.runs.choices import check_choices
 from segladder.runs.folder import config_hash_of, plain_config
-
-if TYPE_CHECKING:
-    pass
+from segladder.runs.ownership import owned
 
 OWN = ("space", "trials", "sampler", "slots", "threads", "gpus")  # keys that `segladder train` does not know
-LOCK = "lock"
 SAMPLERS = ("tpe", "random")
 
 
@@ -35,7 +30,8 @@ def run(config: DictConfig) -> int:
     """Search until there are as many trials as asked for, and print the best with the command that repeats it.
 
     Raises:
-        ConfigError: choices that do not fit together, no Optuna, or another process in this search.
+        ConfigError: choices that do not fit together, or no Optuna.
+        Owned: another process is in this search.
         SegLadderError: every trial failed.
     """
     check(config)
@@ -44,14 +40,10 @@ def run(config: DictConfig) -> int:
     first = trial_config([*given, *overrides(first_of(space))])
     what = records.hash_of([config_hash_of(first), settings["space"], config.sampler])
     folder = Path(config.runs) / "search" / f"{config.method.name}-{what}"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            known = reusable(Path(config.runs), folder)
-            search = Search(folder, space, given, config.sampler, config.seed, known)
-            search.run(config.trials, Slots(config.slots, config.threads, config.gpus))
-    except Timeout as error:
-        raise ConfigError(f"{folder}: another process is in this search; wait for it") from error
+    with owned(folder, "start this search again, which goes on"):
+        known = reusable(Path(config.runs), folder)
+        search = Search(folder, space, given, config.sampler, config.seed, known)
+        search.run(config.trials, Slots(config.slots, config.threads, config.gpus))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from pathlib import Path
 
@@ -10,17 +9,17 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError
 from segladder.processes.relaunch import relaunchable
-from segladder.runs.callbacks import Interruption
 from segladder.runs.choices import check_choices
 from segladder.runs.fitting import carry_out
-from segladder.runs.folder import discard_if_empty, fresh_folder, is_first_process, job_folder
+from segladder.runs.interruption import Interruption
+from segladder.runs.job import discard_if_empty, fresh_folder, own_job
 from segladder.runs.recording import start_record, write_status
 from segladder.stages.chain import run_stages
 from segladder.stages.preparation import prepare
 
 
 def run(config: DictConfig) -> int:
-    """Train and score one run, or a chain of them; returns 0 when finished, 130 when interrupted.
+    """Train and score one run, or a chain of them; returns 0 when finished, 130 or 143 when interrupted.
 
     Faults raise once they are recorded.
     """
@@ -32,19 +31,22 @@ def run(config: DictConfig) -> int:
     except ConfigError:
         discard_if_empty(fresh_folder(), Path(config.runs))
         raise
-    config, folder = job_folder(config)
+    with own_job(config) as job:
+        return 0 if job is None else carry_through(*job)
+
+
+def carry_through(config: DictConfig, folder: Path) -> int:
+    """Train and score in a folder that this process owns, and record how that ends; returns the exit code."""
     record = start_record(config, folder)
     with Interruption() as interruption, relaunchable(folder):
         try:
             write_status(record, folder, "running")
             carry_out(prepare(config, folder, record, interruption))
-        except KeyboardInterrupt:
-            write_status(record, folder, "interrupted")
-            if is_first_process():
-                print(f"interrupted; go on with: segladder train resume={folder}", file=sys.stderr)
-            return 130
         except BaseException as error:
-            record.error = "".join(traceback.format_exception(error))[-4000:]
-            write_status(record, folder, "failed")
-            raise
+            if not interruption.explains(error):
+                record.error = "".join(traceback.format_exception(error))[-4000:]
+                write_status(record, folder, "failed")
+                raise
+            write_status(record, folder, "interrupted")
+            return interruption.end()
     return 0

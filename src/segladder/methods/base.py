@@ -21,6 +21,7 @@ class Batch(TypedDict, total=False):
         id: B names, of the images or the queries.
         image: (B, 3, H, W): raw pixels uint8, or the backbone's input once normalised.
         mask: uint8 (B, H, W) of class indices, 255 ignored; in an episode 1 = its class.
+        inside: bool (B, H, W), false where augmentation filled up or cut out what is no pixel of the image.
         tags: float32 (B, K - 1) of 0 and 1.
         support_image: of S supports an episode, (B, S, 3, H, W), as `image`.
         support_mask: uint8 (B, S, H, W), 1 = the episode's class, 255 ignored.
@@ -31,6 +32,7 @@ class Batch(TypedDict, total=False):
     id: list[str]
     image: Tensor
     mask: Tensor
+    inside: Tensor
     tags: Tensor
     support_image: Tensor
     support_mask: Tensor
@@ -61,6 +63,7 @@ class Method(pl.LightningModule):
     answers: ClassVar[str] = "dense"  # all classes at once, or `episodes`: the class that supports show
     scores_tags: ClassVar[bool] = False  # whether it says where the classes of known tags are, `class_scores`
     tells_tags: ClassVar[bool] = False  # whether it tells the tags of an image, `tag_logits`
+    scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -99,6 +102,14 @@ class Method(pl.LightningModule):
 
         Few-shot methods also take the supports' pixels (B, K, 3, h, w) and masks (B, K, h, w), and score two classes.
         """
+
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Class scores (B, K, h, w) at the size of its feature map, for raw pixels (B, 3, H, W) in 0..255.
+
+        Raises:
+            ConfigError: the method has none.
+        """
+        raise ConfigError(f"method={self.name} has no scores of its feature map")
 
     def inherit(self, parent: Method) -> None:
         """Take over what `takes` names `features` from the trained method of the parent run.

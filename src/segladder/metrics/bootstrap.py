@@ -1,155 +1,260 @@
-"""How sure a score is: percentile bootstrap over images (Efron 1979), for one run and for the difference of two.
+"""One statistic, three uses: a score's value, its 95 % interval, and its difference to another's, from one function.
 
-Images are drawn with replacement; a draw only changes how often each image counts, so all draws are one matrix product
-of weights (draws, images) with counts (images, classes, 3).
+`under_draws` is that function: runs and weights to scores. A draw only changes how often each image counts (percentile
+bootstrap, Efron 1979). Drawn is what was sampled from the world: the image, with all that was asked about it. An image
+that several folds score is drawn once for all of them, folds that share no image are drawn apart. Of several random
+seeds the score is the mean; from five on, seeds are drawn too. Of n images n - 1 are drawn, since the scatter of draws
+is then the unbiased one (Rao and Wu 1988). Not covered: which images were the supports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from segladder.errors import DataError
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.counts import Counts
+from segladder.metrics.formulas import by_list, formula, ratio
+from segladder.metrics.scores import FromCounts
 
-Statistic = Callable[[np.ndarray], np.ndarray]
+DRAWS = 2000
+LEVEL = 0.95
+SEEDS_DRAWN_FROM = 5  # of fewer, nobody can tell how much they scatter
 
-
-class Sample(NamedTuple):
-    """What is drawn with replacement: names, unique, and what each adds to the sums of a statistic, (N, ...)."""
-
-    names: Sequence[str]
-    sums: np.ndarray
-
-    @classmethod
-    def joined(cls, parts: Sequence[Sample]) -> Sample:
-        """The samples of several folds in one."""
-        return cls([name for part in parts for name in part.names], np.concatenate([part.sums for part in parts]))
+Fold = int | None
 
 
-def images(counts: ImageCounts) -> Sample:
-    """Images, or episodes, with their true positives, false positives and false negatives (N, K, 3)."""
-    return Sample(counts.ids, counts.outcomes())
+class Estimate(NamedTuple):
+    """A score and the ends of its 95 % interval; nan where there is none."""
 
-
-def ratio(sums: np.ndarray) -> np.ndarray:
-    """First over second, (...) of (..., 2)."""
-    shares: np.ndarray = sums[..., 0] / sums[..., 1]
-    return shares
-
-
-def class_iou(outcomes: np.ndarray) -> np.ndarray:
-    """IoU (..., K) from true positives, false positives, false negatives (..., K, 3); nan where all are 0."""
-    union = outcomes.sum(-1, dtype=np.float64)
-    shares: np.ndarray = np.divide(outcomes[..., 0], union, out=np.full(union.shape, np.nan), where=union > 0)
-    return shares
-
-
-def mean_iou(outcomes: np.ndarray) -> np.ndarray:
-    """Mean IoU (...) over the classes that are true or predicted anywhere; nan where none is."""
-    shares = class_iou(outcomes)
-    present = ~np.isnan(shares)
-    count = present.sum(-1)
-    return np.where(count > 0, np.where(present, shares, 0).sum(-1) / np.maximum(count, 1), np.nan)
-
-
-def resampling_weights(images: int, samples: int, seed: int) -> np.ndarray:
-    """How often each image is drawn, float64 (samples, images); every row adds up to `images`."""
-    drawn = np.random.default_rng(seed).integers(0, images, (samples, images))
-    joint = drawn + np.arange(samples)[:, None] * images
-    return np.bincount(joint.reshape(-1), minlength=samples * images).reshape(samples, images).astype(np.float64)
-
-
-def bootstrap_interval(
-    outcomes: np.ndarray, statistic: Statistic = mean_iou, samples: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of a statistic over images.
-
-    Args:
-        outcomes: true positives, false positives, false negatives of each image and class, (N, K, 3).
-        statistic: (samples, K, 3) to (samples,) or, for intervals per class, (samples, K).
-        samples: number of draws.
-        level: share of draws inside the interval.
-        seed: of the draws.
-
-    Returns:
-        Lower and upper end, each of one draw's shape; nan where no draw has a value or there is no image.
-    """
-    if not len(outcomes):
-        nothing = np.full(statistic(outcomes.sum(0)[None]).shape[1:], np.nan)
-        return nothing, nothing
-    values = statistic(_weighted(outcomes, resampling_weights(len(outcomes), samples, seed)))
-    return _ends(values, level)
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference of two scores on the same images, its interval, and the two-sided p-value of no difference."""
+    """Difference of two scores on the same images.
+
+    Attributes:
+        difference: first - second, with the ends `low` and `high` of its 95 % interval.
+        p_value: two-sided, of no difference; adjusted where several comparisons stand together (`holm`).
+        least: the smallest p-value that so many draws can show.
+    """
 
     difference: float
     low: float
     high: float
     p_value: float
+    least: float
+
+    @property
+    def p_text(self) -> str:
+        """As printed: `< 0.001` where no draw contradicts the difference."""
+        return f"< {self.least:.3f}" if self.p_value <= self.least else f"{self.p_value:.3f}"
 
 
-def paired_bootstrap(
-    first: Sample | Sequence[Sample],
-    second: Sample | Sequence[Sample],
-    statistic: Statistic = mean_iou,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two runs, or two methods with several runs each, on the same draws of images, episodes or queries.
+def estimate(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRAWS) -> Estimate:
+    """A score of a run, or of a method: the mean over its seeds of the mean over their folds.
 
     Args:
-        first: what a run adds up to; of several (random seeds), the statistic is averaged over them.
-        second: what it is compared with.
-        statistic: (samples, ...) sums to (samples,).
-        samples: number of draws; the p-value is never below 2 / (samples + 1).
-        level: share of draws inside the interval.
-        seed: of the draws.
+        runs: counts of one run for each seed and fold.
+        rule: how the score follows.
+        draws: behind the interval.
+    """
+    return Runs.of(runs, rule).estimate(draws)
 
-    Returns:
-        The comparison first - second: of the variation, what is drawn is covered and random seeds are not.
+
+def per_class(runs: Counts | Sequence[Counts], draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
+    """Ends (K,) of the intervals of each class's IoU."""
+    return interval(under_draws(runs, FromCounts("class_iou"), draws)[1:])
+
+
+def compare(
+    first: Counts | Sequence[Counts], second: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRAWS
+) -> Comparison:
+    """Compare two runs, or two methods with several runs each, under the same draws of images (and of equal seeds).
 
     Raises:
-        DataError: the runs were not scored on the same images; names one that is missing.
+        DataError: the runs were not scored on the same images or folds; names one that is missing.
     """
-    runs = [_several(first), _several(second)]
-    names = runs[0][0].names
-    weights = np.vstack([np.ones(len(names)), resampling_weights(len(names), samples, seed)])
-    scores = [np.mean([statistic(_weighted(_aligned(run, names), weights)) for run in side], axis=0) for side in runs]
-    actual, *drawn = scores[0] - scores[1]
-    low, high = _ends(np.array(drawn), level)
-    tail = 1 + min((np.array(drawn) <= 0).sum(), (np.array(drawn) >= 0).sum())
-    return Comparison(float(actual), float(low), float(high), min(1.0, float(2 * tail / (samples + 1))))
+    return Runs.of(first, rule).minus(Runs.of(second, rule), draws)
 
 
-def _several(sample: Sample | Sequence[Sample]) -> list[Sample]:
-    return [sample] if isinstance(sample, Sample) else list(sample)
+def holm(found: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons of one table with p-values that hold for all of them together (Holm 1979)."""
+    order = sorted(range(len(found)), key=lambda i: found[i].p_value)
+    adjusted = list(found)
+    largest = 0.0
+    for rank, i in enumerate(order):
+        one, factor = found[i], len(found) - rank
+        largest = max(largest, min(1.0, factor * one.p_value))
+        adjusted[i] = replace(one, p_value=largest, least=largest if one.p_value <= one.least else one.least)
+    return adjusted
 
 
-def _aligned(sample: Sample, names: Sequence[str]) -> np.ndarray:
-    """Sums (N, ...) in the order of `names`."""
-    if odd := set(sample.names) ^ set(names):
-        raise DataError(f"{min(odd)}: scored by one run only, expected runs scored on the same images")
-    places = {name: place for place, name in enumerate(sample.names)}
-    return sample.sums[[places[name] for name in names]]
+def under_draws(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRAWS) -> np.ndarray:
+    """The score, and the score under each draw, (1 + draws, ...); nan where a draw has none."""
+    return Runs.of(runs, rule).under_draws(draws)
 
 
-def _weighted(outcomes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sums (draws, ...) of what each image adds (N, ...) under weights (draws, N); exact below 2^53 pixels."""
-    flat = outcomes.reshape(len(outcomes), -1).astype(np.float64)
-    return (weights @ flat).reshape(len(weights), *outcomes.shape[1:])
-
-
-def _ends(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """The central share `level` of the draws on the first axis, leaving out draws without a value."""
-    defined = ~np.isnan(values).all(0)
-    ends = np.full((2, *values.shape[1:]), np.nan)
-    ends[:, defined] = np.nanquantile(values[:, defined], [(1 - level) / 2, (1 + level) / 2], axis=0)
+def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The central 95 % of the draws on the first axis, leaving out draws without a value."""
+    shape = drawn.shape[1:]
+    ends = np.full((2, *shape), np.nan)
+    defined = ~np.isnan(drawn).all(0) if len(drawn) else np.zeros(shape, bool)
+    ends[:, defined] = np.nanquantile(drawn[:, defined], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What each thing that is drawn adds to the sums of a run: names, and (N, ...)."""
+
+    names: tuple[str, ...]
+    sums: np.ndarray
+    counts: Counts
+
+    @classmethod
+    def of(cls, counts: Counts, rule: FromCounts) -> _Drawn:
+        chosen = counts.of_kinds(*rule.kinds)
+        added = formula(rule.formula).rows(chosen).astype(np.float64)
+        if rule.lists == "mean":
+            added = by_list(chosen, added)
+        rows = [asked.drawn for asked in chosen.asked]
+        names = tuple(sorted(set(rows)))
+        place = {name: number for number, name in enumerate(names)}
+        sums = np.zeros((len(names), *added.shape[1:]))
+        np.add.at(sums, [place[name] for name in rows], added)
+        return cls(names, sums, counts)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one row of a table, by seed and fold, ready to be drawn from."""
+
+    rule: FromCounts
+    runs: Mapping[int | None, Mapping[Fold, _Drawn]]
+
+    @classmethod
+    def of(cls, runs: Counts | Sequence[Counts], rule: FromCounts) -> Runs:
+        """What a rule makes of runs. Raises DataError for two runs of one seed and fold."""
+        whole: dict[int | None, dict[Fold, _Drawn]] = {}
+        for counts in [runs] if isinstance(runs, Counts) else runs:
+            folds = whole.setdefault(counts.seed, {})
+            if counts.fold in folds:
+                raise DataError(f"seed {counts.seed}, fold {counts.fold}: given twice, expected one run of each")
+            folds[counts.fold] = _Drawn.of(counts, rule)
+        return cls(rule, whole)
+
+    @cached_property
+    def images(self) -> dict[Fold, tuple[str, ...]]:
+        """What each fold scores. Raises DataError where seeds of one fold score other images."""
+        found: dict[Fold, tuple[str, ...]] = {}
+        for folds in self.runs.values():
+            for fold, run in folds.items():
+                _check_equal(found.setdefault(fold, run.names), run.names)
+        return found
+
+    def estimate(self, draws: int = DRAWS) -> Estimate:
+        """The score with its interval."""
+        value, *drawn = self.under_draws(draws)
+        low, high = interval(np.array(drawn))
+        return Estimate(float(value), float(low), float(high))
+
+    def minus(self, other: Runs, draws: int = DRAWS) -> Comparison:
+        """The difference to other runs, see `compare`."""
+        _check_same(self, other)
+        scores = self.under_draws(draws) - other.under_draws(draws)
+        drawn = scores[1:][~np.isnan(scores[1:])]
+        low, high = interval(drawn)
+        tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
+        least = 2 / (len(drawn) + 1)
+        return Comparison(float(scores[0]), float(low), float(high), min(1.0, float(tail * least)), least)
+
+    def under_draws(self, draws: int) -> np.ndarray:
+        """The score, and the score under each draw, (1 + draws, ...)."""
+        weights = image_weights(self.images, draws)
+        seeds = [
+            np.mean([self._score(run, weights[fold]) for fold, run in folds.items()], axis=0)
+            for folds in self.runs.values()
+        ]
+        shares = seed_weights([str(seed) for seed in self.runs], draws)  # (draws, S)
+        return np.asarray(sum(values.T * share for values, share in zip(seeds, shares.T, strict=True))).T
+
+    def _score(self, run: _Drawn, weights: np.ndarray) -> np.ndarray:
+        """The score of one run under each weighting (D, N), (D, ...)."""
+        flat = run.sums.reshape(len(run.sums), math.prod(run.sums.shape[1:]))
+        sums = (weights @ flat).reshape(len(weights), *run.sums.shape[1:])
+        groups = [run.counts.groups[name] for name in self.rule.classes]
+        scores = formula(self.rule.formula).score(sums, groups, self.rule.absent)
+        return scores.mean(1) if self.rule.lists == "mean" else scores
+
+
+def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> dict[Fold, np.ndarray]:
+    """How often each fold's images count, (1 + draws, N) each; the first time all count once.
+
+    Equal images give equal draws, whoever was scored on them.
+    """
+    weights: dict[Fold, np.ndarray] = {}
+    for folds in _sharing_images(images):
+        names = sorted({name for fold in folds for name in images[fold]})
+        place = {name: number for number, name in enumerate(names)}
+        drawn = _draws(tuple(names), draws)
+        weights |= {fold: drawn[:, [place[name] for name in images[fold]]] for fold in folds}
+    return weights
+
+
+def seed_weights(seeds: Sequence[str], draws: int) -> np.ndarray:
+    """What share each seed has in the mean, (1 + draws, S): equal ones, unless there are enough seeds to draw from."""
+    weights = (
+        _draws(tuple(sorted(seeds)), draws) if len(seeds) >= SEEDS_DRAWN_FROM else np.ones((1 + draws, len(seeds)))
+    )
+    order = np.argsort(np.argsort(seeds))
+    return np.asarray(ratio(weights, np.broadcast_to(weights.sum(1, keepdims=True), weights.shape)))[:, order]
+
+
+@lru_cache(maxsize=4)
+def _draws(names: tuple[str, ...], draws: int) -> np.ndarray:
+    """Weights (1 + draws, N) that depend on the names alone: ones, then how often each of N - 1 draws hits each."""
+    key = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8], "big")
+    count, size = len(names), max(1, len(names) - 1)
+    drawn = np.random.default_rng(key).integers(0, max(1, count), (draws, size)) if count else np.zeros((draws, 0), int)
+    joint = drawn + np.arange(draws)[:, None] * count
+    weights = np.bincount(joint.reshape(-1), minlength=draws * count).reshape(draws, count).astype(np.float64)
+    if count == 1:  # one image says nothing of others
+        weights[:] = np.nan
+    return np.vstack([np.ones((1, count)), weights])
+
+
+def _sharing_images(images: Mapping[Fold, Sequence[str]]) -> list[list[Fold]]:
+    """Folds in groups: those that have an image in common, directly or through others, stand together."""
+    groups: list[tuple[list[Fold], set[str]]] = []
+    for fold, names in images.items():
+        mine, held = [fold], set(names)
+        apart = []
+        for folds, others in groups:
+            if held.isdisjoint(others):
+                apart.append((folds, others))
+            else:
+                mine, held = [*folds, *mine], held | others
+        groups = [*apart, (mine, held)]
+    return [folds for folds, _ in groups]
+
+
+def _check_same(first: Runs, second: Runs) -> None:
+    if odd := set(first.images) ^ set(second.images):
+        raise DataError(f"fold {min(odd, key=str)}: scored by one row only, expected rows of the same folds")
+    for fold, names in first.images.items():
+        _check_equal(names, second.images[fold])
+
+
+def _check_equal(first: Iterable[str], second: Iterable[str]) -> None:
+    if odd := set(first) ^ set(second):
+        raise DataError(f"{min(odd)}: scored by one run only, expected runs scored on the same images")

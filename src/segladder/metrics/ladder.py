@@ -27,11 +27,3 @@ def asked(confusion: np.ndarray, classes: Sequence[int]) -> np.ndarray:
         answers[c, c], answers[0, c], answers[c, 0] = hits, invented, missed
         answers[0, 0] += confusion.sum() - hits - invented - missed
     return answers
-
-
-def painted_share(outcomes: np.ndarray) -> np.ndarray:
-    """Share (...) of the background that is painted, of outcomes (..., K, 3) of `asked`; nan without pixels."""
-    kept, painted = (outcomes[..., 0, i].astype(np.float64) for i in (0, 2))
-    pixels = kept + painted
-    shares: np.ndarray = np.divide(painted, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
-    return shares

@@ -67,13 +67,20 @@ def frequency_weighted_iou(confusion: Tensor) -> float:
 
 
 def summary(confusion: Tensor, absent: str = "skip") -> dict[str, float]:
-    """Every score of the whole set by name; means run over the classes that are not absent."""
+    """Every score of the whole set by name; means run over the classes that are not absent.
+
+    Those named `_foreground` leave the background out of the mean. A background pixel painted as a class is still that
+    class's false positive.
+    """
+    over, under = over_activation(confusion, absent), under_activation(confusion, absent)  # (K,)
     return {
         "mIoU": float(iou(confusion, absent).nanmean()),
         "mean_precision": float(precision(confusion, absent).nanmean()),
         "mean_accuracy": mean_accuracy(confusion, absent),
-        "over_activation": float(over_activation(confusion, absent).nanmean()),
-        "under_activation": float(under_activation(confusion, absent).nanmean()),
+        "over_activation": float(over.nanmean()),
+        "under_activation": float(under.nanmean()),
+        "over_activation_foreground": float(over[1:].nanmean()),
+        "under_activation_foreground": float(under[1:].nanmean()),
         "pixel_accuracy": pixel_accuracy(confusion),
         "frequency_weighted_iou": frequency_weighted_iou(confusion),
     }

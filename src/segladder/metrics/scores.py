@@ -6,12 +6,50 @@ Protocols declare their scores, records carry the declaration, and reports read 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 UNITS = ("share", "number")
 DIRECTIONS = ("higher", "lower", "")
 PLACES = ("summary", "table", "curve")
+
+
+@dataclass(frozen=True)
+class FromCounts:
+    """How a score follows from counts: a formula over some of their rows and classes.
+
+    Args:
+        formula: a name of `segladder.metrics.formulas.FORMULAS`.
+        classes: names of the groups of classes that count, see `Counts.groups`; all classes if empty.
+        kinds: of the rows that count, see `Asked.kind`; all rows if empty.
+        absent: a class that is neither true nor predicted is left out (`skip`) or counts 0 (`zero`).
+        lists: several frozen lists of episodes are `pooled`, or each is scored and the scores averaged (`mean`).
+    """
+
+    formula: str
+    classes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    absent: str = "skip"
+    lists: str = "pooled"
+
+    def plain(self) -> dict[str, Any]:
+        """All that differs from the defaults, in JSON's own types."""
+        return _plain(self)
+
+    @classmethod
+    def read(cls, plain: Any) -> FromCounts | None:
+        """What `plain` gave; None for the name alone that records of older versions, which kept other counts, hold."""
+        if plain is None or isinstance(plain, str):
+            return None
+        try:
+            lists = {key: tuple(plain[key]) for key in ("classes", "kinds") if key in plain}
+            rule = cls(**{**plain, **lists})
+        except TypeError as error:
+            raise ValueError(f"statistic of a score: {error}") from error
+        words = [rule.formula, *rule.classes, *rule.kinds, rule.absent, rule.lists]
+        if wrong := [word for word in words if not isinstance(word, str)]:
+            raise ValueError(f"statistic of a score: {wrong[0]!r} is no text")
+        return rule
 
 
 @dataclass(frozen=True)
@@ -25,8 +63,8 @@ class Score:
         better: `higher`, `lower`, or empty for a score that says neither.
         shown: where: in the `summary` printed after a run, in a `table` beside the score that ranks, in the `curve`
             along what the protocol sweeps.
-        statistic: how a paired test recomputes it from counts, of `segladder.metrics.statistics.STATISTICS`; empty for
-            a score without such a test.
+        statistic: how it follows from counts, which gives its interval and paired tests; None for a score that has
+            neither.
         over_folds: how folds become one value: `mean`, or a name of `segladder.metrics.pooling.POOLED`.
         remark: half a sentence on the best rung of a ladder, with `{rung}` and `{score}`.
 
@@ -39,7 +77,7 @@ class Score:
     unit: str = "share"
     better: str = "higher"
     shown: tuple[str, ...] = ()
-    statistic: str = ""
+    statistic: FromCounts | None = None
     over_folds: str = "mean"
     remark: str = ""
 
@@ -88,18 +126,35 @@ class Score:
         """What is `scale` times a value, or times a difference of values, as printed."""
         return f"{scaled:{sign}.{digits + (self.unit == 'number')}f}"
 
+    def under(self, absent: str) -> Score:
+        """The score with another rule for absent classes, `skip` or `zero`."""
+        return self if self.statistic is None else replace(self, statistic=replace(self.statistic, absent=absent))
+
     def plain(self) -> dict[str, Any]:
         """All that differs from the defaults, in JSON's own types."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return _plain(self)
 
     @classmethod
     def read(cls, plain: Mapping[str, Any]) -> Score:
         """What `plain` gave. Raises ValueError for what is no score of this version."""
         try:
-            score = cls(**{**plain, "shown": tuple(plain.get("shown", ()))})
+            statistic = FromCounts.read(plain.get("statistic"))
+            score = cls(**{**plain, "shown": tuple(plain.get("shown", ())), "statistic": statistic})
         except TypeError as error:
             raise ValueError(f"score {plain.get('name')}: {error}") from error
-        if wrong := [f.name for f in fields(cls) if f.name != "shown" and not isinstance(getattr(score, f.name), str)]:
+        text = [f.name for f in fields(cls) if f.name not in ("shown", "statistic")]
+        if wrong := [name for name in text if not isinstance(getattr(score, name), str)]:
             raise ValueError(f"score {score.name}: {wrong[0]} is no text")
         return score
+
+
+def _plain(value: FromCounts | Score) -> dict[str, Any]:
+    """All fields that differ from their defaults, in JSON's own types."""
+    values = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+    return {key: _plain_field(each) for key, each in values.items()}
+
+
+def _plain_field(value: Any) -> Any:
+    if isinstance(value, FromCounts):
+        return value.plain()
+    return list(value) if isinstance(value, tuple) else value

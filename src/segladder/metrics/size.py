@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from segladder.metrics.bootstrap import class_iou
 from segladder.metrics.counts import outcomes
+from segladder.metrics.formulas import class_iou
 
 SIZES = ("small", "medium", "large")
 LIMITS = (0.05, 0.20)

@@ -1,5 +1,7 @@
 """Scores of a segmented video (Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
-Segmentation", CVPR 2016): region similarity J and contour accuracy F of a frame, and what sums up a sequence.
+Segmentation", CVPR 2016): contour accuracy F of a frame.
+
+Region similarity J follows from counts (`segladder.metrics.formulas`).
 
 Official code: https://github.com/fperazzi/davis (BSD); written anew. Masks count as the object where they are not zero.
 Difference: F dilates contours and does not pair their pixels one to one, as the official Python code does too.
@@ -8,32 +10,9 @@ Difference: F dilates contours and does not pair their pixels one to one, as the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-
-
-class Statistics(NamedTuple):
-    """What sums up a sequence.
-
-    Attributes:
-        mean: over its frames.
-        recall: share of frames above 0.5.
-        decay: mean of the first quarter minus mean of the last; negative where the score grows.
-    """
-
-    mean: float
-    recall: float
-    decay: float
-
-
-def region_similarity(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """J: IoU of two masks (H, W); 1 where both are empty."""
-    first, second = _same_size(prediction, truth)
-    union = np.count_nonzero(first | second)
-    return np.count_nonzero(first & second) / union if union else 1.0
 
 
 def contour_accuracy(prediction: np.ndarray, truth: np.ndarray, bound: float = 0.008) -> float:
@@ -67,17 +46,6 @@ def contour(mask: np.ndarray) -> np.ndarray:
     framed = np.pad(inside, ((0, 1), (0, 1)), mode="edge")
     edge: np.ndarray = (inside != framed[:-1, 1:]) | (inside != framed[1:, :-1]) | (inside != framed[1:, 1:])
     return edge
-
-
-def statistics(values: Sequence[float] | np.ndarray) -> Statistics:
-    """Mean, recall and decay of a score in the order of the frames, at least one.
-
-    Quarters share the frames they meet at, as in the official code.
-    """
-    scores = np.asarray(values, np.float64)
-    ends = np.floor(np.linspace(0, len(scores) - 1, 5) + 0.5).astype(np.int64)
-    first, last = scores[: ends[1] + 1], scores[ends[3] :]
-    return Statistics(float(scores.mean()), float((scores > 0.5).mean()), float(first.mean() - last.mean()))
 
 
 def _same_size(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segladder.metrics.bootstrap import class_iou, mean_iou
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.counts import Counts
+from segladder.metrics.formulas import harmonic, mean_iou
 
 
 class GammaSweep:
@@ -70,9 +70,9 @@ class GammaSweep:
         confusion: np.ndarray = self.confusions()[-1] * self.unseen[:, None]
         return confusion
 
-    def at(self, index: int) -> ImageCounts:
+    def at(self, index: int) -> Counts:
         """Each image's counts under one gamma of the grid."""
-        counts = ImageCounts(self.num_classes)
+        counts = Counts(self.num_classes)
         for image_id, cells, pixels in zip(self.ids, self._cells, self._pixels, strict=True):
             bins, cell = np.divmod(cells, self.num_classes**2)
             kept = (bins <= index) == self.unseen[cell % self.num_classes]
@@ -84,28 +84,16 @@ class GammaSweep:
         return (len(self.gammas) + 1) * self.num_classes**2
 
 
-def group_iou(outcomes: np.ndarray, classes: Sequence[int], absent: str = "skip") -> np.ndarray:
-    """Mean IoU (...) of some classes, of outcomes (..., K, 3); an absent class is left out or counts 0 (`zero`)."""
-    chosen = outcomes[..., list(classes), :]
-    return mean_iou(chosen) if absent == "skip" else np.nan_to_num(class_iou(chosen)).mean(-1)
-
-
-def harmonic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Harmonic mean of two shares (...), 0 where both are 0."""
-    total = first + second
-    return np.where(total == 0, 0, 2 * first * second / np.where(total == 0, 1, total))
-
-
 def split_scores(
     outcomes: np.ndarray, seen: Sequence[int], unseen: Sequence[int], absent: str = "skip"
 ) -> dict[str, np.ndarray]:
     """Seen, unseen and harmonic mean IoU, and that over all foreground classes, each (...), of outcomes (..., K, 3)."""
-    of_seen, of_unseen = group_iou(outcomes, seen, absent), group_iou(outcomes, unseen, absent)
+    of_seen, of_unseen = mean_iou(outcomes, seen, absent), mean_iou(outcomes, unseen, absent)
     return {
         "harmonic_mIoU": harmonic(of_seen, of_unseen),
         "seen_mIoU": of_seen,
         "unseen_mIoU": of_unseen,
-        "mIoU": group_iou(outcomes, [*seen, *unseen], absent),
+        "mIoU": mean_iou(outcomes, [*seen, *unseen], absent),
     }
 
 

@@ -7,12 +7,12 @@ by own surgery, since timm's VGG takes none. A plain vision transformer is tappe
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import FeatureListNet
@@ -22,8 +22,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segladder.errors import ConfigError
 from segladder.nets.folding import fold_batch_norm
+from segladder.nets.stored import unpacked
 
 RGB = tuple[float, float, float]
+BUILDING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}  # among them files to load
 
 
 class FeatureExtractor(nn.Module):
@@ -136,6 +138,8 @@ def _create(name: str, options: Mapping[str, Any], **more: Any) -> Any:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
         raise ConfigError(f"backbone.name={name}: no such timm model; did you mean {', '.join(close) or 'another'}?")
+    if foreign := sorted(options.keys() & BUILDING):
+        raise ConfigError(f"backbone.options.{foreign[0]}: no option of a network; weights come by backbone.weights")
     try:
         return timm.create_model(name, **options, **more)
     except (TypeError, RuntimeError, AssertionError, NotImplementedError) as error:
@@ -221,11 +225,12 @@ def load_from_run(backbone: nn.Module, folder: Path) -> None:
 
     Raises:
         ConfigError: the run has no weights yet, or its network has no such backbone.
+        DataError: the weights are damaged.
     """
     file = folder / "weights.pt"
     if not file.is_file():
         raise ConfigError(f"backbone.weights={folder}: no weights.pt there, expected the folder of a finished run")
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = unpacked(file, "the weights that a run wrote")
     own = backbone.state_dict()
     first = next(iter(own))
     for prefix in (key.removesuffix(first) for key in state if key.endswith(first)):

@@ -21,6 +21,22 @@ def normalize_cam(scores: Tensor) -> Tensor:
     return (positive - FLOOR).relu() / (maxima + FLOOR)
 
 
+def unit_range(scores: Tensor) -> Tensor:
+    """Each class's positive scores from their minimum to their maximum (SEAM's official code).
+
+    relu(x - min x - 1e-5) / (max x - min x + 1e-5) with x = relu(scores).
+
+    Args:
+        scores: class maps (B, C, h, w) of any sign.
+
+    Returns:
+        (B, C, h, w) in 0..1; zeros for a class whose positive scores are all equal.
+    """
+    positive = scores.relu()
+    lowest, highest = positive.amin((-2, -1), keepdim=True), positive.amax((-2, -1), keepdim=True)  # (B, C, 1, 1)
+    return (positive - lowest - FLOOR).relu() / (highest - lowest + FLOOR)
+
+
 def background_power(cams: Tensor, power: float) -> Tensor:
     """The background's evidence (1 - max over classes)^power (AffinityNet, Ahn and Kwak 2018, equation 2).
 

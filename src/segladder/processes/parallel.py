@@ -10,6 +10,7 @@ from pathlib import Path
 from segladder.machine import cores
 from segladder.processes.start import Child, start_child, waited_for
 from segladder.report import record as records
+from segladder.runs.ownership import owner_of
 
 POLL = 0.2  # seconds between looks at the running jobs
 
@@ -49,7 +50,8 @@ class Slots:
             while True:
                 while free and (job := next(waiting, None)) is not None:
                     slot = free.pop(0)
-                    words = ["train", *job.overrides, f"hydra.run.dir={job.folder}"]
+                    given = [o for o in job.overrides if o != "resume=auto"]  # the folder says which run it is
+                    words = ["train", *given, f"hydra.run.dir={job.folder}"]
                     running[slot] = start_child(words, self.environment(slot), job.log), job
                     children.append(running[slot][0])
                 if not running:
@@ -73,7 +75,7 @@ class Slots:
 
 def record_death(job: Job) -> None:
     """Write into the record of a job that died without a word that it failed."""
-    if job.code and (job.folder / records.FILE_NAME).exists():
+    if job.code and owner_of(job.folder) is None and (job.folder / records.FILE_NAME).exists():
         record = records.read(job.folder)
         if record.status == "running":
             how = f"signal {-job.code}" if job.code < 0 else f"exit code {job.code}"

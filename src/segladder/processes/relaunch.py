@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 
-from segladder.runs.folder import FOLDER_VARIABLE
+from segladder.processes.start import end_with_parent
+from segladder.runs.folder import FOLDER_VARIABLE, is_first_process
 
 LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", FOLDER_VARIABLE)
 
@@ -19,6 +21,8 @@ LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MAS
 @contextmanager
 def relaunchable(folder: Path) -> Iterator[None]:
     """Let Lightning start this very job in further processes, and leave no trace for the next job of a sweep."""
+    if not is_first_process():
+        end_with_parent(signal.SIGKILL)  # it may hang waiting for the first one, and there is nothing to write
     before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
     arguments = sys.argv
     os.environ[FOLDER_VARIABLE] = str(folder.resolve())

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from segladder.errors import ConfigError, SegLadderError
+from segladder.errors import ConfigError, DataError, SegLadderError
 from segladder.processes.parallel import Job, Slots
 from segladder.processes.search_space import load_optuna, overrides
 from segladder.report import record as records
@@ -53,11 +53,21 @@ class Search:
         self.sampler, self.seed, self.known = sampler, seed, known
         self.optuna = load_optuna()
         self.states = self.optuna.trial.TrialState
-        storage = f"sqlite:///{(folder / STORAGE).resolve()}"
-        self.study: Study = self.optuna.create_study(
-            storage=storage, study_name="search", direction="maximize", load_if_exists=True
-        )
+        self.study: Study = self.opened(folder / STORAGE)
         self.waiting: dict[Path, list[int]] = {}  # trials that will be told of the run in a folder
+
+    def opened(self, path: Path) -> Study:
+        """The study in a file, a new one where there is none. Raises DataError for a file that holds no study."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            study: Study = self.optuna.create_study(
+                storage=f"sqlite:///{path.resolve()}", study_name="search", direction="maximize", load_if_exists=True
+            )
+            return study
+        except (SQLAlchemyError, self.optuna.exceptions.OptunaError, RuntimeError) as error:
+            fault = str(error).strip().partition("\n")[0]
+            raise DataError(f"{path}: no study ({fault}); remove it: finished trials are found again") from error
 
     def run(self, trials: int, slots: Slots) -> None:
         """Go on to a number of trials and show what came out; raises SegLadderError if all of them failed."""

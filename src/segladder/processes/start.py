@@ -17,6 +17,8 @@ from typing import Protocol
 
 from hydra.core.global_hydra import GlobalHydra
 
+from segladder.runs.interruption import STOPS
+
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 Child = subprocess.Popen[bytes]
@@ -55,6 +57,7 @@ class Fork:
 def _in_fork(arguments: list[str]) -> None:
     _end_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     GlobalHydra.instance().clear()
     sys.argv = [sys.argv[0], *arguments]
     sys.exit(importlib.import_module("segladder.cli").main())  # by its name, as a fresh interpreter is told it
@@ -88,18 +91,24 @@ def start_child(
 
 @contextmanager
 def waited_for(children: Iterable[Waitable]) -> Iterator[None]:
-    """Pass SIGTERM on to children, and let them finish their records before a Ctrl-C (which reaches them too) ends us.
+    """Pass SIGTERM on to children, and let them finish their records before a signal ends us.
+
+    Ctrl-C reaches them too. Whatever comes after the first signal is for them alone.
 
     Args:
         children: looked at when a signal comes, so a list may grow meanwhile.
     """
+    stopping: list[int] = []
 
-    def pass_on(received: int, frame: FrameType | None) -> None:
-        for child in children:
-            child.send_signal(received)
-        raise KeyboardInterrupt
+    def stop(received: int, frame: FrameType | None) -> None:
+        if received == signal.SIGTERM:
+            for child in children:
+                child.send_signal(received)
+        stopping.append(received)
+        if len(stopping) == 1:
+            raise KeyboardInterrupt(received)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = {number: signal.signal(number, stop) for number in STOPS}
     try:
         yield
     except KeyboardInterrupt:
@@ -107,9 +116,15 @@ def waited_for(children: Iterable[Waitable]) -> Iterator[None]:
             child.wait()
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_with_parent() -> None:
+    end_with_parent(signal.SIGTERM)
+
+
+def end_with_parent(number: int) -> None:
+    """On Linux, let this process get a signal when its parent ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(END_WITH_PARENT, number)

@@ -18,6 +18,7 @@ from segladder.errors import SegLadderError
 from segladder.processes.parallel import Job, Slots
 from segladder.report import record as records
 from segladder.runs.folder import CONFIG, config_hash_of
+from segladder.runs.job import is_named
 
 
 class Sweep:
@@ -52,16 +53,20 @@ class Sweep:
         return [self.answer(job) for job, _ in jobs]
 
     def jobs(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[tuple[Job, bool]]:
-        """Each job, in the folder of its unfinished run if there is one, and whether it has a finished one."""
+        """Each job, in the folder of its unfinished run if there is one, and whether it has a finished one.
+
+        A new folder is named by a hash of the settings, so that sweeps that run at once meet there.
+        """
         known = known_runs(Path(self.config.runs))
         shared = set.intersection(*map(set, job_overrides))
         for number, overrides in enumerate(job_overrides, start=first):
             whole = self.context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(whole):
                 whole.hydra.job.id = whole.hydra.job.num = number
-            fresh = Path(whole.hydra.sweep.dir) / whole.hydra.sweep.subdir
             config = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-            status, folder = known.get(config_hash_of(config), ("", fresh))
+            what = config_hash_of(config)
+            subdir = whole.hydra.sweep.subdir if is_named(whole.hydra) else f"{config.method.name}/{what}"
+            status, folder = known.get(what, ("", Path(whole.hydra.sweep.dir) / subdir))
             own, finished = [o for o in overrides if o not in shared], status == "finished" and not config.stages
             yield Job(number, list(filter_overrides(overrides)), " ".join(own), folder), finished
 

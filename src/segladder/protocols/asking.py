@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.hashing import hashed_seed
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode
 from segladder.methods.base import evaluating
-from segladder.metrics.bootstrap import Statistic, bootstrap_interval
 from segladder.metrics.confusion import confusion_matrix
-from segladder.metrics.counts import ImageCounts
-from segladder.metrics.zero_shot import GammaSweep, group_iou, harmonic
+from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.zero_shot import GammaSweep
 from segladder.protocols.base import Metrics, Picture, Result, Scoring, scored
 from segladder.protocols.cam_seeds import heat_map, tag_method
 from segladder.protocols.episode_runner import EpisodeRunner, merged
@@ -33,39 +31,38 @@ from segladder.protocols.zero_shot import ZeroShotProtocol
 Pair = tuple[str, int]  # an image and the class that it is asked for
 Confusions = Mapping[Pair, np.ndarray]  # (K, K) of each pair
 
+ALONE, CROWDED = "alone", "crowded"  # an object of the class is there; so is one of another class
+SMALL, LACKING = "small", "lacking"  # too few pixels to be an object; none
+TOLD = (ALONE, CROWDED)  # what someone who was told where the class is would ask
+EVERYWHERE = (*TOLD, SMALL, LACKING)
+DENSE = "dense"  # not a question: all classes compete
+
 
 @dataclass(frozen=True)
 class Questions:
-    """Which images are asked for which classes, by image id.
+    """Every image, asked for every novel class.
 
     Attributes:
         ids: all images.
-        held: novel classes of which the image holds an object.
-        lacking: novel classes of which it holds no pixel.
-        crowded: images of `held` that also hold an object of another foreground class.
+        kinds: for each (image, class) what the image holds of the class, of `EVERYWHERE`.
     """
 
     ids: tuple[str, ...]
-    held: dict[str, list[int]]
-    lacking: dict[str, list[int]]
-    crowded: list[str]
+    kinds: dict[Pair, str]
 
     @classmethod
-    def of(cls, items: Items, novel: Sequence[int], negatives: int) -> Questions:
-        """All that the images hold, and for each class `negatives` images without it (with objects), by a hash."""
-        kept = dict(zip(items.ids, items.kept, strict=True))
-        present = dict(zip(items.ids, items.present, strict=True))
-        held = {i: found for i, classes in kept.items() if (found := [k for k in classes if k in novel])}
-        lacking: dict[str, list[int]] = {}
-        for k in novel:
-            without = [i for i in items.ids if kept[i] and k not in present[i]]
-            for image_id in sorted(without, key=lambda i: hashed_seed("negative", k, i))[:negatives]:
-                lacking.setdefault(image_id, []).append(k)
-        return cls(tuple(items.ids), held, lacking, [i for i in held if len(kept[i]) > 1])
+    def of(cls, items: Items, novel: Sequence[int]) -> Questions:
+        """All questions, with what the images hold."""
+        kinds = {}
+        for image_id, kept, present in zip(items.ids, items.kept, items.present, strict=True):
+            for k in novel:
+                held = CROWDED if len(kept) > 1 else ALONE
+                kinds[image_id, k] = held if k in kept else SMALL if k in present else LACKING
+        return cls(tuple(items.ids), kinds)
 
-    def pairs(self) -> list[Pair]:
-        """All (image, class) pairs, those with the class first."""
-        return [(i, k) for group in (self.held, self.lacking) for i, classes in group.items() for k in classes]
+    def holders(self, k: int) -> list[str]:
+        """The images that hold an object of a class."""
+        return [image_id for (image_id, asked), kind in self.kinds.items() if asked == k and kind in TOLD]
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,14 @@ class Answers:
     Args:
         confusions: for each question a matrix (K, K), rows = truth.
         seconds: of prediction.
+        dense: of methods that answer for all classes at once, these answers on all images.
         beside: scores that only this kind of method has.
         curve: those along gamma, where the method has one, and `swept_at` the gamma of the answers.
     """
 
     confusions: Confusions
     seconds: float
+    dense: Counts | None = None
     beside: Metrics = field(default_factory=dict)
     curve: list[dict[str, float]] | None = None
     swept_at: float = 0.0
@@ -94,7 +93,7 @@ class Asker(ABC):
         """The answers to all questions; every process of a distributed run calls this and gets all."""
 
     @abstractmethod
-    def picture(self, item: str, result: Result) -> Picture:
+    def picture(self, item: Asked, result: Result) -> Picture:
         """What a panel of an image shows; `result` is that of the method's answers."""
 
 
@@ -118,9 +117,9 @@ class DenseAsker(Asker):
         sweep, seconds = dense.sweep(self.scoring, questions.ids, np.arange(256, dtype=np.uint8))
         index = dense.chosen(self.scoring, sweep) if self.calibrated else dense.grid.index(0.0)
         counts = sweep.at(index)
-        matrices = dict(zip(counts.ids, counts.dense(), strict=True))
-        confusions = {(i, k): matrices[i] for i, k in questions.pairs()}
-        return self.calibrated_answers(Answers(confusions, seconds, self.of_base_classes(counts)), sweep, index)
+        matrices = {asked.image: matrix for asked, matrix in counts.rows()}
+        confusions = {(image_id, k): matrices[image_id] for image_id, k in questions.kinds}
+        return self.calibrated_answers(Answers(confusions, seconds, counts), sweep, index)
 
     def calibrated_answers(self, plain: Answers, sweep: GammaSweep, index: int) -> Answers:
         """Answers with what gamma gives, where the method is calibrated."""
@@ -128,32 +127,21 @@ class DenseAsker(Asker):
             return plain
         gamma = self.dense.grid[index]
         curve = self.dense.swept_scores(sweep, self.scoring.source).curve()
-        return Answers(plain.confusions, plain.seconds, {**plain.beside, "gamma": scored(gamma)}, curve, gamma)
+        return replace(plain, beside={"gamma": scored(gamma)}, curve=curve, swept_at=gamma)
 
-    def of_base_classes(self, counts: ImageCounts) -> Metrics:
-        """Means over base and novel classes where all compete on all images, and the harmonic mean of both."""
-        base, novel = self.dense.foreground(self.scoring.source)
-        statistics: dict[str, Statistic] = {
-            "base_mIoU": lambda outcomes: group_iou(outcomes, base),
-            "novel_mIoU": lambda outcomes: group_iou(outcomes, novel),
-            "harmonic_mIoU": lambda outcomes: harmonic(group_iou(outcomes, base), group_iou(outcomes, novel)),
-        }
-        outcomes, samples = counts.outcomes(), self.dense.bootstrap
-        return {name: with_interval(outcomes, statistic, samples) for name, statistic in statistics.items()}
-
-    def picture(self, item: str, result: Result) -> Picture:
+    def picture(self, item: Asked, result: Result) -> Picture:
         """An image with all classes, and where a method of tags fires when told the tags."""
         picture = self.dense.shown(self.scoring.method, self.scoring.source, item, result)
         if self.scoring.method.scores_tags:
-            image = self.scoring.source.image(item)
-            picture.beside["scores of its classes"] = heat_map(image, self.fires(item))
+            image = self.scoring.source.image(item.image)
+            picture.beside["scores of its classes"] = heat_map(image, self.fires(item.image))
         return picture
 
     @torch.inference_mode()
-    def fires(self, item: str) -> np.ndarray:
+    def fires(self, image_id: str) -> np.ndarray:
         """The best class score in 0..1 at each pixel (H, W) of an image, among the classes that it holds."""
         source, method = self.scoring.source, tag_method(self.scoring.method)
-        image, tags = source.image(item), torch.from_numpy(source.tags(item))[None]
+        image, tags = source.image(image_id), torch.from_numpy(source.tags(image_id))[None]
         pixels = to_pixels([image], None, method.device)
         scores = method.class_scores((), pixels, tags.to(pixels.device), (1.0,), False)
         of_classes = scores[:, scores.shape[1] - tags.shape[1] :]  # without a background
@@ -182,7 +170,7 @@ class EpisodeAsker(Asker):
     def answers(self, questions: Questions) -> Answers:
         """A pass of the decoder for each question."""
         rank, world = shard()
-        pairs = questions.pairs()[rank::world]
+        pairs = list(questions.kinds)[rank::world]
         found: dict[Pair, np.ndarray] = {}
         method, classes = self.scoring.method, len(self.scoring.source.classes)
         bar = Progress(disable=not self.scoring.progress or rank > 0)
@@ -196,12 +184,12 @@ class EpisodeAsker(Asker):
         whole = {pair: matrix for part in gathered(found) for pair, matrix in part.items()}
         return Answers(whole, self.runner.seconds)
 
-    def picture(self, item: str, result: Result) -> Picture:
+    def picture(self, item: Asked, result: Result) -> Picture:
         """An image with the novel classes it holds and their first supports."""
         source = self.scoring.source
-        image, mask = source.pair(item)
+        image, mask = source.pair(item.image)
         held = [k for k in self.supports if (mask == k).any()]
-        episodes = self.episodes((item, k) for k in held)
+        episodes = self.episodes((item.image, k) for k in held)
         with evaluating(self.scoring.method), torch.inference_mode():
             prediction = merged(list(self.runner.answers(episodes)))
         truth = np.where(np.isin(mask, [*held, IGNORE]), mask, np.uint8(0))
@@ -211,9 +199,3 @@ class EpisodeAsker(Asker):
             shown = outlined(source.image(support), self.runner.support_mask(support, k))
             beside[f"support: {source.classes[k]}"] = shown
         return Picture(image, truth, prediction, beside)
-
-
-def with_interval(outcomes: np.ndarray, statistic: Statistic, samples: int) -> dict[str, float | None]:
-    """A score of outcomes (N, K, 3) with its interval over images, from so many resamples."""
-    low, high = bootstrap_interval(outcomes, statistic, samples)
-    return scored(float(statistic(outcomes.sum(0))), float(low), float(high))

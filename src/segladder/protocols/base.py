@@ -20,7 +20,8 @@ from segladder.data.sources.base import Source
 from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.bootstrap import estimate
+from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.declaration import Declaration
 from segladder.metrics.overlap import COLUMNS
 from segladder.metrics.scores import Score
@@ -114,8 +115,8 @@ class Protocol(ABC):
             raise ValueError(f"protocol {self.name}: {missing[0]} is not declared, expected it among its `scores`")
 
     @abstractmethod
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
-        """What a panel of a scored item shows; `item` is one of the `counts.ids` of the method's `result`."""
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
+        """What a panel of a scored item shows; `item` is one of those asked in the method's `result.pictured`."""
 
     def check_method(self, name: str, supervision: str) -> None:
         """Raise ConfigError if methods of this supervision cannot be scored."""
@@ -124,6 +125,10 @@ class Protocol(ABC):
                 f"protocol={self.name} scores {' and '.join(self.supervisions)} methods, but method={name} is"
                 f" {supervision}"
             )
+
+    def check_built(self, method: Method) -> None:
+        """Raise ConfigError, before anything is trained, if this method cannot be scored as the fields say."""
+        self.check_method(method.name, method.supervision)
 
     @property
     @abstractmethod
@@ -183,6 +188,11 @@ class Protocol(ABC):
         """Names of the classes of which a run has no label in training: the novel ones."""
         return self.novel
 
+    @property
+    def drops_novel(self) -> bool:
+        """Whether training leaves out every image that holds a pixel of a novel class, and ancestors must have too."""
+        return False
+
     def labelled_novel(self, source: Source, labels: Labels) -> list[Labelled]:
         """Training images in which a run has labels of novel classes.
 
@@ -201,9 +211,10 @@ class Protocol(ABC):
         return ()
 
     def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types."""
-        fields: dict[str, Any] = json.loads(json.dumps(asdict(self), default=list))
-        return fields
+        """All fields in plain JSON types, but those that came later and have the value that was meant before."""
+        found = {key: value for key, value in asdict(self).items() if value != self.__dataclass_fields__[key].default}
+        plain: dict[str, Any] = json.loads(json.dumps(found, default=list))
+        return plain
 
     def described(self) -> dict[str, Any]:
         """What a record says of the protocol."""
@@ -262,6 +273,7 @@ class Result:
         metrics: name -> `value` with the ends `low`, `high` of its 95 % interval (None where there is none).
         per_class: a row for each class.
         counts: what was counted on each image, for intervals and paired tests.
+        pictured: the counts that panels are chosen by; `counts` if None.
         seconds: wall time of prediction and scoring.
         predict_seconds: wall time of prediction alone.
         items: digest of the frozen list of items, where the protocol has one.
@@ -271,12 +283,21 @@ class Result:
 
     metrics: Metrics
     per_class: list[dict[str, Any]]
-    counts: ImageCounts
+    counts: Counts
+    pictured: Counts | None = None
     seconds: float = 0.0
     predict_seconds: float = 0.0
     items: str | None = None
     curve: list[dict[str, float]] | None = None
     swept_at: float = 0.0
+
+
+def measured(counts: Counts, scores: Sequence[Score], draws: int) -> Metrics:
+    """The scores that follow from counts and have rows there, with their intervals from so many draws."""
+    kinds = {asked.kind for asked in counts.asked}
+    rules = {score.name: score.statistic for score in scores if score.statistic is not None}
+    known = {name: rule for name, rule in rules.items() if not rule.kinds or kinds & set(rule.kinds)}
+    return {name: scored(*estimate(counts, rule, draws)) for name, rule in known.items()}
 
 
 def scored(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:

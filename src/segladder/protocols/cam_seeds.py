@@ -18,11 +18,11 @@ from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import TagMethod
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.overlap import summary
 from segladder.metrics.scores import Score
 from segladder.metrics.threshold_sweep import ThresholdSweep
-from segladder.protocols.base import Picture, Result, Scoring
+from segladder.protocols.base import Picture, Result, Scoring, scored
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.semantic import SemanticProtocol
 
@@ -31,7 +31,11 @@ AT_BEST = (  # threshold, chosen on the masks that score it
     Score("threshold_oracle", unit="number", better="", shown=("summary", "table")),
     Score("over_activation_oracle", better="lower", shown=("table",)),
     Score("under_activation_oracle", better="lower", shown=("table",)),
+    Score("over_activation_foreground_oracle", better="lower"),
+    Score("under_activation_foreground_oracle", better="lower"),
 )
+
+ORACLE = [score.name.removesuffix("_oracle") for score in AT_BEST if score.name != "threshold_oracle"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class CamSeedsProtocol(SemanticProtocol):
         """Counts at the fixed threshold, and at all of them in the same pass."""
         method, source = tag_method(scoring.method), scoring.source
         self.check(source)
-        counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
+        counts, boundary = Counts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         sweep = ThresholdSweep(len(source.classes), self.thresholds)
 
         def count(image_id: str, scores: np.ndarray, mask: np.ndarray) -> None:
@@ -82,8 +86,7 @@ class CamSeedsProtocol(SemanticProtocol):
             f"{self.name} {self.split}",
         )
         parts = gathered((counts, boundary, sweep.counts))
-        whole = ImageCounts.merged(part for part, _, _ in parts)
-        whole = whole.select(sorted(whole.ids))
+        whole = Counts.merged(part for part, _, _ in parts)
         result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source.classes)
         sweep.counts = np.sum([part for _, _, part in parts], axis=0)
         self.add_sweep(result, None if method.scores_background else sweep)
@@ -112,7 +115,7 @@ class CamSeedsProtocol(SemanticProtocol):
 
     def add_sweep(self, result: Result, sweep: ThresholdSweep | None) -> None:
         """Put the scores of every threshold into a result; without a sweep the best threshold is the only one."""
-        oracle = {name: result.metrics[name]["value"] for name in ("mIoU", "over_activation", "under_activation")}
+        oracle = {name: result.metrics[name]["value"] for name in ORACLE}
         if sweep is not None:
             matrices = torch.from_numpy(sweep.confusions())
             rows = [{"threshold": t, **summary(m, self.absent)} for t, m in zip(self.thresholds, matrices, strict=True)]
@@ -120,14 +123,14 @@ class CamSeedsProtocol(SemanticProtocol):
             oracle = {name: best[name] for name in (*oracle, "threshold")}
             result.curve, result.swept_at = rows, self.threshold
         for name, value in oracle.items():
-            result.metrics[f"{name}_oracle"] = {"value": value, "low": None, "high": None}
+            result.metrics[f"{name}_oracle"] = scored(value or 0.0)
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image with its truth, its seeds and the score of its best class."""
         asked = tag_method(method)
-        image, truth = source.pair(item)
+        image, truth = source.pair(item.image)
         with torch.inference_mode():
-            scores = self.maps(asked.eval(), source, [item], [image], truth.shape)[0]
+            scores = self.maps(asked.eval(), source, [item.image], [image], truth.shape)[0]
         heat = scores[1:].max(0) if asked.scores_background else scores.max(0)
         return Picture(image, truth, self.labels(scores, asked), {"class scores": heat_map(image, heat)})
 

@@ -11,51 +11,70 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import Source
 from segladder.data.training.episodes import Episode
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.methods.few_shot.base import Features, FewShotMethod, State
+from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, STATE_AGGREGATES, Features, FewShotMethod, State
 from segladder.protocols.feature_store import FeatureStore
 from segladder.protocols.inference import resized
 
-STATE_AGGREGATES = ("mean", "area_mean")  # of what the supports say
-PREDICTION_AGGREGATES = ("vote", "or", "max", "logit_mean")  # of one prediction per support
 PADDING = (124, 116, 104)
+BLACK = (0, 0, 0)
+STEP = 8  # of the sides of `floored`
 
 
 @dataclass(frozen=True)
 class InputSize:
-    """How images reach the network: `native`, resized to a `square`, or `padded` to one with the long side resized."""
+    """How images reach the network: `native`, resized to a `square`, or `padded` to one with the long side resized.
+
+    `floored` is PFENet's way, which BAM shares (`Resize` of their `util/transform.py`): the long side is resized to
+    `side`, larger or smaller, then both sides are rounded down to multiples of 8. What is left of the square is black.
+    Its answers are those of the whole square at the image's longer side, cut to the image.
+    """
 
     fit: str
     side: int | None
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """An image uint8 (H, W, 3) as the network sees it."""
-        return self._fitted(image, cv2.INTER_LINEAR, PADDING)
+        return self._fitted(image, cv2.INTER_LINEAR, BLACK if self.fit == "floored" else PADDING)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask uint8 (H, W) at the network's input size; padding is background."""
         return self._fitted(mask, cv2.INTER_NEAREST, (0,))
 
     def inner(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that the picture itself takes in the input, without padding, for an image of `size`."""
+        """Height and width that the picture itself takes in the input, without padding, for an image of `size`.
+
+        With `short` the short side has `side` pixels, and the picture is the whole input.
+        """
+        if self.fit == "short" and self.side is not None:
+            return self.side * size[0] // min(size), self.side * size[1] // min(size)
         if self.fit == "native" or self.side is None:
             return size
         if self.fit == "square":
             return self.side, self.side
         factor = self.side / max(size)
+        if self.fit == "floored":
+            height, width = (self.side if n == max(size) else int(n * factor) for n in size)
+            return max(STEP, height // STEP * STEP), max(STEP, width // STEP * STEP)
         return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether something of the input is no picture."""
+        return self.fit in ("padded", "floored")
 
     def _fitted(self, array: np.ndarray, interpolation: int, padding: Sequence[int]) -> np.ndarray:
         size = (array.shape[0], array.shape[1])
         height, width = self.inner(size)
         if (height, width) != size:
             array = cv2.resize(array, (width, height), interpolation=interpolation)
-        if self.fit != "padded" or self.side is None:
+        if not self.is_padded or self.side is None:
             return array
         below, right = self.side - height, self.side - width
         return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=tuple(padding))
@@ -84,6 +103,18 @@ def few_shot_method(method: Method, protocol: str, does: str = "draws episodes")
     return cast(FewShotMethod, method)
 
 
+def check_joins(method: FewShotMethod, aggregate: str, protocol: str = "") -> None:
+    """Raise ConfigError if there is no such way of joining K supports, or the method does not know it."""
+    if aggregate not in (*STATE_AGGREGATES, *PREDICTION_AGGREGATES):
+        known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
+        raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
+    if aggregate not in method.joins:
+        raise ConfigError(
+            f"protocol.aggregate={aggregate}{f' of protocol={protocol}' if protocol else ''}: method={method.name}"
+            f" does not join its supports so; choose from {', '.join(method.joins)}"
+        )
+
+
 class EpisodeRunner:
     """Answers episodes; keeps the features of every image and the state of every support it has met.
 
@@ -109,9 +140,7 @@ class EpisodeRunner:
         annotation: str = "mask",
         memory_mb: float = 4096,
     ) -> None:
-        if aggregate not in (*STATE_AGGREGATES, *PREDICTION_AGGREGATES):
-            known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
-            raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
+        check_joins(method, aggregate)
         self.method, self.source, self.size, self.at_input = method, source, size, at_input
         self.aggregate, self.batch_size, self.annotation = aggregate, batch_size, of_supports(annotation)
         self.features = FeatureStore(memory_mb)
@@ -152,19 +181,27 @@ class EpisodeRunner:
         """P(class) float32 (B, K, H, W) at `size` for aggregates of predictions, otherwise (B, 1, H, W)."""
         features = stacked([self.features.get(e.query) for e in episodes], self.method.device)
         alternatives = [self._state(e) for e in episodes]  # per episode: one state, or one for each support
-        maps = []
-        for states in zip(*alternatives, strict=True):
-            logits = self.logits(features, joined(states), size)
-            maps.append(logits.softmax(1)[:, 1])
-        return torch.stack(maps, 1)
+        return torch.stack([self.of_states(features, s, size) for s in zip(*alternatives, strict=True)], 1)
+
+    def of_states(self, features: Features, states: Sequence[State], size: tuple[int, int]) -> Tensor:
+        """P(class) float32 (B, H, W) of queries with a state each; states of one shape share a pass."""
+        maps: dict[int, Tensor] = {}
+        for places in of_one_shape(states):
+            queries = tuple(maps_of_all[places] for maps_of_all in features)
+            logits = self.logits(queries, joined([states[place] for place in places]), size)
+            maps.update(zip(places, logits.softmax(1)[:, 1], strict=True))
+        return torch.stack([maps[place] for place in range(len(states))])
 
     def logits(self, features: Features, state: State, size: tuple[int, int]) -> Tensor:
         """Logits float32 (B, 2, H, W) at `size` of images whose native size that is."""
         inner = self.size.inner(size)
-        if self.size.fit != "padded" or self.size.side is None:
+        if not self.size.is_padded or self.size.side is None:
             return resized(self.method.decode(features, state, inner).float(), size)
-        square = (self.size.side, self.size.side)
-        return resized(self.method.decode(features, state, square).float()[..., : inner[0], : inner[1]], size)
+        whole = self.method.decode(features, state, (self.size.side, self.size.side)).float()
+        if self.size.fit == "floored" and size != inner:
+            enlarged = interpolate(whole, (max(size), max(size)), mode="bilinear", align_corners=True)
+            return enlarged[..., : size[0], : size[1]]
+        return resized(whole[..., : inner[0], : inner[1]], size)
 
     def encode(self, ids: Sequence[str]) -> None:
         """Encode the images not met before, those of one size together."""
@@ -229,6 +266,9 @@ def aggregated(maps: np.ndarray, aggregate: str) -> tuple[np.ndarray, np.ndarray
     """Prediction bool (H, W) and probability (H, W) of the maps P(class) (K, H, W) that K supports gave."""
     if aggregate == "vote":  # of half of them or more
         return 2 * (maps > 0.5).sum(0) >= len(maps), maps.mean(0)
+    if aggregate == "relative_vote":  # HSNet's: of half as many as agree anywhere in the image, or more
+        votes = (maps > 0.5).sum(0)
+        return 2 * votes >= max(1, votes.max()), maps.mean(0)
     if aggregate in ("or", "max"):
         return maps.max(0) > 0.5, maps.max(0)
     if aggregate == "logit_mean":
@@ -252,6 +292,14 @@ def merged(answers: Sequence[Answer]) -> np.ndarray:
 def stacked(items: Sequence[Features], device: torch.device) -> Features:
     """Features of images, each tensor without batch axis, as those of a batch."""
     return tuple(torch.stack(tensors).to(device) for tensors in zip(*items, strict=True))
+
+
+def of_one_shape(states: Sequence[State]) -> list[list[int]]:
+    """Places of the states whose tensors have the same shapes, together."""
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    for place, state in enumerate(states):
+        groups.setdefault(tuple(part.shape for part in state), []).append(place)
+    return list(groups.values())
 
 
 def joined(states: Sequence[State]) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -14,14 +14,17 @@ import torch
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.item_lists import ItemList, digest_of, files_of
 from segladder.data.sources.items import Items
-from segladder.data.training.episodes import Episode, draw, episodes_named, name_of
+from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
-from segladder.metrics.episodes import EpisodeCounts, novel_mean_iou
+from segladder.metrics.counts import Asked
+from segladder.metrics.episodes import EpisodeCounts
+from segladder.metrics.formulas import mean_iou
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method, merged
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method, merged
 from segladder.protocols.fields import Aggregate, Count, Fit, MinObject, Positive, ScoreAt
 from segladder.protocols.inference import gathered, shard
 
@@ -42,12 +45,18 @@ class FewShotProtocol(Protocol):
         support_annotation: what is given of a test support's mask: `mask`, `box`, `scribble` or `point`.
         min_object: which objects count, `grid` (Shaban's 1/32 rule), `area` (at least `min_area` pixels) or `none`.
         seeds: of the frozen lists.
-        fit: how images reach the network: `native`, `square` or `padded`, with `input_side` pixels.
+        fit: how images reach the network: `native`, `square`, `padded` or `floored`, with `input_side` pixels; see
+            `InputSize`.
         score_at: where answers are compared with masks: `native`, or at `input` size.
         void: 255 in a query's mask: `ignored` or `background`.
-        aggregate: how K supports become one answer: `mean` or `area_mean` of what they say; `vote`, `or`, `max` or
-            `logit_mean` of K predictions.
-        bootstrap: resamples behind each 95 % interval.
+        aggregate: how K supports become one answer: `mean` or `area_mean` of what they say; `vote`, `relative_vote`,
+            `or`, `max` or `logit_mean` of K predictions. A method refuses what is not among its `joins`.
+        bootstrap: resamples over images behind each 95 % interval.
+        over_lists: the lists of several `seeds` are `pooled`, or each is scored and the scores averaged (`mean`).
+        class_draw: how training draws a class and its query: `image`, `image_any_size` or `class`, see
+            `EpisodeDataset`; None for `loader.episodes.class_draw`.
+        items: a published list of test items in place of `min_object`: a file, or a folder with `fold0.txt` and so on.
+            The items are part of the hash, the place of the files is not.
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("few_shot",)
@@ -69,25 +78,50 @@ class FewShotProtocol(Protocol):
     void: Literal["ignored", "background"]
     aggregate: Aggregate
     bootstrap: Positive
+    over_lists: Literal["pooled", "mean"] = field(default="pooled", kw_only=True)
+    class_draw: Literal["image", "image_any_size", "class"] | None = field(default=None, kw_only=True)
+    items: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         of_supports(self.support_annotation)  # refuses what nobody draws
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"protocol.seeds={list(self.seeds)}: a list that is drawn twice says nothing new")
 
     @abstractmethod
     def ways_among(self, classes: Sequence[int]) -> int:
         """How many of some classes a query is asked for at once."""
 
     def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but the fold."""
+        """All fields in plain JSON types but the fold; of a list of items what it holds."""
         fields = super().fields()
         del fields["fold"]
+        if self.items is not None:
+            fields["items"] = digest_of(files_of(self.items, len(self.folds)))
         return fields
+
+    def check_built(self, method: Method) -> None:
+        """Raise ConfigError for a method that does not join supports by `aggregate`, or for a missing list of items."""
+        check_joins(few_shot_method(method, self.name), self.aggregate, self.name)
+        self.fields()
+
+    def test_items(self, source: Source, ids: Sequence[str]) -> Items:
+        """What some test images hold: by the rule, or as listed. Raises DataError for a list that does not fit."""
+        if self.items is None:
+            return Items.read(source, ids, self.min_object, self.min_area)
+        listed = ItemList.read(files_of(self.items, len(self.folds))[self.fold])
+        listed.check_images(set(source.split(self.split)), self.split)
+        return listed.items(source, ids, self.min_object, self.min_area)
 
     @property
     def novel(self) -> tuple[str, ...]:
         """Names of the fold's classes. Raises ConfigError for a fold there is not."""
         return self.of_fold(self.folds, self.fold)
+
+    @property
+    def drops_novel(self) -> bool:
+        """As `novel_pixels` says."""
+        return self.novel_pixels == "drop"
 
     def scored_classes(self, source: Source) -> tuple[str, ...]:
         """The novel ones."""
@@ -95,7 +129,8 @@ class FewShotProtocol(Protocol):
 
     def training(self, source: Source) -> Episodes:
         """Episodes of base classes."""
-        return Episodes(self.novel, self.shots, self.novel_pixels, self.train_images, self.min_object, self.min_area)
+        rule = self.min_object, self.min_area
+        return Episodes(self.novel, self.shots, self.novel_pixels, self.train_images, *rule, self.class_draw)
 
     def supports(self, source: Source) -> list[Labelling]:
         """What has to be annotated before the novel classes can be asked for: K supports of each."""
@@ -112,7 +147,7 @@ class FewShotProtocol(Protocol):
         ways = self.ways_among(base)
         episodes = draw(items, base, self.shots, SELECTION_EPISODES * len(base), seed=0, rule="balanced", ways=ways)
         tally = self.tally(self.runner(scoring.method, source, scoring.batch_size), episodes, ways)
-        return float(novel_mean_iou(tally.counts.outcomes().sum(0)))
+        return float(mean_iou(tally.counts.outcomes().sum(0), base))
 
     def indices(self, source: Source, names: Sequence[str]) -> list[int]:
         """Class indices of names. Raises ConfigError for a class that the data does not use."""
@@ -129,9 +164,9 @@ class FewShotProtocol(Protocol):
         at_input = self.score_at == "input"
         return EpisodeRunner(asked, source, size, self.aggregate, batch_size, at_input, self.support_annotation)
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """The query of an episode with each way's first support and the probability behind the answer."""
-        ways = episodes_named(item)
+        ways = episodes_of(item)
         runner = self.runner(method.eval(), source, batch_size=1)
         with torch.inference_mode():
             answers = list(runner.answers(ways))
@@ -156,14 +191,22 @@ class FewShotProtocol(Protocol):
         ways: int = 1,
         all_classes: bool = False,
         advance: Callable[[], object] = lambda: None,
+        kind: str = "",
+        drawn_by: int = 0,
     ) -> EpisodeCounts:
-        """Counts over all episodes, each time `ways` of them in one, shared among the processes of a distributed run.
+        """Counts over all episodes, shared among the processes of a distributed run.
 
-        With `all_classes` the truth keeps the query's other classes apart from the background.
+        Args:
+            runner: answers them.
+            episodes: a frozen list.
+            ways: how many of them ask one query together.
+            all_classes: whether the truth keeps the query's other classes apart from the background.
+            advance: called after each query.
+            kind: of the episodes, for their counts.
+            drawn_by: seed of the list, for their counts.
         """
         rank, world = shard()
         groups = [episodes[start : start + ways] for start in range(0, len(episodes), ways)]
-        numbers = {id(group[0]): number for number, group in enumerate(groups)}
         tally = EpisodeCounts(len(runner.source.classes))
         with evaluating(runner.method), torch.inference_mode():
             one_by_one = runner.answers([episode for group in groups[rank::world] for episode in group])
@@ -171,7 +214,7 @@ class FewShotProtocol(Protocol):
                 group = [answer.episode for answer in answers]
                 asked = {answer.episode.class_index: answer.probability for answer in answers}
                 truth = answers[0].truth if all_classes else self.truth(answers[0].truth, list(asked))
-                tally.add(name_of(numbers[id(group[0])], group), merged(answers), asked, truth)
+                tally.add(asking(group, kind, drawn_by), merged(answers), asked, truth)
                 advance()
         return EpisodeCounts.merged(gathered(tally))
 
@@ -182,6 +225,19 @@ class FewShotProtocol(Protocol):
         indices[kept] = kept
         truth: np.ndarray = indices[mask]
         return truth
+
+
+def asking(ways: Sequence[Episode], kind: str = "", drawn_by: int = 0) -> Asked:
+    """What counts say of a query's episodes, one for each way; `drawn_by` is the seed of their list."""
+    supports = tuple(image_id for way in ways for image_id in way.supports)
+    return Asked(ways[0].query, tuple(way.class_index for way in ways), kind, drawn_by, supports)
+
+
+def episodes_of(asked: Asked) -> list[Episode]:
+    """The episodes of what was asked, one for each way."""
+    shots = len(asked.supports) // len(asked.classes)
+    shown = [asked.supports[shots * n : shots * (n + 1)] for n in range(len(asked.classes))]
+    return [Episode(asked.image, k, supports, 0) for k, supports in zip(asked.classes, shown, strict=True)]
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

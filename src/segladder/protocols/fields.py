@@ -16,13 +16,15 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 OtherClasses = Literal["ignore", "background"]
-Fit = Literal["native", "square", "padded"]
+Fit = Literal["native", "square", "padded", "floored"]
 ScoreAt = Literal["native", "input"]
 Absent = Literal["skip", "zero"]
 MinObject = Literal["grid", "area", "none"]
-Aggregate = Literal["mean", "area_mean", "vote", "or", "max", "logit_mean"]
+Aggregate = Literal["mean", "area_mean", "vote", "relative_vote", "or", "max", "logit_mean"]
 GammaOn = Literal["probabilities", "logits"]
 GammaRule = Literal["seen_budget", "fixed", "oracle"]
+DenseFit = Literal["native", "square", "short"]
+DenseScoreAt = Literal["native", "input", "features"]
 
 
 def check_fields(protocol: Any) -> None:

@@ -8,26 +8,31 @@ that novel classes must hold their own against those that training has seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from rich.progress import Progress
 
 from segladder.data.sources.base import Source
-from segladder.data.sources.items import Items
 from segladder.data.training.episodes import digest, draw_all_ways
-from segladder.metrics.bootstrap import bootstrap_interval, class_iou
-from segladder.metrics.episodes import EpisodeCounts, generalised_scores
+from segladder.metrics.bootstrap import per_class as class_intervals
+from segladder.metrics.episodes import EpisodeCounts
+from segladder.metrics.formulas import by_list, mean_iou
 from segladder.metrics.overlap import per_class
-from segladder.metrics.scores import Score
-from segladder.protocols.base import Metrics, Result, Scoring, scored
+from segladder.metrics.scores import FromCounts, Score
+from segladder.protocols.base import Metrics, Result, Scoring, measured, scored
 from segladder.protocols.few_shot import FewShotProtocol
 from segladder.protocols.inference import shard
 
+OF_GROUPS = {
+    "harmonic": FromCounts("harmonic_mean_iou", ("base", "novel")),
+    **{group: FromCounts("mean_iou", (group,)) for group in ("base", "novel")},
+}
 SCORES = (
-    Score("mIoU", shown=("summary",), statistic="mean_iou"),
-    *(Score(f"{group}_mIoU", shown=("summary", "table")) for group in ("harmonic", "base", "novel")),
+    Score("mIoU", shown=("summary",), statistic=FromCounts("mean_iou")),
+    *(Score(f"{group}_mIoU", shown=("summary", "table"), statistic=rule) for group, rule in OF_GROUPS.items()),
     Score("average_precision", shown=("summary", "table")),
     Score("predicted_share", better="", shown=("summary", "table")),
     Score("true_share", better="", shown=("summary",)),
@@ -42,7 +47,8 @@ class GeneralisedProtocol(FewShotProtocol):
     @property
     def scores(self) -> tuple[Score, ...]:
         """Those of base and novel classes, and how much is painted."""
-        return SCORES
+        rules = [s.statistic and replace(s.statistic, lists=self.over_lists) for s in SCORES]
+        return tuple(replace(score, statistic=rule) for score, rule in zip(SCORES, rules, strict=True))
 
     def scored_classes(self, source: Source) -> tuple[str, ...]:
         """All of them, base classes too."""
@@ -57,42 +63,33 @@ class GeneralisedProtocol(FewShotProtocol):
         source = scoring.source
         runner = self.runner(scoring.method, source, scoring.batch_size)
         novel = self.indices(source, self.novel)
-        items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
-        episodes = [e for seed in self.seeds for e in draw_all_ways(items, self.shots, seed)]
+        items = self.test_items(source, scoring.among(self.split))
+        lists = {seed: draw_all_ways(items, self.shots, seed) for seed in self.seeds}
         ways = len(source.classes) - 1
         with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:
-            task = bar.add_task(f"{self.name} queries", total=len(episodes) // ways)
-            tally = self.tally(runner, episodes, ways, advance=lambda: bar.advance(task, shard()[1]))
-        result = self.result(tally, novel, source.classes)
-        result.predict_seconds, result.items = runner.seconds, digest(episodes)
+            task = bar.add_task(f"{self.name} queries", total=sum(map(len, lists.values())) // ways)
+            advance = partial(bar.advance, task, shard()[1])
+            parts = [self.tally(runner, e, ways, advance=advance, drawn_by=seed) for seed, e in lists.items()]
+        result = self.result(EpisodeCounts.merged(parts), novel, source.classes)
+        result.predict_seconds = runner.seconds
+        result.items = digest(episode for episodes in lists.values() for episode in episodes)
         return result
 
     def result(self, tally: EpisodeCounts, novel: Sequence[int], names: Sequence[str]) -> Result:
-        """All scores of the counted queries, with intervals of a bootstrap over images.
-
-        An image counts once in a draw, with what was said of it in all lists.
-        """
-        outcomes = tally.counts.outcomes().reshape(len(self.seeds), -1, len(names), 3)  # (S, N, K, 3)
-        of_images = outcomes.sum(0)
-        classes = range(1, len(names))
-        base = [k for k in classes if k not in novel]
-
-        def scores(counted: np.ndarray) -> np.ndarray:
-            return np.stack(list(generalised_scores(counted, base, novel).values()), -1)  # (..., 4)
-
-        lows, highs = bootstrap_interval(of_images, scores, self.bootstrap)
-        whole = generalised_scores(of_images.sum(0), base, novel)
-        metrics: Metrics = {
-            name: scored(float(value), float(low), float(high))
-            for (name, value), low, high in zip(whole.items(), lows, highs, strict=True)
-        }
+        """All scores of the counted queries, with intervals of those that follow from counts."""
+        counts, classes = tally.counts, range(1, len(names))
+        counts.groups = {"base": tuple(k for k in classes if k not in novel), "novel": tuple(novel)}
         predicted, true = tally.shares()
-        metrics["mIoU_std_over_lists"] = scored(float(scores(outcomes.sum(1))[:, 0].std()))
-        metrics["average_precision"] = scored(tally.precision(classes))
-        metrics["predicted_share"] = scored(float(predicted.mean()))
-        metrics["true_share"] = scored(float(true.mean()))
-        rows = per_class(torch.from_numpy(tally.counts.total()), names)
-        lows, highs = bootstrap_interval(of_images, class_iou, self.bootstrap)
+        of_lists = by_list(counts, counts.outcomes()).sum(0)  # (lists, K, 3)
+        metrics: Metrics = {
+            "mIoU_std_over_lists": scored(float(np.std(mean_iou(of_lists)))),
+            "average_precision": scored(tally.precision(classes)),
+            "predicted_share": scored(float(predicted.mean())),
+            "true_share": scored(float(true.mean())),
+        }
+        metrics |= measured(counts, self.scores, self.bootstrap)
+        rows = per_class(torch.from_numpy(counts.total()), names)
+        lows, highs = class_intervals(counts, self.bootstrap)
         for k, row in enumerate(rows):
             row.update(low=float(lows[k]), high=float(highs[k]), novel=k in novel)
-        return Result(metrics, rows, tally.counts)
+        return Result(metrics, rows, counts)

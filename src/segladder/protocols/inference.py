@@ -10,12 +10,12 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segladder.data.sources.base import Source
+from segladder.data.sources.decoding import image_size
 from segladder.methods.base import evaluating
 from segladder.protocols.base import Scoring
 
@@ -27,8 +27,7 @@ def same_size_chunks(source: Source, ids: Sequence[str], batch_size: int) -> lis
     """Ids in chunks of images of one size, in an order that depends on sizes and ids alone."""
     groups: dict[tuple[int, int], list[str]] = {}
     for image_id in sorted(ids):
-        with Image.open(source.image_path(image_id)) as header:
-            groups.setdefault(header.size, []).append(image_id)
+        groups.setdefault(image_size(source.image_path(image_id)), []).append(image_id)
     chunks = [
         group[i : i + batch_size] for _, group in sorted(groups.items()) for i in range(0, len(group), batch_size)
     ]

@@ -1,13 +1,15 @@
-"""The ladder: one question to methods of every supervision, "where is this novel class?", on the same images.
+"""The ladder: one question to methods of every supervision, "where is this novel class?", on every image.
 
 Base classes have masks in every rung. Of the novel classes of a fold, each rung has its own kind of label on a pool of
 training images: names, K masks, tags or all masks; a run's supervision says which. A few-shot method is asked for the
 class by K supports of the pool. A dense method is not told: its answer is where the class wins among all of them.
+Nobody is told whether the class is there: its IoU over all images ranks. The IoU over those that hold it, which is what
+counts for someone who knows where the class is, stands beside it as told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -24,38 +26,56 @@ from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
-from segladder.metrics.bootstrap import bootstrap_interval, class_iou
-from segladder.metrics.counts import ImageCounts
-from segladder.metrics.episodes import novel_mean_iou
-from segladder.metrics.ladder import asked, painted_share
-from segladder.metrics.overlap import per_class
-from segladder.metrics.scores import Score
-from segladder.protocols.asking import Asker, Confusions, DenseAsker, EpisodeAsker, Questions, with_interval
-from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, scored
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
+from segladder.metrics.bootstrap import per_class as class_intervals
+from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.formulas import class_iou
+from segladder.metrics.ladder import asked
+from segladder.metrics.overlap import COLUMNS, per_class
+from segladder.metrics.scores import FromCounts, Score
+from segladder.protocols.asking import (
+    CROWDED,
+    DENSE,
+    EVERYWHERE,
+    LACKING,
+    TOLD,
+    Answers,
+    Asker,
+    DenseAsker,
+    EpisodeAsker,
+    Questions,
+)
+from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, measured
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method
 from segladder.protocols.fields import Aggregate, Count, GammaOn, GammaRule, MinObject, OtherClasses, Positive, Share
 from segladder.protocols.zero_shot import ZeroShotProtocol
 
+NOVEL = ("novel",)
 SCORES = (
-    Score("mIoU", shown=("summary", "curve"), statistic="foreground_mean_iou"),
-    *(Score(f"{group}_mIoU", shown=("curve",)) for group in ("seen", "unseen")),  # base and novel classes, by gamma
-    Score("harmonic_mIoU", shown=("summary", "table", "curve")),
-    *(Score(f"{group}_mIoU", shown=("summary", "table")) for group in ("base", "novel")),
-    Score("gamma", unit="number", better="", shown=("summary",)),
-    Score("hard_mIoU", shown=("summary", "table"), remark="Beside another object {rung} reaches {score}"),
+    Score("mIoU", shown=("summary", "curve"), statistic=FromCounts("mean_iou", NOVEL, EVERYWHERE)),
+    Score("told_mIoU", "told mIoU", shown=("summary", "table"), statistic=FromCounts("mean_iou", NOVEL, TOLD)),
+    Score("hard_mIoU", shown=("summary", "table"), statistic=FromCounts("mean_iou", NOVEL, (CROWDED,))),
     Score(
         "negative_area",
         better="lower",
         shown=("summary", "table"),
-        remark="where the class is not there, it paints {score} of the image",
+        statistic=FromCounts("painted_background", kinds=(LACKING,)),
+        remark="Where the class is not there, {rung} paints {score} of the image",
     ),
+    Score("base_mIoU", shown=("summary", "table"), statistic=FromCounts("mean_iou", ("base",), (DENSE,))),
+    Score(
+        "harmonic_mIoU",
+        shown=("summary", "table", "curve"),
+        statistic=FromCounts("harmonic_mean_iou", ("base", "novel"), (DENSE,)),
+    ),
+    *(Score(f"{group}_mIoU", shown=("curve",)) for group in ("seen", "unseen")),  # base and novel classes, by gamma
+    Score("gamma", unit="number", better="", shown=("summary",)),
 )
 NOT_THE_SCORE = ("supervision", "fold", "pool", "shots")  # fields of the rung, not of what is measured
 
 
 @dataclass(frozen=True)
 class LadderProtocol(Protocol):
-    """Novel classes of a fold, asked for one by one on images that hold them and on images that do not.
+    """Novel classes of a fold, asked for one by one on every image of the split.
 
     Args:
         supervision: of the run's method, which decides what training may see; no part of the hash, like `fold`, `pool`
@@ -68,7 +88,6 @@ class LadderProtocol(Protocol):
             of dense methods).
         shots: masks of each novel class that a few-shot method is given, from the pool.
         min_object: which objects count, as in `Items.read`, with `min_area`.
-        negatives: images without the class that each class is asked for on.
         fit: how images reach the network: `native`, or resized to a `square` of `input_side` pixels.
         aggregate: how K supports become one answer, as in `EpisodeRunner`.
         gamma_on: how zero-shot methods are calibrated, with `gammas`, `gamma_rule`, `gamma`, `seen_kept` and
@@ -78,7 +97,7 @@ class LadderProtocol(Protocol):
 
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "few_shot", "zero_shot")
     swept: ClassVar[str] = "gamma"
-    ladder: ClassVar[tuple[str, ...]] = ("base_mIoU", "harmonic_mIoU", "hard_mIoU", "negative_area")
+    ladder: ClassVar[tuple[str, ...]] = ("told_mIoU", "hard_mIoU", "negative_area", "base_mIoU", "harmonic_mIoU")
 
     supervision: Literal["full", "image_level", "few_shot", "zero_shot"]
     classes: tuple[str, ...] | None
@@ -89,7 +108,6 @@ class LadderProtocol(Protocol):
     shots: Positive
     min_object: MinObject
     min_area: Count
-    negatives: Count
     fit: Literal["native", "square"]
     input_side: Positive | None
     aggregate: Aggregate
@@ -109,6 +127,11 @@ class LadderProtocol(Protocol):
         """The fold, and the shots of few-shot methods."""
         return Place(self.fold, self.shots if self.by_supports else None)
 
+    def check_built(self, method: Method) -> None:
+        """Raise ConfigError if a few-shot method does not join supports as `aggregate` says."""
+        if self.by_supports:
+            check_joins(few_shot_method(method, self.name), self.aggregate, self.name)
+
     @property
     def by_supports(self) -> bool:
         """Whether the run's method is shown the novel classes when it is asked, not in training."""
@@ -123,6 +146,11 @@ class LadderProtocol(Protocol):
     def scores(self) -> tuple[Score, ...]:
         """Those of every rung; base classes, and what gamma gives, are of dense methods."""
         return SCORES
+
+    @property
+    def columns(self) -> tuple[Score, ...]:
+        """Overlap on every image, and on those that hold the class."""
+        return (*COLUMNS, Score("told_iou", "told IoU"))
 
     @property
     def dense(self) -> ZeroShotProtocol:
@@ -203,14 +231,13 @@ class LadderProtocol(Protocol):
         """Answers to every question; supports come from the training split."""
         source = scoring.source
         items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
-        questions = Questions.of(items, self.indices(source), self.negatives)
-        if not questions.held:
+        questions = Questions.of(items, self.indices(source))
+        if not set(TOLD) & set(questions.kinds.values()):
             raise DataError(f"{source.name}: no image of {self.split} holds an object of {', '.join(self.novel)}")
         answers = self.asker(scoring).answers(questions)
-        result = self.result(questions, answers.confusions, source)
-        result.metrics |= answers.beside
+        result = self.result(questions, answers, source)
         result.curve, result.swept_at, result.predict_seconds = answers.curve, answers.swept_at, answers.seconds
-        result.items = digest(Episode(image_id, k, (), 0) for image_id, k in questions.pairs())
+        result.items = digest(Episode(image_id, k, (), 0) for image_id, k in questions.kinds)
         return result
 
     def asker(self, scoring: Scoring) -> Asker:
@@ -224,23 +251,29 @@ class LadderProtocol(Protocol):
         runner = EpisodeRunner(method, source, size, self.aggregate, scoring.batch_size)
         return EpisodeAsker(scoring, runner, shown, f"{self.name} {self.split}")
 
-    def result(self, questions: Questions, confusions: Confusions, source: Source) -> Result:
-        """The scores of all methods, with intervals from a bootstrap over images."""
-        size = len(source.classes)
-        held, lacking = (_counted(group, confusions, size) for group in (questions.held, questions.lacking))
-        outcomes, hard = held.outcomes(), held.select(questions.crowded).outcomes()  # (N, K, 3)
-        metrics = {
-            "mIoU": with_interval(outcomes, novel_mean_iou, self.bootstrap),
-            "hard_mIoU": with_interval(hard, novel_mean_iou, self.bootstrap) if len(hard) else scored(float("nan")),
-            "negative_area": with_interval(lacking.outcomes(), painted_share, self.bootstrap),
-        }
-        rows = per_class(torch.from_numpy(held.total()), source.classes)
-        lows, highs = bootstrap_interval(outcomes, class_iou, self.bootstrap)
-        of_hard = class_iou(hard.sum(0))
-        for k, row in enumerate(rows):
-            images = sum(k in classes for classes in questions.held.values())
-            row.update(low=float(lows[k]), high=float(highs[k]), hard_iou=float(of_hard[k]), images=images)
-        return Result(metrics, [rows[k] for k in self.indices(source)], held)
+    def result(self, questions: Questions, answers: Answers, source: Source) -> Result:
+        """The scores of all answers, with intervals of those that follow from counts."""
+        novel, names = self.indices(source), source.classes
+        base = [k for k in np.flatnonzero(self.seen(source)).tolist() if k]
+        counts = Counts(len(names), {"novel": novel, "base": base})
+        for (image_id, k), kind in questions.kinds.items():
+            counts.add(Asked(image_id, (k,), kind), asked(answers.confusions[image_id, k], [k]))
+        for of_image, matrix in answers.dense.rows() if answers.dense is not None else ():
+            counts.add(of_image._replace(kind=DENSE), matrix)
+        counts = counts.sorted()
+        metrics = {**answers.beside, **measured(counts, SCORES, self.bootstrap)}
+        return Result(metrics, self.rows(counts, questions, names), counts, pictured=of_images(counts.of_kinds(*TOLD)))
+
+    def rows(self, counts: Counts, questions: Questions, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The row of each novel class."""
+        everywhere = counts.of_kinds(*EVERYWHERE)
+        rows: list[dict[str, Any]] = list(per_class(torch.from_numpy(everywhere.total()), names))
+        lows, highs = class_intervals(everywhere, self.bootstrap)
+        told, hard = (class_iou(counts.of_kinds(*kinds).outcomes().sum(0)) for kinds in (TOLD, (CROWDED,)))
+        for k in counts.groups["novel"]:
+            rows[k].update(low=float(lows[k]), high=float(highs[k]), images=len(questions.holders(k)))
+            rows[k].update(told_iou=float(told[k]), hard_iou=float(hard[k]))
+        return [rows[k] for k in counts.groups["novel"]]
 
     def held_out_score(self, scoring: Scoring) -> float:
         """Mean IoU of base classes. Raises ConfigError for a few-shot method."""
@@ -250,14 +283,16 @@ class LadderProtocol(Protocol):
         sweep, _ = dense.sweep(scoring, scoring.ids or (), HiddenClasses(self.novel, "seen").table(source.classes))
         return float(np.nan_to_num(dense.swept_scores(sweep, source).by_gamma["seen_mIoU"][dense.grid.index(0.0)]))
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image as its method was asked: with all classes, or with novel ones and their first supports."""
         return self.asker(Scoring(method, source, batch_size=1)).picture(item, result)
 
 
-def _counted(groups: Mapping[str, Sequence[int]], confusions: Confusions, num_classes: int) -> ImageCounts:
-    """For each image the answers for its classes as one matrix, by image id."""
-    counts = ImageCounts(num_classes)
-    for image_id in sorted(groups):
-        counts.add(image_id, sum(asked(confusions[image_id, k], [k]) for k in groups[image_id]))
-    return counts
+def of_images(counts: Counts) -> Counts:
+    """For each image all of its answers as one matrix."""
+    whole, matrices = Counts(counts.num_classes), dict[str, np.ndarray]()
+    for question, matrix in counts.rows():
+        matrices[question.image] = matrices.get(question.image, 0) + matrix
+    for image_id, matrix in matrices.items():
+        whole.add(image_id, matrix)
+    return whole

@@ -9,24 +9,27 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from segladder.metrics.bootstrap import bootstrap_interval, class_iou
+from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.counts import outcomes
+from segladder.metrics.formulas import harmonic, mean_iou
 from segladder.metrics.overlap import iou, mean_accuracy, per_class, pixel_accuracy
-from segladder.metrics.scores import Score
-from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, group_iou, harmonic, split_scores
-from segladder.protocols.base import Metrics, Result, scored
+from segladder.metrics.scores import FromCounts, Score
+from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, split_scores
+from segladder.protocols.base import Metrics, Result, measured, scored
+
+BOTH = ("seen", "unseen")
 
 SCORES = (
-    Score("mIoU", shown=("summary", "curve"), statistic="foreground_mean_iou"),
-    Score("seen_mIoU", shown=("summary", "table", "curve")),
-    Score("unseen_mIoU", shown=("summary", "table", "curve")),
-    Score("harmonic_mIoU", shown=("summary", "table", "curve"), statistic="harmonic_mean_iou"),
+    Score("mIoU", shown=("summary", "curve"), statistic=FromCounts("mean_iou", BOTH)),
+    Score("seen_mIoU", shown=("summary", "table", "curve"), statistic=FromCounts("mean_iou", ("seen",))),
+    Score("unseen_mIoU", shown=("summary", "table", "curve"), statistic=FromCounts("mean_iou", ("unseen",))),
+    Score("harmonic_mIoU", shown=("summary", "table", "curve"), statistic=FromCounts("harmonic_mean_iou", BOTH)),
     Score("gamma", unit="number", better="", shown=("summary",)),
     Score("oracle_harmonic_mIoU", shown=("summary", "table")),
     Score("gamma_area", shown=("summary", "table")),
     Score("unseen_only_pixel_accuracy", shown=("summary", "table")),
     Score("majority_rate", better="", shown=("summary", "table")),
-    Score("pixel_accuracy", shown=("summary",)),
+    Score("pixel_accuracy", shown=("summary",), statistic=FromCounts("pixel_accuracy")),
     Score("mean_accuracy"),
     Score("uncalibrated_harmonic_mIoU"),
     Score("oracle_gamma", unit="number", better=""),
@@ -88,18 +91,14 @@ class SweptScores:
             background: whether it is a class of its own.
         """
         counts, confusion = self.sweep.at(index), self.confusions[1 + index]
-        drawn = counts.outcomes()  # (N, K, 3)
-        lows, highs = bootstrap_interval(drawn, lambda sums: np.stack([*self.of(sums).values()], -1), self.bootstrap)
-        metrics: Metrics = {
-            name: scored(float(values[index]), float(low), float(high))
-            for (name, values), low, high in zip(self.by_gamma.items(), lows, highs, strict=True)
-        }
+        counts.groups = {"seen": tuple(self.seen), "unseen": tuple(self.unseen)}
         counted = torch.from_numpy(confusion)
         beside = self.of_gammas(index) | self.of_pixels(counted) | self.of_unseen_alone()
         beside |= self.with_background(counted) if background else {}
-        metrics |= {name: scored(float(value)) for name, value in beside.items()}
+        metrics: Metrics = {name: scored(float(value)) for name, value in beside.items()}
+        metrics |= measured(counts, [score.under(self.absent) for score in SCORES], self.bootstrap)
         rows = per_class(counted, classes, self.absent)
-        lows, highs = bootstrap_interval(drawn, class_iou, self.bootstrap)
+        lows, highs = class_intervals(counts, self.bootstrap)
         for k, row in enumerate(rows):
             group = "background" if k == 0 else "unseen" if k in self.unseen else "seen"
             row.update(low=float(lows[k]), high=float(highs[k]), group=group)
@@ -124,12 +123,12 @@ class SweptScores:
     def with_background(self, confusion: torch.Tensor) -> dict[str, float]:
         """The scores that count the background as a seen class, and the accuracy without it."""
         counted = outcomes(confusion.numpy())
-        seen = group_iou(counted, [0, *self.seen], self.absent)
+        seen = mean_iou(counted, [0, *self.seen], self.absent)
         return {
             "foreground_pixel_accuracy": float(confusion.diagonal()[1:].sum() / confusion[1:].sum()),
             "seen_mIoU_with_background": float(seen),
-            "harmonic_mIoU_with_background": float(harmonic(seen, group_iou(counted, self.unseen, self.absent))),
-            "mIoU_with_background": float(group_iou(counted, [0, *self.seen, *self.unseen], self.absent)),
+            "harmonic_mIoU_with_background": float(harmonic(seen, mean_iou(counted, self.unseen, self.absent))),
+            "mIoU_with_background": float(mean_iou(counted, [0, *self.seen, *self.unseen], self.absent)),
         }
 
     def of_unseen_alone(self) -> dict[str, float]:

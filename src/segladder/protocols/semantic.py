@@ -12,24 +12,26 @@ import torch
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.metrics.bootstrap import bootstrap_interval, class_iou, mean_iou
+from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.boundary import boundary_counts
 from segladder.metrics.confusion import confusion_matrix
-from segladder.metrics.counts import ImageCounts
+from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.overlap import COLUMNS, per_class, summary
-from segladder.metrics.scores import Score
+from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.size import SIZES, iou_by_size
-from segladder.protocols.base import Picture, Protocol, Result, Scoring
+from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured, scored
 from segladder.protocols.fields import Absent, OtherClasses, Positive, Share
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
 
 SCORES = (
-    Score("mIoU", shown=("summary", "curve"), statistic="mean_iou"),
-    Score("pixel_accuracy", shown=("summary",)),
+    Score("mIoU", shown=("summary", "curve"), statistic=FromCounts("mean_iou")),
+    Score("pixel_accuracy", shown=("summary",), statistic=FromCounts("pixel_accuracy")),
     Score("boundary_iou", shown=("summary",)),
     *(Score(f"iou_{size}", shown=("summary",)) for size in SIZES),
     Score("over_activation", better="lower", shown=("summary", "curve")),
     Score("under_activation", better="lower", shown=("summary", "curve")),
+    Score("over_activation_foreground", better="lower", shown=("summary",)),  # the published form
+    Score("under_activation_foreground", better="lower", shown=("summary",)),
     Score("mean_precision"),
     Score("mean_accuracy"),
     Score("frequency_weighted_iou"),
@@ -65,7 +67,7 @@ class SemanticProtocol(Protocol):
     @property
     def scores(self) -> tuple[Score, ...]:
         """The IoU family, of boundaries and of sizes too."""
-        return SCORES
+        return tuple(score.under(self.absent) for score in SCORES)
 
     @property
     def columns(self) -> tuple[Score, ...]:
@@ -76,7 +78,7 @@ class SemanticProtocol(Protocol):
         """Counts of all images, and the scores that follow."""
         source = scoring.source
         self.check(source)
-        counts, boundary = ImageCounts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
+        counts, boundary = Counts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         predict_seconds = answered(
             scoring,
             scoring.among(self.split),
@@ -85,8 +87,7 @@ class SemanticProtocol(Protocol):
             f"{self.name} {self.split}",
         )
         parts = gathered((counts, boundary))
-        whole = ImageCounts.merged(part for part, _ in parts)
-        whole = whole.select(sorted(whole.ids))  # the order must not depend on the number of processes
+        whole = Counts.merged(part for part, _ in parts)
         result = self.result(whole, np.sum([part for _, part in parts], axis=0), source.classes)
         result.predict_seconds = predict_seconds
         return result
@@ -105,36 +106,32 @@ class SemanticProtocol(Protocol):
         pixels = to_pixels(images, self.input_size, method.device)
         return class_maps(method.predict, pixels, (size[0], size[1]), self.scales, self.flip).cpu().numpy()
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image with its truth and prediction."""
-        image, truth = source.pair(item)
+        image, truth = source.pair(item.image)
         with torch.inference_mode():
             return Picture(image, truth, self.predictions(method.eval(), [image], truth.shape)[0], {})
 
     def count(
-        self, counts: ImageCounts, boundary: np.ndarray, image_id: str, prediction: np.ndarray, mask: np.ndarray
+        self, counts: Counts, boundary: np.ndarray, image_id: str, prediction: np.ndarray, mask: np.ndarray
     ) -> None:
         """Add one image's confusion matrix to `counts` and its boundary pixels to `boundary` (K, 2)."""
         matrix = confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(mask), counts.num_classes)
         counts.add(image_id, matrix)
         boundary += boundary_counts(prediction, mask, counts.num_classes, width=self.boundary_width)
 
-    def result(self, counts: ImageCounts, boundary: np.ndarray, classes: Sequence[str]) -> Result:
-        """All scores of the counted images, with intervals where a bootstrap over images gives one."""
+    def result(self, counts: Counts, boundary: np.ndarray, classes: Sequence[str]) -> Result:
+        """All scores of the counted images, with intervals of those that follow from the counts."""
         confusion = torch.from_numpy(counts.total())
-        outcomes = counts.outcomes()  # (N, K, 3)
-        metrics: dict[str, dict[str, float | None]] = {
-            name: {"value": value, "low": None, "high": None} for name, value in summary(confusion, self.absent).items()
-        }
-        low, high = bootstrap_interval(outcomes, self.mean, self.bootstrap)
-        metrics["mIoU"].update(low=float(low), high=float(high))
+        values = summary(confusion, self.absent)
         edges = np.where(boundary[:, 1] > 0, boundary[:, 0] / np.maximum(boundary[:, 1], 1), np.nan)  # (K,)
         shares = self.filled(edges)
-        metrics["boundary_iou"] = {"value": float(np.nanmean(shares)), "low": None, "high": None}
-        for size, value in iou_by_size(counts.dense()).items():
-            metrics[f"iou_{size}"] = {"value": value, "low": None, "high": None}
+        values["boundary_iou"] = float(np.nanmean(shares))
+        values |= {f"iou_{size}": value for size, value in iou_by_size(counts.dense()).items()}
+        metrics = {name: scored(value) for name, value in values.items()}
+        metrics |= measured(counts, self.scores, self.bootstrap)
         rows = per_class(confusion, classes, self.absent)
-        lows, highs = bootstrap_interval(outcomes, class_iou, self.bootstrap)
+        lows, highs = class_intervals(counts, self.bootstrap)
         for k, row in enumerate(rows):
             row.update(low=float(lows[k]), high=float(highs[k]), boundary_iou=float(shares[k]))
         return Result(metrics, rows, counts)
@@ -142,7 +139,3 @@ class SemanticProtocol(Protocol):
     def filled(self, shares: np.ndarray) -> np.ndarray:
         """Scores per class (..., K) with nan of absent classes replaced as the absent rule says."""
         return np.nan_to_num(shares) if self.absent == "zero" else shares
-
-    def mean(self, outcomes: np.ndarray) -> np.ndarray:
-        """Mean IoU (...) of outcomes (..., K, 3) under the absent rule."""
-        return mean_iou(outcomes) if self.absent == "skip" else self.filled(class_iou(outcomes)).mean(-1)

@@ -6,7 +6,7 @@ frame learns from the one before. The support frame is never scored; DAVIS also 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,12 +22,12 @@ from segladder.data.training.episodes import Episode
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method, evaluating
-from segladder.metrics.bootstrap import bootstrap_interval
+from segladder.metrics.bootstrap import estimate
 from segladder.metrics.confusion import confusion_matrix
-from segladder.metrics.counts import ImageCounts
-from segladder.metrics.scores import Score
-from segladder.metrics.video import contour_accuracy, region_similarity, statistics
-from segladder.protocols.base import Picture, Protocol, Result, Scoring
+from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.scores import FromCounts, Score
+from segladder.metrics.video import contour_accuracy
+from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
 from segladder.protocols.few_shot import outlined
 from segladder.protocols.fields import Fit, Positive, Share
@@ -35,17 +35,25 @@ from segladder.protocols.inference import gathered, shard
 
 OBJECT = 1  # the one class of a video
 
+
+def _score(kind: str, last: bool, measure: str, *shown: str, name: str = "") -> Score:
+    """The mean, recall or decay of J or F, over all frames or without the last."""
+    suffix = "" if last else "_without_last"
+    name = name or f"{measure}{'' if kind == 'mean' else f'_{kind}'}{suffix}"
+    better = "lower" if kind == "decay" else "higher"
+    return Score(name, better=better, shown=shown, statistic=FromCounts(f"{measure}_{kind}{suffix}"))
+
+
 SCORES = (
-    Score("mIoU", shown=("summary",), statistic="mean_iou"),
-    Score("J", shown=("summary",)),
-    Score("F", shown=("summary", "table")),
-    Score("J_recall", shown=("summary",)),
-    Score("F_recall"),
-    Score("J_decay", better="lower", shown=("summary",)),
-    Score("F_decay", better="lower"),
-    *(Score(f"{name}_without_last", shown=("summary", "table")) for name in "JF"),
-    *(Score(f"{name}_recall_without_last") for name in "JF"),
-    *(Score(f"{name}_decay_without_last", better="lower") for name in "JF"),
+    _score("mean", True, "J", "summary", name="mIoU"),
+    _score("mean", True, "J", "summary"),
+    _score("mean", True, "F", "summary", "table"),
+    _score("recall", True, "J", "summary"),
+    _score("recall", True, "F"),
+    _score("decay", True, "J", "summary"),
+    _score("decay", True, "F"),
+    *(_score("mean", False, measure, "summary", "table") for measure in "JF"),
+    *(_score(kind, False, measure) for kind in ("recall", "decay") for measure in "JF"),
 )
 
 
@@ -95,17 +103,14 @@ class VideoProtocol(Protocol):
         names = videos.sequences(self.split) if ids is None else list(dict.fromkeys(map(sequence_of, ids)))
         frames = {name: frames_of(videos, name) for name in names}
         rank, world = shard()
-        counts, scores, seconds = ImageCounts(2), dict[str, np.ndarray](), 0.0
+        counts, seconds = Counts(2), 0.0
         with evaluating(method), Progress(disable=not scoring.progress or rank > 0) as bar, torch.inference_mode():
             task = bar.add_task(f"{self.name} {self.split}", total=sum(map(len, frames.values())) - len(names))
             for name in names[rank::world]:
                 runner = self.runner(method, videos, scoring.batch_size)
-                scores[name] = self.frame_scores(runner, frames[name], counts, lambda: bar.advance(task, world))
+                self.count(runner, frames[name], counts, lambda: bar.advance(task, world))
                 seconds += runner.seconds
-        parts = gathered((counts, scores))
-        whole = ImageCounts.merged(part for part, _ in parts)
-        found = {name: values for _, part in parts for name, values in part.items()}
-        result = self.result({name: found[name] for name in names}, whole.select(sorted(whole.ids)))
+        result = self.result(Counts.merged(gathered(counts)), names)
         result.predict_seconds = seconds
         return result
 
@@ -122,48 +127,40 @@ class VideoProtocol(Protocol):
         asked = few_shot_method(method, self.name, "shows one annotated frame")
         return EpisodeRunner(asked, videos, InputSize(self.fit, self.input_side), "mean", batch_size)
 
-    def frame_scores(
-        self, runner: EpisodeRunner, frames: Sequence[str], counts: ImageCounts, advance: Callable[[], object]
-    ) -> np.ndarray:
-        """J and F float64 (T - 1, 2) of all T frames but the first; adds each one's confusion matrix to `counts`."""
-        scores = {}
+    def count(
+        self, runner: EpisodeRunner, frames: Sequence[str], counts: Counts, advance: Callable[[], object]
+    ) -> None:
+        """Add each frame but the first to counts: its confusion matrix, and F as `contours`."""
         for answer in runner.answers(episodes(frames)):
             frame, prediction = answer.episode.query, answer.prediction.astype(np.uint8)
-            counts.add(frame, confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(answer.truth), 2))
+            matrix = confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(answer.truth), 2)
             contours = contour_accuracy(prediction, answer.truth, self.contour_bound)
-            scores[frame] = region_similarity(prediction, answer.truth), contours
+            counts.add(Asked(frame, unit=sequence_of(frame)), matrix, contours=contours)
             advance()
-        return np.array([scores[frame] for frame in frames[1:]])
 
-    def result(self, scores: Mapping[str, np.ndarray], counts: ImageCounts) -> Result:
+    def result(self, counts: Counts, names: Sequence[str]) -> Result:
         """All scores, with intervals from a bootstrap over sequences; a row for each sequence.
 
         `mIoU` is `J`. Names that end in `_without_last` follow DAVIS, where the last frame does not count.
         """
-        found = {name: sequence_scores(values) for name, values in scores.items()}
-        names = list(next(iter(found.values())))
-        values = np.array([[row[name] for name in names] for row in found.values()])  # (sequences, scores)
-        low, high = bootstrap_interval(values, lambda sums: sums / len(values), self.bootstrap)
-        metrics: dict[str, dict[str, float | None]] = {
-            name: {"value": float(values[:, k].mean()), "low": float(low[k]), "high": float(high[k])}
-            for k, name in enumerate(names)
-        }
-        rows = [
-            {"class": sequence, "iou": row["J"], **row, "frames": len(scores[sequence])}
-            for sequence, row in found.items()
-        ]
-        return Result({"mIoU": dict(metrics["J"]), **metrics}, rows, counts)
+        rows = []
+        for name in names:
+            frames = counts.select([i for i, asked in enumerate(counts.asked) if asked.unit == name])
+            values = {s.name: estimate(frames, s.statistic, draws=0).value for s in SCORES if s.statistic}
+            values["iou"] = values.pop("mIoU")
+            rows.append({"class": name, **values, "frames": len(frames)})
+        return Result(measured(counts, SCORES, self.bootstrap), rows, counts)
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """A frame with the annotated first one and the probability behind the answer."""
         videos = self.videos(source)
-        first = videos.frames(sequence_of(item))[0]
+        first = videos.frames(item.unit)[0]
         with torch.inference_mode():
-            answer = next(self.runner(method.eval(), videos, batch_size=1).answers(episodes([first, item])))
+            answer = next(self.runner(method.eval(), videos, batch_size=1).answers(episodes([first, item.image])))
         support = outlined(videos.image(first), videos.mask(first) == OBJECT)
         heat = cv2.applyColorMap((255 * answer.probability).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
         beside = {"support": support, "probability": np.ascontiguousarray(heat)}
-        return Picture(videos.image(item), answer.truth, answer.prediction.astype(np.uint8), beside)
+        return Picture(videos.image(item.image), answer.truth, answer.prediction.astype(np.uint8), beside)
 
 
 def episodes(frames: Sequence[str]) -> list[Episode]:
@@ -184,14 +181,3 @@ def frames_of(videos: Davis, sequence: str) -> list[str]:
     if not videos.mask(frames[0]).any():
         raise DataError(f"{videos.mask_path(frames[0])}: empty mask, expected the object in the first frame")
     return frames
-
-
-def sequence_scores(frames: np.ndarray) -> dict[str, float]:
-    """Mean, recall and decay of J and F (T, 2) over all frames, and without the last, T at least 2."""
-    scores: dict[str, float] = {}
-    for suffix, kept in (("", frames), ("_without_last", frames[:-1])):
-        for measure, values in zip("JF", kept.T, strict=True):
-            mean, recall, decay = statistics(values)
-            scores |= {f"{measure}{suffix}": mean, f"{measure}_recall{suffix}": recall}
-            scores[f"{measure}_decay{suffix}"] = decay
-    return scores

@@ -24,12 +24,23 @@ from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
+from segladder.metrics.counts import Asked
 from segladder.metrics.scores import Score
 from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
-from segladder.protocols.fields import Absent, Count, GammaOn, GammaRule, OtherClasses, Positive, ScoreAt, Share
+from segladder.protocols.fields import (
+    Absent,
+    Count,
+    DenseFit,
+    DenseScoreAt,
+    GammaOn,
+    GammaRule,
+    OtherClasses,
+    Positive,
+    Share,
+)
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
 
@@ -62,8 +73,10 @@ class ZeroShotProtocol(Protocol):
         gamma: of `fixed`.
         seen_kept: share of the seen mIoU at gamma 0 that `seen_budget` keeps.
         gamma_images: how many training images `seen_budget` looks at, those first that `loader.held_out` keeps back.
-        fit: how images reach the network: `native`, or resized to a `square` of `input_side` pixels.
-        score_at: where predictions are compared with masks: `native` size, or that of the network's `input`.
+        fit: how images reach the network: `native`, resized to a `square` of `input_side` pixels, or with the `short`
+            side resized to as many.
+        score_at: where predictions are compared with masks: `native` size, that of the network's `input`, or that of
+            the method's `features`.
         absent: rule for a class in neither truth nor prediction, `skip` or `zero`.
         bootstrap: resamples over images behind each 95 % interval.
         pool: of how many training images for each unseen class the mask shows it; None or 0: of none, zero-shot. No
@@ -91,9 +104,9 @@ class ZeroShotProtocol(Protocol):
     gamma: float
     seen_kept: Share
     gamma_images: Positive
-    fit: Literal["native", "square"]
+    fit: DenseFit
     input_side: Positive | None
-    score_at: ScoreAt
+    score_at: DenseScoreAt
     absent: Absent
     bootstrap: Positive
     pool: Count | None = None
@@ -107,7 +120,8 @@ class ZeroShotProtocol(Protocol):
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types but fold and pool, and the folds where they do not decide what is unseen."""
         fields = super().fields()
-        del fields["fold"], fields["pool"]
+        del fields["fold"]
+        fields.pop("pool", None)
         if self.split_name != "folds":
             del fields["folds"]
         return fields
@@ -145,12 +159,18 @@ class ZeroShotProtocol(Protocol):
     @property
     def scores(self) -> tuple[Score, ...]:
         """Those of seen and unseen classes, and where the background is a class, those that count it."""
-        return SCORES if self.background == "ignore" else (*SCORES, *WITH_BACKGROUND)
+        whole = SCORES if self.background == "ignore" else (*SCORES, *WITH_BACKGROUND)
+        return tuple(score.under(self.absent) for score in whole)
 
     @property
     def ranked_by(self) -> str:
         """The harmonic mean of seen and unseen mIoU."""
         return "harmonic_mIoU"
+
+    @property
+    def drops_novel(self) -> bool:
+        """As `unseen_pixels` says."""
+        return self.unseen_pixels == "drop"
 
     def training(self, source: Source) -> HiddenClasses:
         """Images without labels of unseen classes but the few of `pool`. Raises ConfigError if that is too large."""
@@ -207,6 +227,8 @@ class ZeroShotProtocol(Protocol):
         learnt = torch.as_tensor(method.seen).tolist()  # (K,)
         if leaked := [source.classes[k] for k in self.competitors(source)[1] if learnt[k]]:
             raise ConfigError(f"protocol {self.name}: {leaked[0]} is unseen, but method={method.name} has learnt it")
+        if self.score_at == "features" and not method.scores_features:
+            raise ConfigError(f"protocol.score_at=features: method={method.name} has no scores of its feature map")
 
     def competitors(self, source: Source) -> tuple[list[int], list[int]]:
         """Indices of the seen classes that a pixel may be given, and of the unseen ones."""
@@ -226,26 +248,32 @@ class ZeroShotProtocol(Protocol):
         counted = GammaSweep(len(source.classes), np.isin(source.classes, self.novel), self.grid)
 
         def answer(_: Sequence[str], images: list[np.ndarray], masks: list[np.ndarray]) -> Iterable[Leads]:
-            size = self.fitted(masks[0]).shape
-            found = contest(self.logits(method, images, size), seen, unseen, self.gamma_on)
+            found = contest(self.logits(method, images), seen, unseen, self.gamma_on)
             return zip(*found, strict=True)
 
         def count(image_id: str, leads: Leads, mask: np.ndarray) -> None:
-            target = torch.from_numpy(self.fitted(cv2.LUT(mask, truth))).to(method.device)
+            size = (leads[0].shape[0], leads[0].shape[1])
+            target = torch.from_numpy(self.fitted(cv2.LUT(mask, truth), size)).to(method.device)
             counted.add(image_id, target, *leads)
 
         seconds = answered(scoring, ids, answer, count, f"{self.name} {len(ids)} images")
         return GammaSweep.merged(gathered(counted)), seconds
 
-    def fitted(self, mask: np.ndarray) -> np.ndarray:
-        """A mask at the size it is compared at."""
-        return InputSize(self.fit, self.input_side).mask(mask) if self.score_at == "input" else mask
+    def fitted(self, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """A mask at the `size` it is compared at, first through the size of the network's input."""
+        if self.score_at == "native":
+            return mask
+        mask = InputSize(self.fit, self.input_side).mask(mask)
+        return mask if mask.shape == size else cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
 
-    def logits(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> torch.Tensor:
-        """Scores float32 (B, K, H, W) at `size` for images of one size."""
+    def logits(self, method: Method, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Scores float32 (B, K, H, W) for images of one size, at the size that they are compared at."""
         fit = InputSize(self.fit, self.input_side)
         pixels = to_pixels([fit.image(image) for image in images], None, method.device)
-        return resized(method.predict(pixels).float(), (size[0], size[1]))
+        if self.score_at == "features":
+            return method.feature_scores(pixels).float()
+        height, width = images[0].shape[:2] if self.score_at == "native" else pixels.shape[-2:]
+        return resized(method.predict(pixels).float(), (height, width))
 
     def chosen(self, scoring: Scoring, sweep: GammaSweep) -> int:
         """Position in the grid of the gamma that the rule chooses."""
@@ -284,14 +312,13 @@ class ZeroShotProtocol(Protocol):
         sweep, _ = self.sweep(scoring, scoring.ids or (), self.labels.table(source.classes))
         return float(np.nan_to_num(self.swept_scores(sweep, source).by_gamma["seen_mIoU"][self.grid.index(0.0)]))
 
-    def shown(self, method: Method, source: Source, item: str, result: Result) -> Picture:
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image with its truth and its prediction under the gamma that was chosen."""
-        image, mask = source.pair(item)
+        image, mask = source.pair(item.image)
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
         with torch.inference_mode():
-            best_seen, best_unseen, lead = contest(
-                self.logits(method.eval(), [image], mask.shape), seen, unseen, self.gamma_on
-            )
+            logits = resized(self.logits(method.eval(), [image]), (mask.shape[0], mask.shape[1]))
+            best_seen, best_unseen, lead = contest(logits, seen, unseen, self.gamma_on)
         prediction = best_seen.where(lead >= result.swept_at, best_unseen)[0].to(torch.uint8).cpu().numpy()
         truth = cv2.LUT(mask, HiddenClasses((), self.background).table(source.classes))
         return Picture(image, truth, prediction, {})

@@ -1,15 +1,20 @@
-"""What a study leaves in the repository: small copies of its records."""
+"""What a study leaves in the repository: small copies of its records, and the counts behind its intervals."""
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from segladder.errors import DataError
+from segladder.files import written
 from segladder.report import record as records
+from segladder.report.counted import ARCHIVE, member, read_counts
 from segladder.report.record import Record
 
 PATH = re.compile(r"(?<![^\s='\"\[(,:])(?:~|\.{1,2})?/(?:[^\s/'\",\]):]+/)*(?=[^\s/'\",\]):])")
@@ -35,19 +40,43 @@ def _without_folders(value: Any) -> Any:
     return PATH.sub("", value) if isinstance(value, str) else value
 
 
-def collect(found: Iterable[Record], folder: str | Path) -> Path:
-    """Put slim records into a folder's `records.jsonl`; returns that file.
+def collect(found: Iterable[tuple[Record, Path]], folder: str | Path) -> Path:
+    """Put slim records into a folder's `records.jsonl` and their counts into its `counts.zip`; returns the first.
 
     A record that is there already (same `records.key`) is replaced, as is what its run left before its protocol was
-    known; others stay.
+    known; others stay. Counts lose the supports, which no score depends on.
+
+    Args:
+        found: records with the folder each lies in.
+        folder: of the study; created if missing.
 
     Raises:
         DataError: a line that is there cannot be read, so that writing would lose it.
     """
+    found = list(found)
     file = Path(folder) / records.LINES_NAME
     there, faults = records.read_lines(file) if file.exists() else ([], [])
     if faults:
         raise DataError(f"{faults[0]}; repair or remove the line, copying would lose it")
-    kept = {records.key(record): record for record in [*there, *map(slim, found)]}
+    kept = {records.key(record): record for record in [*there, *(slim(record) for record, _ in found)]}
     scored = {run for run, protocol_hash in kept if protocol_hash}
-    return records.write_lines([r for (run, protocol), r in kept.items() if protocol or run not in scored], file)
+    left = [r for (run, protocol), r in kept.items() if protocol or run not in scored]
+    _collect_counts(found, Path(folder) / ARCHIVE, {member(record) for record in left})
+    return records.write_lines(left, file)
+
+
+def _collect_counts(found: Iterable[tuple[Record, Path]], archive: Path, wanted: set[str]) -> None:
+    """Put the counts of runs into an archive, beside those that are there; of `wanted` members alone."""
+    counts: dict[str, bytes] = {}
+    if archive.exists():
+        with zipfile.ZipFile(archive) as whole:
+            counts = {name: whole.read(name) for name in whole.namelist()}
+    for record, folder in found:
+        with suppress(DataError):  # of an older version, or a run that never was scored
+            stream = io.BytesIO()
+            read_counts(record, folder).bare().save(stream)
+            counts[member(record)] = stream.getvalue()
+    if counts := {name: data for name, data in counts.items() if name in wanted}:
+        with written(archive) as partial, zipfile.ZipFile(partial, "w") as whole:
+            for name, data in sorted(counts.items()):
+                whole.writestr(zipfile.ZipInfo(name), data)

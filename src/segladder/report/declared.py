@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
@@ -40,20 +39,16 @@ def _known() -> dict[str, Any]:
 def _undeclared(record: Record) -> Declaration:
     """The scores that a record of schema 1 holds, each as it was known then."""
     curve, rows = (next(iter(lines), {}) for lines in (record.curve, record.per_class))
-    of_fold = record.fold is not None and "novel" not in rows  # where all classes are asked for, the background counts
     protocol = (str(record.protocol.get(key) or default) for key, default in (("ranked_by", "mIoU"), ("name", "")))
-    return _made(tuple(record.metrics), tuple(curve), tuple(rows), of_fold, *protocol)
+    return _made(tuple(record.metrics), tuple(curve), tuple(rows), *protocol)
 
 
 @lru_cache(maxsize=256)
 def _made(
-    metrics: tuple[str, ...], curve: tuple[str, ...], rows: tuple[str, ...], of_fold: bool, ranked_by: str, name: str
+    metrics: tuple[str, ...], curve: tuple[str, ...], rows: tuple[str, ...], ranked_by: str, name: str
 ) -> Declaration:
     known = _known()
     scores = [Score.read(score) for score in known["scores"] if score["name"] in (*metrics, *curve)]
-    if of_fold:
-        others = known["statistic_of_folds"]
-        scores = [replace(score, statistic=others.get(score.name, score.statistic)) for score in scores]
     if "tp" in rows:
         scores.append(Score.read(known["over_folds"]))
     unknown = [Score(metric) for metric in metrics if metric not in {score.name for score in scores}]

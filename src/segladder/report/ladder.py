@@ -1,7 +1,7 @@
 """What annotation buys: a ladder's accuracy against the cost of its labels, as a picture, a table and in words.
 
-Cost is that of the novel classes alone: the masks of base classes are there in every rung. Ends of intervals are means
-over runs, so they cover which images were scored, not which seed, fold, pool or supports.
+Cost is that of the novel classes alone: the masks of base classes are there in every rung. Intervals and tests cover
+which images were scored, not which pool or supports were drawn, nor the seeds where there are fewer than five.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from statistics import fmean
 
+from segladder.metrics.bootstrap import LEVEL, Comparison
 from segladder.metrics.scores import Score
-from segladder.report.leaderboard import Row, Table, rank
+from segladder.report.counted import Counted
+from segladder.report.leaderboard import Row, Table
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
 from segladder.report.rendering import markdown_table, per_class
@@ -43,17 +44,12 @@ class Rung:
         return score.sign * self.value > score.sign * other.value
 
 
-def by_fold(table: Table, found: Sequence[Record]) -> dict[str, Table]:
+def by_fold(table: Table, counted: Counted) -> dict[str, Table]:
     """The table by a name for files; where no rung has every fold, a table for each fold that some rung has."""
     name = f"{table.protocol}-{table.hash}-{table.data}"
     if any(row.value is not None for row in table.rows):
         return {name: table}
-    key = table.hash, table.fingerprint
-    folds: dict[int, list[Record]] = {}
-    for record in found:
-        if record.fold is not None and (record.protocol.get("hash"), record.data.get("val_fingerprint")) == key:
-            folds.setdefault(record.fold, []).append(replace(record, fold=None))
-    return {f"{name}-fold{fold}": rank(records, table.metric)[0] for fold, records in sorted(folds.items())}
+    return {f"{name}-fold{fold}": alone for fold, alone in counted.of_each_fold(table).items()}
 
 
 def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
@@ -71,14 +67,7 @@ def _rung(row: Row, runs: Sequence[Record], metric: str) -> Rung | None:
     if novel is None or whole is None or row.value is None:
         return None
     shots = "" if row.shots is None else f", {row.shots} mask{'s' if row.shots > 1 else ''} a class"
-    ends = {side: [run.metrics[metric].get(side) for run in runs] for side in ("low", "high")}
-    low, high = (_mean(ends[side]) for side in ("low", "high"))
-    return Rung(row.label + shots, row, novel, whole, row.value, low, high)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
+    return Rung(row.label + shots, row, novel, whole, row.value, row.low, row.high)
 
 
 def frontier(ladder: Sequence[Rung], score: Score) -> list[Rung]:
@@ -90,12 +79,12 @@ def frontier(ladder: Sequence[Rung], score: Score) -> list[Rung]:
     return best
 
 
-def described(table: Table, ladder: Sequence[Rung], found: Sequence[Record]) -> str:
+def described(table: Table, ladder: Sequence[Rung], counted: Counted) -> str:
     """The summary, the table of costs and the table per class, as Markdown; `ladder` is the table's, not empty."""
     parts = [
-        "\n".join(f"- {line}" for line in summary(table, ladder)) + "\n",
+        "\n".join(f"- {line}" for line in summary(table, ladder, counted)) + "\n",
         costs(table, ladder),
-        per_class(table, found),
+        per_class(table, counted.records),
     ]
     return "\n".join(parts)
 
@@ -126,36 +115,53 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 1.5 * HOUR else f"{seconds / HOUR:.1f} h"
 
 
-def summary(table: Table, ladder: Sequence[Rung]) -> list[str]:
-    """In plain words: what each further piece of work buys, what an hour buys, and what is not worth its labels."""
+def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]:
+    """In plain words: what each further piece of work buys, what an hour buys, and what is not worth its labels.
+
+    Each difference is a paired test of the two rungs on the same images, adjusted for their number (Holm).
+    """
     score = table.score
     steps = frontier(ladder, score)
+    pairs = [(after, before) for before, after in pairwise(steps)]
+    rivals = {id(rung): rival for rung in ladder if rung not in steps and (rival := _rival(rung, steps, score))}
+    pairs += [(rung, rivals[id(rung)]) for rung in ladder if id(rung) in rivals]
+    tests = counted.compared(table, [(first.row, second.row) for first, second in pairs])
     first = steps[0]
     work = "without a label of the novel classes" if not first.novel_seconds else f"for {duration(first.novel_seconds)}"
     lines = [f"The cheapest here, {first.label}, reaches {with_interval(first, score)}{score.percent} {work}."]
-    lines += [_step(before, after, score) for before, after in pairwise(steps)]
+    said = [(*pair, test) for pair, test in zip(pairs, tests, strict=True)]
+    lines += [_step(before, after, test, score) for after, before, test in said[: len(steps) - 1]]
     lines += _first_hour(steps, score)
-    lines += [line for rung in ladder if rung not in steps for line in _not_worth(rung, steps, score)]
+    lines += [_not_worth(rung, rival, test, score) for rung, rival, test in said[len(steps) - 1 :]]
     return lines + _remarks(steps[-1], table)
 
 
-def _step(before: Rung, after: Rung, score: Score) -> str:
+def _step(before: Rung, after: Rung, test: Comparison | None, score: Score) -> str:
     more, gain = after.novel_seconds - before.novel_seconds, _gain(before, after, score)
-    line = f"{duration(more)} more buy {score.rounded(gain)} points: {after.label}, {with_interval(after, score)}"
-    line += score.percent
-    if more >= HOUR:
-        line += f", {score.rounded(gain * HOUR / more)} points an hour"
-    return line + ("; the intervals overlap, so it may be chance." if _overlap(before, after) else ".")
+    rate = f", {score.rounded(gain * HOUR / more)} points an hour" if more >= HOUR else ""
+    found = f"{duration(more)} more buy {score.rounded(gain)} points{_tested(test, score)}{rate}: {after.label}"
+    return f"{found} reaches {with_interval(after, score)}{score.percent}{'.' if _is_sure(test) else '; ' + CHANCE}"
+
+
+CHANCE = "this may be chance."
+
+
+def _tested(test: Comparison | None, score: Score) -> str:
+    """The interval of a difference, from low to high gain, and its p-value."""
+    if test is None:
+        return " (no counts were kept, so not tested)"
+    low, high = sorted(score.sign * score.scale * end for end in (test.low, test.high))
+    sign = "" if test.p_text.startswith("<") else "= "
+    return f" [{score.rounded(low)}, {score.rounded(high)}; p {sign}{test.p_text}]"
+
+
+def _is_sure(test: Comparison | None) -> bool:
+    """Whether a test leaves no doubt, or none was made and the sentence has said so."""
+    return test is None or test.p_value < 1 - LEVEL
 
 
 def _gain(before: Rung, after: Rung, score: Score) -> float:
     return score.scale * score.sign * (after.value - before.value)
-
-
-def _overlap(one: Rung, other: Rung) -> bool:
-    lows, highs = [one.low, other.low], [one.high, other.high]
-    known = [end for end in (*lows, *highs) if end is not None]
-    return len(known) == 4 and max(known[:2]) <= min(known[2:])
 
 
 def _first_hour(steps: Sequence[Rung], score: Score) -> list[str]:
@@ -168,15 +174,29 @@ def _first_hour(steps: Sequence[Rung], score: Score) -> list[str]:
     ]
 
 
-def _not_worth(rung: Rung, steps: Sequence[Rung], score: Score) -> list[str]:
-    """That a cheaper rung is as good, where one is."""
-    rival = max((r for r in steps if r.novel_seconds <= rung.novel_seconds), key=lambda r: score.sign * r.value)
-    if rival.novel_seconds >= rung.novel_seconds:
-        return []
-    return [
-        f"{rung.label} ({duration(rung.novel_seconds)}, {score.text(rung.value)}{score.percent}) buys nothing here:"
-        f" {rival.label} costs {duration(rival.novel_seconds)} and reaches {score.text(rival.value)}{score.percent}."
-    ]
+def _rival(rung: Rung, steps: Sequence[Rung], score: Score) -> Rung | None:
+    """The best rung that costs less or nothing more, where it is as good."""
+    return max(
+        (r for r in steps if r.novel_seconds <= rung.novel_seconds), key=lambda r: score.sign * r.value, default=None
+    )
+
+
+def _not_worth(rung: Rung, rival: Rung, test: Comparison | None, score: Score) -> str:
+    """That a rung no dearer is better, or as good as far as anybody can tell."""
+    less = f"costs {duration(rival.novel_seconds)}" if rival.novel_seconds else "costs nothing"
+    cost = "costs no more" if rival.novel_seconds == rung.novel_seconds else less
+    what = f"{rung.label} ({duration(rung.novel_seconds)}, {score.text(rung.value)}{score.percent})"
+    best = f"{rival.label} {cost} and reaches {score.text(rival.value)}{score.percent}"
+    difference = f"better by {score.rounded(_gain(rung, rival, score))}{_tested_backwards(test, score)}"
+    if not _is_sure(test):
+        return f"{what} is not told apart from what costs no more: {best}, {difference}."
+    return f"{what} buys nothing here: {best}, {difference}."
+
+
+def _tested_backwards(test: Comparison | None, score: Score) -> str:
+    if test is None:
+        return _tested(None, score)
+    return _tested(replace(test, low=-test.high, high=-test.low), score)
 
 
 def _remarks(best: Rung, table: Table) -> list[str]:

@@ -1,7 +1,7 @@
 """The leaderboard: a pure function of records. The same records in any order give the same tables.
 
 A table holds one protocol hash on one set of evaluation data, never more. Runs that differ by nothing but their random
-seed are one row: mean and standard deviation over seeds. Runs that did not finish stand beneath, unranked.
+seed are one row: the mean, and the score of each seed. Runs that did not finish stand beneath, unranked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from segladder.metrics.bootstrap import Comparison
 from segladder.metrics.declaration import Declaration
 from segladder.metrics.pooling import POOLED
 from segladder.metrics.scores import Score
@@ -28,11 +29,12 @@ class Row:
 
     Attributes:
         setting: values, by configuration key, in which it differs from other rows of this method and backbone.
-        seeds: the seeds behind the mean, one score each.
+        seeds: the seeds behind the mean; none where nothing depends on one, since nothing was trained.
+        scores: of each seed.
         folds: how many folds each score is a mean of; 0 where the protocol has none.
         value: mean over seeds; None where no seed has every fold, then `note` says which are missing.
-        std: sample standard deviation over seeds (n - 1); None for one seed.
-        low: lower end of the 95 % interval over images of a single run, `high` the upper; None for several.
+        low: lower end of the 95 % interval over images (and seeds, from five on), `high` the upper; None where counts
+            of the runs are not at hand (`segladder.report.counted`).
         parameters: of the network.
         train_seconds: mean over runs, like `images_per_second`.
         peak_memory_mb: the most of any run.
@@ -42,8 +44,8 @@ class Row:
         rung: its place on the ladder of labels.
         others: means over runs of the scores that stand beside the one that ranks (shown in tables), those that all
             have.
-        against_best: `difference` to the table's best row, `low`, `high` and `p_value` of the paired bootstrap
-            (`segladder.report.comparisons.with_significance`); None unless asked for, of the best row, without counts.
+        against_best: the paired difference to the table's best row (`Counted.with_significance`); None unless asked
+            for, of the best row, without counts.
     """
 
     supervision: str
@@ -55,9 +57,9 @@ class Row:
     selection: str
     setting: dict[str, Any]
     seeds: list[int | None]
+    scores: list[float]
     folds: int
     value: float | None
-    std: float | None
     low: float | None
     high: float | None
     parameters: int | None
@@ -69,7 +71,7 @@ class Row:
     lineage: tuple[str, ...] = ()
     others: dict[str, float] = field(default_factory=dict)
     rung: Rung = field(default_factory=lambda: Rung(0, True, ""))
-    against_best: dict[str, float] | None = None
+    against_best: Comparison | None = None
 
     @property
     def label(self) -> str:
@@ -222,16 +224,29 @@ def _rows(records: Sequence[Record], metric: str, declared: Declaration, known: 
     told = telling_keys(list(settings.values()))
     groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
     own = [{key: settings[id(group[0])].get(key) for key in told} for group in groups.values()]
-    return [_row(group, setting, metric, declared) for group, setting in zip(groups.values(), own, strict=True)]
+    return [_row(group, setting, metric, declared, known) for group, setting in zip(groups.values(), own, strict=True)]
 
 
-def _row(records: Sequence[Record], setting: dict[str, Any], metric: str, declared: Declaration) -> Row:
-    latest = {(record.seed, record.fold): record for record in sorted(records, key=_age)}
+def _is_seedless(record: Record, known: Mapping[str, Record]) -> bool:
+    """Whether nothing depends on the random seed: neither the run nor any before it trained, no weights are random."""
+    method = record.config.get("method", {})
+    random = bool(record.backbone) and not (record.backbone.get("weights") or record.backbone.get("pretraining"))
+    if random or method.get("trains", True):
+        return False
+    return all(parent in known and _is_seedless(known[parent], known) for parent in record.parents)
+
+
+def _row(
+    records: Sequence[Record], setting: dict[str, Any], metric: str, declared: Declaration, known: Mapping[str, Record]
+) -> Row:
+    seedless = all(_is_seedless(record, known) for record in records)
+    latest = {(not seedless and record.seed, record.fold): record for record in sorted(records, key=_age)}
     kept = sorted(latest.values(), key=lambda record: (record.seed is not None, record.seed, record.fold or 0))
-    scores, folds, missing = _scores(kept, metric)
-    notes = [f"{len(records) - len(kept)} older repeats not counted"] if len(records) > len(kept) else []
+    scores, folds, missing = _scores(kept, metric, seedless)
+    repeats = len(records) - len(kept)
+    notes = [f"{repeats} older repeats not counted"] if repeats and not seedless else []
     notes += [f"folds missing: {missing}"] if missing else []
-    single = kept[0].metrics[metric] if len(kept) == 1 and scores else {}
+    single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}
     first = kept[0]
     return Row(
         supervision=first.supervision,
@@ -242,17 +257,17 @@ def _row(records: Sequence[Record], setting: dict[str, Any], metric: str, declar
         shots=first.shots,
         selection=str(first.label_access.get("selection") or ""),
         setting=setting,
-        seeds=list(scores),
+        seeds=[] if seedless else list(scores),
+        scores=list(scores.values()),
         folds=folds,
         value=statistics.fmean(scores.values()) if scores else None,
-        std=statistics.stdev(scores.values()) if len(scores) > 1 else None,
         low=single.get("low"),
         high=single.get("high"),
         parameters=first.parameters,
         train_seconds=_mean(record.train_seconds for record in kept),
         images_per_second=_mean(record.images_per_second for record in kept),
         peak_memory_mb=max((r.peak_memory_mb for r in kept if r.peak_memory_mb is not None), default=None),
-        runs=[record.id for record in kept if record.seed in scores],
+        runs=[record.id for record in kept if (None if seedless else record.seed) in scores],
         note="; ".join(notes),
         lineage=tuple(first.lineage),
         others=_others(kept, [score for score in declared.shown("table") if score.name != metric], bool(scores)),
@@ -281,12 +296,12 @@ def _mean_score(records: Sequence[Record], name: str) -> float | None:
     return None if None in values else statistics.fmean(value for value in values if value is not None)
 
 
-def _scores(records: Sequence[Record], metric: str) -> tuple[dict[int | None, float], int, str]:
+def _scores(records: Sequence[Record], metric: str, seedless: bool) -> tuple[dict[int | None, float], int, str]:
     """One score per seed, of how many folds it is the mean, and which folds other seeds lack (`seed 0: 2, 3`)."""
     expected = _expected_folds(records)
     scores: dict[int | None, float] = {}
     missing = []
-    for seed, runs in _grouped(records, lambda record: record.seed).items():
+    for seed, runs in _grouped(records, lambda record: None if seedless else record.seed).items():
         values = {run.fold: float(run.metrics[metric]["value"] or 0.0) for run in runs}
         if lacking := sorted(set(expected) - {fold for fold in values if fold is not None}):
             missing.append(f"seed {seed}: {', '.join(map(str, lacking))}")

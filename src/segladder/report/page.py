@@ -8,17 +8,19 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from segladder.foreign import files_below
 from segladder.metrics.scores import Score
 from segladder.report.charts import Chart
+from segladder.report.counted import Counted
 from segladder.report.ladder import rungs, summary
-from segladder.report.leaderboard import Row, Table, rank
+from segladder.report.leaderboard import Row, Table
 from segladder.report.means import class_means, mean_annotation
 from segladder.report.page_charts import cost_charts, duration, run_curves, sweep_charts, training_charts
 from segladder.report.published import Published, published
@@ -30,8 +32,6 @@ MOST_PICTURES = 12 * 2**20  # bytes of all panels before they are encoded as tex
 MOST_CLASS_ROWS = 60  # of one heat map
 KINDS = ("best", "median", "worst")
 LEADING_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-
-Found = Sequence[tuple[Record, Path]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Section:
     runs_left_out: int
 
 
-def page(tables: Sequence[Table], found: Found, title: str = "SegLadder leaderboard") -> str:
+def page(tables: Sequence[Table], counted: Counted, title: str = "SegLadder leaderboard") -> str:
     """The whole page as text.
 
     The first 200 runs are shown in full, the best run of every row before the second of any; panels are embedded up to
@@ -90,20 +90,20 @@ def page(tables: Sequence[Table], found: Found, title: str = "SegLadder leaderbo
 
     Args:
         tables: of `segladder.report.leaderboard.rank`.
-        found: the records behind them with the folder each lies in.
+        counted: the runs behind them with their counts.
         title: heading of the page.
     """
-    by_id = {(record.id, record.protocol.get("hash") or ""): (record, folder) for record, folder in found}
-    parts = [part for table in tables for part in _with_folds(table, [record for record, _ in found])]
+    by_id = {(record.id, record.protocol.get("hash") or ""): (record, folder) for record, folder in counted.found}
+    parts = [part for table in tables for part in _with_folds(table, counted)]
     shown = _shown_runs([table for _, table in parts])
-    sections = [_section(title, table, by_id, shown, number) for number, (title, table) in enumerate(parts)]
+    sections = [_section(title, table, counted, by_id, shown, number) for number, (title, table) in enumerate(parts)]
     folders = {run.anchor: by_id[run.record.id, run.record.protocol["hash"]][1] for s in sections for run in s.runs}
     _add_pictures([run for section in sections for run in section.runs], folders)
     rows = sorted((row for table in tables for row in table.rows), key=lambda row: row.rung)
     supervisions = list(dict.fromkeys(row.supervision for row in rows))
     shares = all(table.score.unit == "share" for _, table in parts)
     template = _environment().get_template("page.html.jinja")
-    about = {"title": title, "records": len(found), "all_shares": shares}
+    about = {"title": title, "records": len(counted.found), "all_shares": shares}
     return template.render(sections=sections, supervisions=supervisions, **about)
 
 
@@ -119,17 +119,13 @@ def _environment() -> Environment:
     return environment
 
 
-def _with_folds(table: Table, records: Sequence[Record]) -> list[tuple[str, Table]]:
+def _with_folds(table: Table, counted: Counted) -> list[tuple[str, Table]]:
     """A table with its title; where no row has every fold, also a table of each fold by itself."""
     parts = [(table.title, table)]
     if not table.rows or any(row.value is not None for row in table.rows):
         return parts
-    key = table.hash, table.fingerprint
-    mine = [r for r in records if (r.protocol.get("hash"), r.data.get("val_fingerprint")) == key]
-    for fold in sorted({r.fold for r in mine if r.fold is not None}):
-        alone = [replace(r, fold=None) for r in mine if r.fold == fold and r.status == "finished"]
-        parts += [(f"{table.title}, fold {fold} alone", part) for part in rank(alone, table.metric) if part.rows]
-    return parts
+    folds = counted.of_each_fold(table)
+    return parts + [(f"{table.title}, fold {fold} alone", alone) for fold, alone in folds.items() if alone.rows]
 
 
 def _shown_runs(tables: Sequence[Table]) -> set[tuple[str, str]]:
@@ -142,6 +138,7 @@ def _shown_runs(tables: Sequence[Table]) -> set[tuple[str, str]]:
 def _section(
     title: str,
     table: Table,
+    counted: Counted,
     by_id: Mapping[tuple[str, str], tuple[Record, Path]],
     shown: set[tuple[str, str]],
     number: int,
@@ -167,7 +164,7 @@ def _section(
         anchor=f"table-{number}",
         title=title,
         table=table,
-        words=summary(table, steps) if steps else [],
+        words=summary(table, steps, counted) if steps else [],
         headings=headings,
         rows=rows,
         charts=[*cost_charts(table, records, first_run), *sweep_charts(table, records, first_run)],
@@ -243,7 +240,7 @@ def _add_pictures(runs: Sequence[Run], folders: Mapping[str, Path]) -> None:
 
 
 def _panels(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.glob("panels/*.png") if _place(file)[0] in KINDS), key=_place)
+    return sorted((file for file in files_below(folder, "panels/*.png") if _place(file)[0] in KINDS), key=_place)
 
 
 def _place(file: Path) -> tuple[str, int, str]:

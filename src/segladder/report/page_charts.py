@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segladder.foreign import files_below
 from segladder.metrics.scores import Score
 from segladder.report.charts import Chart, Series, chart
 from segladder.report.declared import declared
@@ -58,11 +59,11 @@ def _best_first(rows: Sequence[Row], score: Score) -> list[Row]:
 
 
 def _span(row: Row, score: Score) -> tuple[float, float] | None:
-    """The interval of a row as printed: over images for one run, one standard deviation for several."""
+    """The 95 % interval of a row; without one, the lowest and the highest of its seeds."""
     if row.low is not None and row.high is not None:
         return score.scale * row.low, score.scale * row.high
-    if row.value is not None and row.std is not None:
-        return score.scale * (row.value - row.std), score.scale * (row.value + row.std)
+    if len(row.scores) > 1:
+        return score.scale * min(row.scores), score.scale * max(row.scores)
     return None
 
 
@@ -113,7 +114,7 @@ def training_charts(folder: Path) -> list[Chart]:
 def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Steps and values by column of a run's CSV logs, without columns of one value and the IoU of single classes."""
     values: dict[str, dict[float, float]] = defaultdict(dict)
-    for file in sorted(folder.glob("logs/csv/version_*/metrics.csv")):
+    for file in files_below(folder, "logs/csv/version_*/metrics.csv"):
         with file.open(newline="", encoding="utf-8") as stream:
             for line in csv.DictReader(stream):
                 step = _number(line.get("step"))

@@ -16,9 +16,11 @@ from typing import Any
 
 from segladder.errors import DataError
 from segladder.files import written
+from segladder.foreign import printable_values, stays_inside
 from segladder.metrics.declaration import Declaration
 
-SCHEMA = 2  # since 2 the protocol says what its scores are, see `segladder.report.declared`
+SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.declared`), since 3 what they follow from
+WITH_COUNTS = 3  # the first whose intervals follow from counts that were kept
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
 STATUSES = ("running", "finished", "interrupted", "failed")
@@ -43,6 +45,7 @@ class Record:
         per_class: one row per class, see `segladder.metrics.overlap.per_class`.
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
         annotation_cost: what the labels cost, in seconds of human work.
+        threads: of torch on the CPU; another number of them, like another device or version, changes last bits.
         checkpoint: `path` (relative to the run's folder) and `sha256`.
         parents: ids of runs that this one started from.
         lineage: methods of the stages before this one, the first ancestor first.
@@ -78,12 +81,18 @@ class Record:
     images_per_second: float | None = None
     peak_memory_mb: float | None = None
     device: str | None = None
+    threads: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     parents: list[str] = field(default_factory=list)
     lineage: list[str] = field(default_factory=list)
     tag: str | None = None
     error: str | None = None
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether its intervals can be computed again; others are not shown: some drew episodes instead of images."""
+        return self.schema >= WITH_COUNTS
 
 
 def write(record: Record, path: str | Path) -> Path:
@@ -238,8 +247,8 @@ def _bytes(file: Path) -> bytes:
 
 def _value(text: bytes, place: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return printable_values(json.loads(text))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: damaged or half-written record ({error})") from error
 
 
@@ -261,6 +270,17 @@ def _checked(value: Any, place: str) -> Record:
         Declaration.read(value.get("protocol", {}))
     except ValueError as error:
         raise DataError(f"{place}: protocol: {error}") from error
+    protocol, data = value.get("protocol", {}), value.get("data", {})
+    for name in (value.get("id"), protocol.get("name"), protocol.get("hash"), data.get("name")):
+        if name not in (None, "") and not (isinstance(name, str) and stays_inside(name)):  # files are named by them
+            raise DataError(f"{place}: {name!r} is no name, expected one that stays inside a folder")
+    for place_of, words in (
+        *((name, value.get(name, [])) for name in ("parents", "lineage")),
+        ("data.classes", data.get("classes", [])),
+        ("label_access.kind", [value.get("label_access", {}).get("kind") or ""]),
+    ):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise DataError(f"{place}: {place_of} is {words!r}, expected text")
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:
             raise DataError(f"{place}: metrics.{name} has no value, expected value, low and high")

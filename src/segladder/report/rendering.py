@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -15,11 +16,14 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
+from segladder.metrics.bootstrap import SEEDS_DRAWN_FROM
 from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
 from segladder.report.record import Record, plain
 
 Column = tuple[str, Callable[[Row], str]]
+TAG = re.compile(r"<(?=[A-Za-z/!?])")
+NUMBERS = re.compile(r"-|[-+]?[\d.]+(e[-+]?\d+)?( [-+]?[\d.]+(e[-+]?\d+)?)*")
 UNRANKED = ("method", "backbone", "seed", "status", "reason", "run")
 
 
@@ -32,7 +36,7 @@ def columns(table: Table) -> list[Column]:
         ("pretraining", lambda row: row.pretraining),
         ("selection", lambda row: row.selection),
         (table.score.title, partial(ranking, score=table.score)),
-        ("seeds", lambda row: str(len(row.seeds))),
+        ("seeds", lambda row: str(len(row.seeds) or "-")),
         ("parameters", lambda row: "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
         ("train s", lambda row: number(row.train_seconds, 0)),
         ("images/s", lambda row: number(row.images_per_second, 1)),
@@ -52,19 +56,24 @@ def columns(table: Table) -> list[Column]:
 
 
 def ranking(row: Row, score: Score) -> str:
-    """The score that ranks: mean ± standard deviation over seeds, or one run with its 95 % interval over images."""
-    if row.std is not None:
-        return f"{score.text(row.value, 2)} ± {score.text(row.std, 2)}"
+    """The score that ranks with its 95 % interval, and up to four seeds one by one: their scatter says nothing yet."""
     interval = "" if row.low is None or row.high is None else f" [{score.text(row.low)}, {score.text(row.high)}]"
-    return f"{score.text(row.value, 2)}{interval}"
+    few = 1 < len(row.scores) < SEEDS_DRAWN_FROM
+    return f"{score.text(row.value, 2)}{interval}{f' ({seeds(row, score)})' if few else ''}"
+
+
+def seeds(row: Row, score: Score) -> str:
+    """The score of each seed."""
+    return ", ".join(score.text(value, 2) for value in row.scores)
 
 
 def against_best(row: Row, score: Score) -> str:
-    """How much a row differs from the best one, with the 95 % interval of the paired bootstrap."""
+    """How much a row differs from the best one, with the 95 % interval and p-value of the paired bootstrap."""
     if row.against_best is None:
         return "-"
-    difference, low, high = (score.text(row.against_best[key], sign="+") for key in ("difference", "low", "high"))
-    return f"{difference} [{low}, {high}]"
+    found = row.against_best
+    difference, low, high = (score.text(value, sign="+") for value in (found.difference, found.low, found.high))
+    return f"{difference} [{low}, {high}], p {found.p_text}"
 
 
 def beside(row: Row, score: Score) -> str:
@@ -83,7 +92,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_parts(table: Table) -> list[str]:
-    parts = [f"### {table.title}\n"]
+    parts = [f"### {inert(table.title)}\n"]
     if table.rows:
         found = columns(table)
         parts.append(
@@ -121,11 +130,23 @@ def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: Score) 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in GitHub's dialect; columns of numbers are aligned to the right."""
     numeric = [
-        all(row[i].lstrip("+-[")[:1].isdigit() or row[i] in ("-", "") for row in rows) for i in range(len(headings))
+        all(row[i].lstrip("+-[< ")[:1].isdigit() or row[i] in ("-", "") for row in rows) for i in range(len(headings))
     ]
     numeric = [right and any(row[i].strip("-") for row in rows) for i, right in enumerate(numeric)]
     lines = [headings, ["---:" if right else "---" for right in numeric], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return (
+        "\n".join("| " + " | ".join(inert(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    )
+
+
+def inert(text: str) -> str:
+    """A text as one line of Markdown that is neither HTML nor a link."""
+    return without_tags(" ".join(text.split())).replace("](", "]\\(")
+
+
+def without_tags(text: str) -> str:
+    """Markdown in which nothing is HTML; `<` before anything but a tag stays."""
+    return TAG.sub("&lt;", text)
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -135,15 +156,19 @@ def csv_text(tables: Sequence[Table]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
     writer.writeheader()
+
+    def write(row: dict[str, Any]) -> None:
+        writer.writerow({name: _no_formula(value) for name, value in row.items()})
+
     for table in tables:
         head = {name: getattr(table, name) for name in names[:5]}
         for row in table.rows:
             values = {name: _flat(value) for name, value in asdict(row).items() if name in own}
-            writer.writerow({**head, "status": "finished", **values, "labels": row.rung.labels})
+            write({**head, "status": "finished", **values, "labels": row.rung.labels})
         for run in table.unranked:
             seeds = "" if run.seed is None else run.seed
             known = {"method": run.method, "backbone": run.backbone, "status": run.status, "reason": run.reason}
-            writer.writerow({**head, **known, "seeds": seeds, "runs": run.run})
+            write({**head, **known, "seeds": seeds, "runs": run.run})
     return stream.getvalue()
 
 
@@ -157,10 +182,10 @@ def show(tables: Sequence[Table], console: Console) -> None:
     """Print tables to a terminal."""
     for table in tables:
         found = columns(table)
-        drawn = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
+        drawn = rich.table.Table(title=Text(table.title), title_justify="left", title_style="bold")
         for name, _ in found:
             right = name not in ("supervision", "method", "backbone", "pretraining", "selection", "note")
-            drawn.add_column(name, justify="right" if right else "left", overflow="fold")
+            drawn.add_column(Text(name), justify="right" if right else "left", overflow="fold")
         for i, row in enumerate(table.rows):
             ends = i + 1 == len(table.rows) or table.rows[i + 1].supervision != row.supervision
             drawn.add_row(*(Text(cell(row)) for _, cell in found), end_section=ends)
@@ -184,3 +209,9 @@ def _flat(value: Any) -> Any:
     if isinstance(value, list):
         return " ".join("" if item is None else str(item) for item in value)
     return "" if value is None else value
+
+
+def _no_formula(value: Any) -> Any:
+    """A cell that no spreadsheet computes; numbers, and texts of numbers, are as they are."""
+    starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if starts and not NUMBERS.fullmatch(value) else value

@@ -19,7 +19,7 @@ from segladder.report.rendering import json_text
 
 DONE = "leaderboard.json"  # in the run's folder once everything is in it
 PLAIN = ("supervision", "backbone", "pretraining", "selection", "shots", "folds")
-MEASURED = ("std", "low", "high", "parameters", "train_seconds", "images_per_second", "peak_memory_mb")
+MEASURED = ("low", "high", "parameters", "train_seconds", "images_per_second", "peak_memory_mb")
 PER_CLASS = ["method", "backbone", "class"]
 SWEPT = ["method", "at", "score"]
 

@@ -1,14 +1,12 @@
-"""What happens around optimisation: resume points, interruption, choosing the weights that are kept."""
+"""What happens around optimisation: resume points, choosing the weights that are kept."""
 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,35 +17,7 @@ from torch import Tensor
 from segladder.files import written
 from segladder.methods.base import evaluating
 from segladder.runs.folder import RESUME_POINT, WEIGHTS
-
-
-class Interruption:
-    """Ctrl-C and SIGTERM: the first asks the training loop to stop at its next step, otherwise they stop at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.patient = False  # whether a loop is running that looks at `asked`
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Interruption:
-        self.previous = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def wait_for_loop(self) -> None:
-        """A training loop looks at `asked` from here on; Lightning has set handlers of its own, so ours go back in."""
-        for number in self.previous:
-            signal.signal(number, self.receive)
-        self.patient = True
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler; what it raises may be lost in a callback, so the loop is told in any case."""
-        again, self.asked = self.asked, True
-        if again or not self.patient:
-            raise KeyboardInterrupt
+from segladder.runs.interruption import Interruption
 
 
 class ResumePoints(Callback):

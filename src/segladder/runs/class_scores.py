@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.files import written
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import TagMethod
@@ -61,7 +63,7 @@ class StoredScores:
             return self._computed(ids, images, tags, scales, flip)
         place = self._place(scales, flip)
         files = [place / f"{image_id}.npz" for image_id in ids]
-        digests = [digest_of(image) for image in images]
+        digests = [digest_of(image.cpu().numpy()) for image in images]
         found = [read_scores(*each) for each in zip(files, tags.cpu(), digests, strict=True)]
         missing = [i for i, scores in enumerate(found) if scores is None]
         if missing:
@@ -78,24 +80,27 @@ class StoredScores:
     def _place(self, scales: Sequence[float], flip: bool) -> Path:
         views = {"content": self.content, "scales": list(scales), "flip": flip}
         place = self.folder / FOLDER / records.hash_of(views)
-        if not (place / "views.json").exists():
-            with written(place / "views.json") as partial:
-                partial.write_text(json.dumps(views, indent=1) + "\n")
+        manifest, text = place / "views.json", json.dumps(views, indent=1) + "\n"
+        if not manifest.exists():
+            with written(manifest) as partial:
+                partial.write_text(text)
+        elif manifest.read_text() != text:
+            raise DataError(f"{manifest}: of other class scores; remove the folder to compute them again")
         return place
 
 
-def digest_of(image: Tensor) -> str:
-    """A hash of the pixels of an image uint8 (3, H, W)."""
-    return hashlib.blake2b(image.cpu().numpy().tobytes(), digest_size=8).hexdigest()
+def digest_of(values: np.ndarray) -> str:
+    """A hash of the pixels of an image uint8 (3, H, W), or of scores."""
+    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
 
 
 def read_scores(path: Path, tags: Tensor, digest: str) -> Tensor | None:
-    """Scores (C or K, h, w) float32 of one image, None where there are none for these tags (C,) and pixels."""
+    """Scores (C or K, h, w) float32 of one image, None where none were written for these tags (C,) and pixels."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             classes, scores, channels = stored["classes"], stored["scores"], int(stored["channels"])
-            of_this = str(stored["image"]) == digest
-    except (OSError, ValueError, KeyError, EOFError):
+            of_this = str(stored["image"]) == digest and str(stored["digest"]) == digest_of(scores)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     background = channels - len(tags)
     if not of_this or not np.array_equal(classes, np.flatnonzero(tags.numpy())):
@@ -112,5 +117,11 @@ def write_scores(path: Path, scores: Tensor, tags: Tensor, digest: str) -> None:
     kept = scores[[*range(background), *(classes + background)]].half().numpy()
     with written(path) as partial:
         np.savez_compressed(
-            partial, classes=classes, scores=kept, channels=len(scores), image=digest, allow_pickle=False
+            partial,
+            allow_pickle=False,
+            classes=classes,
+            scores=kept,
+            channels=len(scores),
+            image=digest,
+            digest=digest_of(kept),
         )

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segladder.data.sources.support import Support, read_support, read_supports
-from segladder.methods.few_shot.base import Features, FewShotMethod, State
-from segladder.protocols.episode_runner import PREDICTION_AGGREGATES, aggregated
+from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, Features, FewShotMethod, State
+from segladder.protocols.episode_runner import aggregated
 from segladder.protocols.inference import resized, scaled_pixels, to_pixels
 from segladder.report.pictures.few_shot_panel import few_shot_panel
 from segladder.runs.pictures import listed, overlay_path, save, segment_each, write_picture, write_preview

@@ -12,16 +12,20 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from segladder.data.sources.base import Source
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
+from segladder.nets.stored import unpacked
 from segladder.protocols.base import Protocol, Scoring
 from segladder.protocols.classification import classification_score
 from segladder.report import record as records
 from segladder.report.provenance import device_name, peak_memory_mb
 from segladder.runs import build
 from segladder.runs.build import Training
-from segladder.runs.callbacks import Interruption, KeepWeights, Progress, ResumePoints, write_weights
+from segladder.runs.callbacks import KeepWeights, Progress, ResumePoints, write_weights
 from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
+from segladder.runs.interruption import Interruption
+from segladder.runs.loading import fill, weights_of
+from segladder.runs.ranks import watched
 from segladder.runs.recording import write_status
 from segladder.runs.scoring import fill_scores, log_scores, print_scores, write_panels
 
@@ -45,12 +49,13 @@ class Run:
 def carry_out(run: Run) -> None:
     """Fit unless the final weights are there already, score, and write the finished record."""
     finished = False
+    run.record.threads = torch.get_num_threads()
     try:
         weights = run.folder / WEIGHTS
         if not weights.exists():
             learn(run)
         if weights.exists():
-            run.method.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            fill(run.method, weights_of(run.folder, run.record), weights)
             run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
         settings = run.config.trainer
         run.method.to(run.device)
@@ -96,12 +101,23 @@ def fit(run: Run) -> None:
     trainer = build.trainer(run.config, run.folder, callbacks, run.mirrors)
     if run.config.strategy.compile:
         run.method.compile()
-    resume_point = run.folder / RESUME_POINT
-    start = resume_point if resume_point.exists() else None
-    trainer.fit(run.method, run.training.module, ckpt_path=start, weights_only=True)
+    start = whole_resume_point(run.folder)
+    with watched(run.interruption, lambda status: write_status(run.record, run.folder, status)):
+        trainer.fit(run.method, run.training.module, ckpt_path=start, weights_only=True)
     if points.interrupted:
         raise KeyboardInterrupt
     run.device = trainer.strategy.root_device
+
+
+def whole_resume_point(folder: Path) -> Path | None:
+    """Where training goes on from, None where it starts. Raises DataError for a file that no training wrote."""
+    path = folder / RESUME_POINT
+    if not path.exists():
+        return None
+    expected = "a resume point; remove it, and training starts anew"
+    if "state_dict" not in unpacked(path, expected):
+        raise DataError(f"{path}: no state of training in it, expected {expected}")
+    return path
 
 
 def selection(run: Run) -> Callable[[Method], float] | None:

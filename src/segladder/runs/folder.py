@@ -9,13 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from segladder.data.labels.kinds import kinds
-from segladder.errors import ConfigError, SegLadderError
+from segladder.errors import ConfigError, DataError, SegLadderError
+from segladder.foreign import links_elsewhere
 from segladder.report import record as records
+from segladder.runs.instantiation import TARGET, trusted
 
 CONFIG = "config.yaml"
 RESUME_POINT = Path("checkpoints") / "last.ckpt"
@@ -37,62 +40,6 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def job_folder(config: DictConfig) -> tuple[DictConfig, Path]:
-    """Configuration and folder of this job: those of the run it resumes, or its own with a fresh folder.
-
-    Raises:
-        ConfigError: `resume` names no run, or comes with other settings.
-    """
-    fresh = fresh_folder()
-    if not is_first_process():
-        folder = Path(os.environ.get(FOLDER_VARIABLE, fresh))
-    elif config.resume == "auto":
-        folder = newest_unfinished(Path(config.runs), config_hash_of(config)) or fresh
-    else:
-        folder = fresh if config.resume is None else resumed_folder(config.resume)
-    if folder.resolve() != fresh.resolve():
-        discard_if_empty(fresh, Path(config.runs))
-    if (folder / CONFIG).exists():
-        return stored_config(folder), folder
-    if is_first_process():
-        OmegaConf.save(OmegaConf.create(plain_config(config)), folder / CONFIG)
-    return config, folder
-
-
-def fresh_folder() -> Path:
-    """The folder Hydra made for this job."""
-    return Path(HydraConfig.get().runtime.output_dir)
-
-
-def discard_if_empty(folder: Path, runs: Path) -> None:
-    """Remove a folder that nothing was written to, and the folders between `runs` and it that this leaves empty."""
-    with suppress(OSError):  # not empty
-        folder.rmdir()
-        for above in folder.resolve().parents:
-            if runs.resolve() not in above.parents:
-                return
-            above.rmdir()
-
-
-def resumed_folder(resume: str) -> Path:
-    """The folder `resume=DIR` names, checked."""
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "hydra."))]
-    if given:
-        raise ConfigError(f"resume={resume} goes on with that run's own configuration: leave out {' '.join(given)}")
-    if not (Path(resume) / CONFIG).exists():
-        raise ConfigError(f"resume={resume}: no {CONFIG} there, expected the folder of a run")
-    return Path(resume)
-
-
-def newest_unfinished(runs: Path, config_hash: str) -> Path | None:
-    """The latest unfinished run of this configuration under `runs`."""
-    if not runs.is_dir():
-        return None
-    found, _ = records.find_records(runs)
-    open_runs = [(r.time, f) for r, f in found if r.config_hash == config_hash and r.status != "finished"]
-    return max(open_runs)[1] if open_runs else None
-
-
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration in plain types."""
     container = OmegaConf.to_container(config, resolve=True)
@@ -104,18 +51,45 @@ def stored_config(folder: Path) -> DictConfig:
     """The configuration that a run was started with, in today's words: where classes are now, and a node `labels`.
 
     Raises:
-        ConfigError: the folder holds no run.
+        ConfigError: the folder holds no run, or a configuration that is not its own or that asks for more than `conf/`.
     """
     if not (folder / CONFIG).exists():
         raise ConfigError(f"run={folder}: no {CONFIG} there, expected the folder of a run")
-    text = (folder / CONFIG).read_text(encoding="utf-8")
-    for before, after in MOVED.items():
-        text = text.replace(f"_target_: {before}\n", f"_target_: {after}\n")
-    stored = OmegaConf.create(text)
-    assert isinstance(stored, DictConfig)
+    require_own_folders(folder)
+    try:
+        written = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{folder / CONFIG}: damaged ({error}), expected the configuration of a run") from error
+    stored = trusted(with_todays_targets(written), folder / CONFIG)
+    require_unchanged(folder, written)
     if "labels" not in stored:
         stored.labels = labels_before_they_had_a_name(stored.method)
     return stored
+
+
+def with_todays_targets(value: Any) -> Any:
+    """Nested settings whose classes have the names that they have now."""
+    if isinstance(value, Mapping):
+        return {k: MOVED.get(str(v), v) if k == TARGET else with_todays_targets(v) for k, v in value.items()}
+    return [with_todays_targets(item) for item in value] if isinstance(value, list) else value
+
+
+def require_own_folders(folder: Path) -> None:
+    """Raise ConfigError if a run's folder holds a link to a folder elsewhere, which it would be written to."""
+    if links := links_elsewhere(folder):
+        raise ConfigError(f"{links[0]}: a link to a folder elsewhere; copy what it leads to into the run's folder")
+
+
+def require_unchanged(folder: Path, written: Any) -> None:
+    """Raise ConfigError unless a run's record, if there is one, is of the configuration that its folder holds."""
+    if not (folder / records.FILE_NAME).exists():
+        return
+    said = records.read(folder).config_hash
+    if said not in (hash_of_learnt(written), hash_of_learnt(written, with_targets=True)):
+        raise ConfigError(
+            f"{folder / CONFIG}: not the configuration of this run (config_hash in its record); put back what it was,"
+            " or start another run with other settings"
+        )
 
 
 def labels_before_they_had_a_name(method: DictConfig) -> dict[str, str]:
@@ -127,14 +101,19 @@ def labels_before_they_had_a_name(method: DictConfig) -> dict[str, str]:
 
 def config_hash_of(config: DictConfig) -> str:
     """Hash of all that decides what a run learns and how it is scored, wherever its classes lie."""
-    learnt = {key: value for key, value in plain_config(config).items() if key not in NOT_WHAT_IS_LEARNT}
-    return records.hash_of(without_targets(learnt))
+    return hash_of_learnt(plain_config(config))
+
+
+def hash_of_learnt(plain: Mapping[str, Any], with_targets: bool = False) -> str:
+    """The same of a configuration in plain types; 0.1 hashed the places of classes too."""
+    learnt = {key: value for key, value in plain.items() if key not in NOT_WHAT_IS_LEARNT}
+    return records.hash_of(learnt if with_targets else without_targets(learnt))
 
 
 def without_targets(value: Any) -> Any:
     """Nested settings without the classes they are for: their names say which those are."""
     if isinstance(value, Mapping):
-        return {key: without_targets(item) for key, item in value.items() if key != "_target_"}
+        return {key: without_targets(item) for key, item in value.items() if key != TARGET}
     return [without_targets(item) for item in value] if isinstance(value, list) else value
 
 
@@ -142,6 +121,13 @@ def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_weights(folder: Path, record: records.Record) -> None:
+    """Raise DataError if a run's weights are there and not those that it wrote; older records do not say which."""
+    said, path = record.checkpoint.get("sha256"), folder / WEIGHTS
+    if said is not None and path.exists() and sha256(path) != said:
+        raise DataError(f"{path}: not the file that the run wrote (sha256 in its record); copy the run's folder anew")
 
 
 def is_finished(folder: Path) -> bool:
@@ -159,6 +145,7 @@ def content_of(folder: Path) -> str:
     """
     if not (folder / records.FILE_NAME).exists():
         raise ConfigError(f"parent={folder}: no {records.FILE_NAME} there, expected the folder of a run")
+    require_own_folders(folder)
     record = records.read(folder)
     if record.status != "finished":
         hint = f"; go on with segladder train resume={folder}" if record.status in ("running", "interrupted") else ""

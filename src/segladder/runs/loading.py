@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import Refinement
+from segladder.nets.stored import unpacked
 from segladder.report import record as records
 from segladder.runs import build
 from segladder.runs.class_scores import StoredScores
-from segladder.runs.folder import RESUME_POINT, WEIGHTS, stored_config
+from segladder.runs.folder import RESUME_POINT, WEIGHTS, require_weights, stored_config
+from segladder.runs.instantiation import trusted
 from segladder.runs.recording import backbone_node
 from segladder.runs.told import kept, kept_by_older_versions
 
@@ -31,31 +32,42 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     if config.method.trains and not (folder / WEIGHTS).exists():
         hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
-    config.method.update(left_open(config, record))
-    weights = weights_of(folder)
+    config.method.update(left_open(config, record, folder))
+    weights = weights_of(folder, record)
     for node in (config.backbone, backbone_node(config)):
         if weights and node is not None and "weights" in node:
             node.weights = "none"  # the run's own weights follow
     told = told_of(folder, record, weights) if build.method_class(config).reads_class_vectors else {}
     method = build.method(config, len(record.data["classes"]), **told)
     if weights:
-        method.load_state_dict(weights)
+        fill(method, weights, folder / WEIGHTS)
     if isinstance(method, Refinement):
         method.scores = StoredScores(Path(config.parent), trained_method)
     return config, record, method.eval()
 
 
-def left_open(config: DictConfig, record: records.Record) -> dict[str, Any]:
+def left_open(config: DictConfig, record: records.Record, folder: Path) -> Any:
     """What settings left to `auto` came to when the run was made; elsewhere they might come to something else."""
-    return {key: value for key, value in record.config["method"].items() if config.method.get(key) == "auto"}
+    found = {key: value for key, value in record.config["method"].items() if config.method.get(key) == "auto"}
+    return trusted({"method": found}, folder / records.FILE_NAME).method
 
 
-def weights_of(folder: Path) -> dict[str, Tensor]:
-    """A run's weights; empty where there are none."""
+def weights_of(folder: Path, record: records.Record) -> dict[str, Tensor]:
+    """A run's weights; empty where there are none. Raises DataError if they are not those that it wrote."""
     if not (folder / WEIGHTS).exists():
         return {}
-    weights: dict[str, Tensor] = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    require_weights(folder, record)
+    weights: dict[str, Tensor] = unpacked(folder / WEIGHTS, "the weights that a run wrote")
     return weights
+
+
+def fill(method: Method, weights: dict[str, Tensor], path: Path) -> None:
+    """Give a method its weights. Raises DataError where those of the file `path` are of another method."""
+    try:
+        method.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not the weights of method={method.name} ({found})") from error
 
 
 def told_of(folder: Path, record: records.Record, weights: dict[str, Tensor]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.data.sources.palette import voc_palette
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.foreign import printable
 from segladder.report.pictures.few_shot_panel import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF"}
@@ -53,7 +54,7 @@ def segment_each(paths: Sequence[Path], out: Path, segment: Segment, progress: b
         try:
             image = read_image(path)
         except DataError as error:
-            print(f"segladder: {error}", file=sys.stderr)
+            print(f"segladder: {printable(str(error))}", file=sys.stderr)
             faults += 1
         else:
             segment(path, image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
         return records.read(folder)
     now = datetime.now(UTC)
     state = git_state()
-    overrides = [shlex.quote(o) for o in HydraConfig.get().overrides.task]
+    overrides = [shlex.quote(o) for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
     return records.Record(
         id=f"{now:%Y%m%d-%H%M%S}-{hashlib.sha256(f'{folder.resolve()}{now}'.encode()).hexdigest()[:6]}",
         time=now.isoformat(timespec="seconds"),
@@ -65,14 +66,17 @@ def backbone_of(config: DictConfig) -> dict[str, Any]:
     return {"name": node.get("name") or HydraConfig.get().runtime.choices["backbone"], "weights": node.get("weights")}
 
 
-def backbone_node(config: DictConfig) -> DictConfig | None:
+def backbone_node(config: DictConfig | dict[str, Any]) -> DictConfig | None:
     """The configuration of the method's backbone, None where it has none."""
-    node: DictConfig | None = config.method.get("backbone") or config.method.get("features", {}).get("backbone")
+    method = config["method"]
+    node: DictConfig | None = method.get("backbone") or method.get("features", {}).get("backbone")
     return node
 
 
 def write_status(record: records.Record, folder: Path, status: str) -> None:
-    """Write the record with its status, from the first process only."""
+    """Write the record with its status, from the first process only; an interrupted run says how it goes on."""
     record.status = status
     if is_first_process():
         records.write(record, folder)
+        if status == "interrupted":
+            print(f"interrupted; go on with: segladder train resume={folder}", file=sys.stderr, flush=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from segladder.data.sources.base import Source
+from segladder.foreign import printable
 from segladder.methods.base import Method
 from segladder.metrics.counts import COUNTS
 from segladder.protocols.base import Protocol, Result
@@ -28,6 +30,7 @@ def fill_scores(record: Record, result: Result, folder: Path) -> None:
         record.protocol["items"] = result.items
     record.eval_seconds = round(result.seconds, 3)
     record.images_per_second = round(len(result.counts) / result.predict_seconds, 2)
+    result.counts.fold, result.counts.seed = record.fold, record.seed
     result.counts.save(folder / COUNTS)
     if record.curve:
         save_sweep(folder / CURVE, record.curve, declared(record), record.protocol["name"])
@@ -38,7 +41,7 @@ def write_panels(
 ) -> list[Path]:
     """Write panels of the `each` best, median and worst images under FOLDER/panels."""
     load = partial(protocol.shown, method, source, result=result)
-    return save_panels(folder / "panels", result.counts, each, load, source.classes)
+    return save_panels(folder / "panels", result.pictured or result.counts, each, load, source.classes)
 
 
 def print_scores(record: Record, folder: Path) -> None:
@@ -46,16 +49,17 @@ def print_scores(record: Record, folder: Path) -> None:
     title = f"{record.method} on {record.data['name']}, protocol {record.protocol['name']} {record.protocol['hash']}"
     says = declared(record)
     columns = [column for column in says.columns if column.name in record.per_class[0]]
-    table = Table(Column("class", no_wrap=True), *(column.heading for column in columns), title=title)
+    headings = (Text(printable(column.heading)) for column in columns)
+    table = Table(Column("class", no_wrap=True), *map(Column, headings), title=Text(printable(title)))
     for row in record.per_class:
-        table.add_row(row["class"], *(column.text(row[column.name]) for column in columns))
+        table.add_row(Text(printable(row["class"])), *(column.text(row[column.name]) for column in columns))
     console = Console()
     console.print(table)
     for score in (score for score in says.shown("summary") if score.name in record.metrics):
         value, low, high = (score.text(record.metrics[score.name][key]) for key in ("value", "low", "high"))
         interval = "" if low == "-" else f"  (95 % interval{says.over} {low} to {high})"
-        console.print(f"  {score.heading:<17} {value}{interval}", highlight=False)
-    console.print(f"  {folder}", highlight=False)
+        console.print(Text(printable(f"  {score.heading:<17} {value}{interval}")))
+    console.print(Text(printable(f"  {folder}")))
 
 
 def log_scores(record: Record, mirrors: Sequence[Logger], panels: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.labelled import Labelled, image_counts, joined, seen_kinds
@@ -80,12 +80,11 @@ def absent_from(config: DictConfig, protocol: Protocol) -> frozenset[str] | None
     """Names of the classes of which no image of a run's own training holds a pixel; None: nothing is trained."""
     if not config.method.trains:
         return None
-    drops = "drop" in (getattr(protocol, "novel_pixels", None), getattr(protocol, "unseen_pixels", None))
-    hides = protocol.hidden() if drops or protocol.ladder else ()
+    hides = protocol.hidden() if protocol.drops_novel or protocol.ladder else ()
     return frozenset({*config.loader.without, *hides})
 
 
-def parents_of(config: DictConfig) -> Iterator[tuple[str, Path, records.Record]]:
+def parents_of(config: DictConfig | dict[str, Any]) -> Iterator[tuple[str, Path, records.Record]]:
     """The runs that a run builds on, each with the key that names it and its folder."""
     weights = config.get("backbone", {}).get("weights") if backbone_node(config) is not None else None
     for key, place in ((BACKBONE, weights), ("parent", config.get("parent"))):
@@ -115,7 +114,7 @@ def older_access(record: records.Record) -> Access:
     learnt = set(record.data["classes"][1:]) - hidden_classes(record) if trained else set()
     seen = {name: [of_novel if name in novel_classes(record) else paid] for name in sorted(learnt)}
     own = Access(seen, absent_classes(record) if trained else None, (), (record.id,))
-    found = list(parents_of(OmegaConf.create(record.config)))
+    found = list(parents_of(record.config))
     above = [access_of(folder, parent) for _, folder, parent in found]
     if gone := tuple(run for run in record.parents if run not in {parent.id for _, _, parent in found}):
         above.append(Access({ANY: [MOST]}, frozenset(), (), gone))

@@ -31,7 +31,7 @@ def run_stages(config: DictConfig) -> int:
     Raises:
         ConfigError: a stage that does not compose or names a stage that is not before it.
     """
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("stages", "hydra."))]
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("stages", "hydra.", "resume=auto"))]
     folders: dict[str, Path] = {}
     for number, (name, own) in enumerate(config.stages.items(), start=1):
         print(f"stage {number} of {len(config.stages)}, {name}: ", end="", flush=True)

@@ -13,6 +13,7 @@ from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
+from segladder.runs.folder import require_weights
 from segladder.stages.access import ANY, MOST, Access, access_of, parents_of
 
 
@@ -41,8 +42,11 @@ class Ancestor:
 
 
 def ancestors(config: DictConfig) -> list[Ancestor]:
-    """The runs that a run starts from. Raises DataError if one's labels are not those that it wrote."""
-    return [Ancestor(key, record, access_of(folder, record)) for key, folder, record in parents_of(config)]
+    """The runs that a run starts from. Raises DataError if one's labels or weights are not those that it wrote."""
+    found = list(parents_of(config))
+    for _, folder, record in found:
+        require_weights(folder, record)
+    return [Ancestor(key, record, access_of(folder, record)) for key, folder, record in found]
 
 
 def check_claims(
@@ -90,9 +94,8 @@ def check_leaks(ancestor: Ancestor, fold: int | None, protocol: Protocol) -> Non
 def check_images(ancestor: Ancestor, protocol: Protocol) -> None:
     """Raise ConfigError if a run has seen images with novel classes, where a protocol leaves these out of training."""
     novel = sorted(protocol.hidden())
-    drops = "drop" in (getattr(protocol, "novel_pixels", None), getattr(protocol, "unseen_pixels", None))
     absent = ancestor.access.absent
-    if drops and absent is not None and (seen := [name for name in novel if name not in absent]):
+    if protocol.drops_novel and absent is not None and (seen := [name for name in novel if name not in absent]):
         raise ConfigError(
             f"{ancestor.named} has seen images that hold {seen[0]}, itself or in a run that it builds on, which"
             f" protocol={protocol.name} drops; train it with loader.without=[{','.join(novel)}]"

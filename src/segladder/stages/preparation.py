@@ -16,9 +16,9 @@ from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import parameter_count
 from segladder.runs import build
-from segladder.runs.callbacks import Interruption
 from segladder.runs.fitting import Run
 from segladder.runs.folder import is_first_process
+from segladder.runs.interruption import Interruption
 from segladder.runs.recording import describe_scoring
 from segladder.runs.told import Told, kept
 from segladder.stages.access import BACKBONE, absent_from, own_access, write_labelled
@@ -33,6 +33,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     protocol = build.protocol(config)
     protocol.check_method(config.method.name, config.method.supervision)
     method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
+    protocol.check_built(method)
     learning = decided(config, method, source, protocol, checked_parent(config, method, source))
     above = ancestors(config)
     check_claims(above, config, source, protocol, learning.labels, learning.supervision)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
 from segladder.data.hashing import hashed_share
+from segladder.data.inspection.checks import some
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.palette import stored_png
 from segladder.errors import ConfigError, DataError
@@ -25,6 +25,7 @@ from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
 from segladder.report import record as records
 from segladder.runs.class_scores import StoredScores
+from segladder.runs.folder import sha256
 from segladder.runs.loading import trained_method
 
 FOLDER = "pseudo_masks"
@@ -96,7 +97,7 @@ class PseudoMasks:
         }
         folder = self.parent / FOLDER / records.hash_of(key)
         if (folder / MANIFEST).exists():
-            require_images(folder, ids)
+            require_images(folder, ids, key)
             return folder
         missing = [i for i in ids if not (folder / f"{i}.png").exists()]
         with Progress(disable=not progress) as bar:
@@ -243,14 +244,24 @@ def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:
 
 def write_manifest(folder: Path, ids: Sequence[str], made_by: dict[str, Any]) -> None:
     """Write what made the masks and the sha256 of each, atomically; its presence says that the folder is complete."""
-    digests = {i: hashlib.sha256((folder / f"{i}.png").read_bytes()).hexdigest() for i in ids}
+    digests = {i: sha256(folder / f"{i}.png") for i in ids}
     with written(folder / MANIFEST) as partial:
         partial.write_text(json.dumps({**made_by, "images": digests}, indent=1) + "\n")
 
 
-def require_images(folder: Path, ids: Sequence[str]) -> None:
-    """Raise DataError naming the ids that a folder of pseudo-masks lacks."""
-    known = json.loads((folder / MANIFEST).read_text())["images"]
+def require_images(folder: Path, ids: Sequence[str], made_by: Mapping[str, Any]) -> None:
+    """Raise DataError unless a folder holds the pseudo-masks of some ids as they were written, and of this making."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        known, said = dict(manifest["images"]), {key: manifest[key] for key in made_by}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{folder / MANIFEST}: damaged ({error}); remove the folder to make the masks again") from error
+    if said != records.plain(made_by):
+        raise DataError(f"{folder / MANIFEST}: of other pseudo-masks; remove the folder to make them again")
     if missing := [i for i in ids if i not in known or not (folder / f"{i}.png").exists()]:
-        some = ", ".join(missing[:3]) + (f" ... ({len(missing)} in all)" if len(missing) > 3 else "")
-        raise DataError(f"{folder}: no pseudo-masks of {some}; remove the folder to make them again")
+        raise DataError(f"{folder}: no pseudo-masks of {some(missing)}; remove the folder to make them again")
+    if other := [i for i in ids if sha256(folder / f"{i}.png") != known[i]]:
+        raise DataError(
+            f"{folder}: pseudo-masks of {some(other)} are not those that were written (sha256 in {MANIFEST}); remove"
+            " the folder to make them again"
+        )

@@ -71,7 +71,7 @@ class SurestAnswers:
         }
         folder = self.parent / FOLDER / records.hash_of({**key, "data": source.name, "background": visible.background})
         if (folder / MANIFEST).exists():
-            require_images(folder, ids)
+            require_images(folder, ids, key)
             return folder
         method = trained_method(self.parent)
         assert isinstance(method, SemanticVectorMethod)

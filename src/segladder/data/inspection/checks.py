@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source, size_error
+from segladder.data.sources.decoding import jpeg_damage
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
 
@@ -28,7 +30,7 @@ def check_training_ready(source: Source, labels: Labels, scored: str | None = No
 
     Raises:
         ConfigError: training reads the split that is scored.
-        DataError: naming the first few ids or files at fault and how many there are.
+        DataError: naming the first few ids or files at fault and how many there are, or masks that hold 0 and 255 only.
     """
     if scored == source.train_split:
         raise ConfigError(
@@ -39,9 +41,34 @@ def check_training_ready(source: Source, labels: Labels, scored: str | None = No
     _require([source.image_path(i) for i in (*train, *val)], "images")
     _require([labels.file(source, i) for i in train], "training labels")
     _require([source.mask_path(i) for i in val], "masks to score against")
+    trains_on_masks = labels.file(source, train[0]) == source.mask_path(train[0])
+    for fault in (trains_on_masks and only_ignored(source, train), only_ignored(source, val)):
+        if fault:
+            raise DataError(fault)
     for name in {source.val_split, scored or source.val_split} - {source.train_split}:
         if shared := overlap(train, source.split(name)):
             raise DataError(f"{source.name}: {shared} in both {source.train_split} and {name}; expected none")
+
+
+def only_ignored(source: Source, ids: Sequence[str]) -> str | None:
+    """What is wrong with masks of which some hold 255 and none a class; None once one is found that does.
+
+    Many programs write 255 for the one thing that they were asked to mark. Damaged masks are passed over.
+    """
+    ignored = None
+    for image_id in ids:
+        path = source.mask_path(image_id)
+        with suppress(DataError):
+            mask = source.decode_mask(path)
+            if ((mask > 0) & (mask < IGNORE)).any():
+                return None
+            ignored = ignored or (path if mask.any() else None)
+    if ignored is None:
+        return None
+    return (
+        f"{ignored}: like every mask of its split, it holds no class, only 0 and 255 (ignored in training and scores);"
+        " if 255 is the foreground, write 1 instead"
+    )
 
 
 def overlap(first: Sequence[str], second: Sequence[str]) -> str | None:
@@ -87,6 +114,8 @@ def check_item(source: Source, image_id: str) -> Item:
     mask = None
     try:
         item.size = source.image(image_id).shape[:2]
+        if damage := jpeg_damage(path := source.image_path(image_id)):
+            item.faults.append(f"{path}: damaged inside ({damage}), expected a whole JPEG")
     except DataError as error:
         item.faults.append(str(error))
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segladder.data.sources.decoding import read_image, read_mask
+from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.errors import ConfigError, DataError
 
 IGNORE = 255
@@ -117,7 +117,7 @@ class Source(ABC):
 
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 (H, W, 3). Raises DataError naming the file if it cannot be decoded whole."""
-        return read_image(self.image_path(image_id))
+        return read_upright_image(self.image_path(image_id))
 
     def raw_mask(self, image_id: str) -> np.ndarray:
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from segladder.data.sources.base import Source
+from segladder.data.sources.decoding import opened_mask
+from segladder.data.sources.lists import listed
 from segladder.errors import DataError
 
 DAVIS_CLASSES = ("background", "object")
@@ -80,14 +81,9 @@ class Davis(Source):
 
     def decode_mask(self, path: Path) -> np.ndarray:
         """1 where any channel of a PNG of any kind is above 0, uint8 (H, W). Raises DataError naming the file."""
-        try:
-            with Image.open(path) as image:
-                plain = image.mode in ("1", "L", "P")
-                values = np.array(image if plain else image.convert("RGB"))
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file, expected a mask") from error
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise DataError(f"{path}: damaged or truncated mask ({error})") from error
+        with opened_mask(path) as image:
+            plain = image.mode in ("1", "L", "P")
+            values = np.array(image if plain else image.convert("RGB"))
         mask: np.ndarray = (np.atleast_3d(values).max(axis=2) > 0).astype(np.uint8)
         return mask
 
@@ -98,8 +94,13 @@ class Davis(Source):
             raise DataError(
                 f"{lists[0]}: no such list, expected frames or sequences; {EVERYTHING} reads every sequence"
             )
-        words = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        names = list(dict.fromkeys(Path(word).parent.name if "/" in word else word for word in words))
+        names = list(dict.fromkeys(listed(path, sequence_of)))
         if not names:
             raise DataError(f"{path}: empty list, expected frames or sequences, one per line")
         return names
+
+
+def sequence_of(line: str) -> str:
+    """The sequence that a line names, or whose frame it names."""
+    word = line.split()[0]
+    return Path(word).parent.name if "/" in word else word

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from segladder.data.sources.base import Source
-from segladder.data.sources.voc import read_ids
+from segladder.data.sources.lists import read_ids
 from segladder.errors import ConfigError, DataError
+from segladder.foreign import printable, text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -54,7 +55,7 @@ class Folder(Source):
         """Ids of a listed split, or of `train` or `val` where there are no lists. Raises DataError if it is empty."""
         folder = self.root / "splits"
         if folder.is_dir():
-            ids = read_ids(folder / f"{name}.txt", paths=False)
+            ids = read_ids(folder / f"{name}.txt")
         elif name in ("train", "val"):
             self._require_pairs()
             ids = [i for i in sorted(self._images) if (split_share(i) < self.val_share) == (name == "val")]
@@ -111,11 +112,10 @@ def by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
 def read_class_names(path: Path) -> list[str]:
     """Class names of a text file, one a line, the background first. Raises DataError if it is missing or too short."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror}, expected class names, or set data.class_names=[background,...]"
-        ) from error
+        names = [printable(line.strip()) for line in text(path).splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        fault = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
+        raise DataError(f"{path}: {fault}, expected class names, or set data.class_names=[background,...]") from error
     if len(names) < 2:
         raise DataError(f"{path}: {len(names)} names, expected the background and at least one class, one a line")
     return names

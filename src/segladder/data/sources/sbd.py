@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segladder.data.sources.lists import listed
 from segladder.errors import DataError
 
 
@@ -33,7 +34,7 @@ def sbd_ids(folder: Path) -> list[str]:
     root = sbd_root(folder)
     lists = [root / "train.txt", root / "val.txt"]
     if all(path.is_file() for path in lists):
-        return [line.strip() for path in lists for line in path.read_text().splitlines() if line.strip()]
+        return [image_id for path in lists for image_id in listed(path)]
     return sorted(path.stem for path in (root / "cls").glob("*.mat"))
 
 

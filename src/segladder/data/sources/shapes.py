@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import signal
+from collections.abc import Generator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from segladder.data.sources.palette import stored_png
 from segladder.data.sources.shapes_drawing import HEAD_HUES, HUES, SHAPES, TEXTURES, VERSION, draw
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
-from segladder.files import remove_partials, written
+from segladder.files import locked, remove_partials, written
 from segladder.machine import cores
 
 SHAPES_CLASSES = ("background", *(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES))
 FOLDS = 4
+STOPPING = {signal.SIGINT, signal.SIGTERM}
 
 
 class Shapes(VOC):
@@ -94,8 +95,9 @@ class Shapes(VOC):
             ids = [image_id(*item) for item in items if item[0] == split]
             (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(ids) + "\n")
         work = partial(write_item, root, self.seed, self.pixels)
-        for _ in track(in_processes(work, items), f"rendering {self.name}", len(items), transient=True):
-            pass
+        with closing(in_processes(work, items)) as drawn:  # no worker draws any more when the folder is cleared away
+            for _ in track(drawn, f"rendering {self.name}", len(items), transient=True):
+                pass
 
     def attributes(self) -> np.ndarray:
         """Semantic vectors of the foreground classes in use, float32 (len(classes) - 1, 19), unit norm."""
@@ -130,19 +132,23 @@ def write_item(root: Path, seed: int, size: int, item: tuple[str, int]) -> None:
     (root / "SegmentationClass" / f"{image_id(*item)}.png").write_bytes(stored_png(mask))
 
 
-def in_processes(work: Any, items: list[tuple[str, int]]) -> Iterable[None]:
+def in_processes(work: Any, items: list[tuple[str, int]]) -> Generator[None]:
     """Do the work on every core this process may use."""
     workers = cores(most=8)
     if workers == 1 or len(items) < 100:
         yield from map(work, items)
         return
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # until a worker has let go of the parent's handlers
+    try:
+        pool = multiprocessing.get_context("fork").Pool(workers, leave_stopping_to_parent)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with pool:
         yield from pool.imap_unordered(work, items, chunksize=16)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a file lock that other processes wait for; a killed process loses it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def leave_stopping_to_parent() -> None:
+    """For a worker: Ctrl-C is for the parent, and the SIGTERM that ends a worker runs no handler of the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

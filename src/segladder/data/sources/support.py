@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segladder.data.sources.base import IGNORE, size_error
-from segladder.data.sources.decoding import read_image, read_mask
+from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.errors import ConfigError, DataError
 
@@ -55,7 +55,7 @@ def read_supports(folder: Path, value: int | None = None) -> list[Support]:
 
 def read_support(image_path: Path, mask_path: Path, value: int | None = None) -> Support:
     """One annotated image. Raises DataError if a file is missing or damaged, or sizes differ, and as `class_mask`."""
-    image = read_image(image_path)
+    image = read_upright_image(image_path)
     if not mask_path.is_file():
         raise DataError(f"{mask_path}: no such file, expected the mask of {image_path}")
     values = read_mask(mask_path)

@@ -6,6 +6,7 @@ a foreign file can run nothing. Ids are strings (`2007_000032`) or, in IRNet's f
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from segladder.errors import DataError
+from segladder.foreign import content
 
 ARRAYS = {  # what numpy's pickles name
     *(("numpy", name) for name in ("ndarray", "dtype")),
@@ -41,7 +43,7 @@ def read_tag_file(path: Path, classes: int) -> dict[str, np.ndarray]:
         DataError: the file is missing, holds anything but arrays and plain values, or other than 0 and 1.
     """
     try:
-        with path.open("rb") as file:
+        with io.BytesIO(content(path)) as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             _, _, dtype = read(file)

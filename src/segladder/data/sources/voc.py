@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +12,11 @@ import numpy as np
 
 from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import read_mask
+from segladder.data.sources.lists import read_ids, stem_of
 from segladder.data.sources.sbd import derive_train_aug, read_sbd_mask, sbd_ids, sbd_root
 from segladder.data.sources.tag_file import read_tag_file
 from segladder.errors import ConfigError, DataError
+from segladder.foreign import content
 
 VOC_CLASSES = (
     "background",
@@ -66,7 +67,7 @@ class VOC(Source):
         """Image ids of a split, in the order of its list. Raises DataError if it is missing, empty or repeats an id."""
         path = self._list_path(name)
         derived = {"train_aug": self._derived_train_aug, "train_sbd": self._derived_train_sbd}
-        ids = derived[name]() if name in derived and not path.is_file() else read_ids(path)
+        ids = derived[name]() if name in derived and not path.is_file() else read_ids(path, stem_of)
         if not ids:
             raise DataError(f"{path}: empty list, expected image ids, one per line")
         return ids
@@ -150,32 +151,12 @@ class VOC(Source):
         return [image_id for image_id in self.split("train_aug") if image_id not in voc_train]
 
 
-def read_ids(path: Path, paths: bool = True) -> list[str]:
-    """Ids of a list file, one a line; with `paths`, the first word or, if that is a path, its stem.
-
-    Raises:
-        DataError: the file is missing or repeats an id.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}, expected a list of image ids; check data.root") from error
-    ids = [line.strip() for line in lines if line.strip()]
-    if paths:
-        words = [line.split()[0] for line in ids]
-        ids = [Path(word).stem if "/" in word else word for word in words]
-    if len(set(ids)) != len(ids):
-        repeated = Counter(ids).most_common(1)[0][0]
-        raise DataError(f"{path}: id {repeated} is listed twice, expected each once")
-    return ids
-
-
 def read_objects(path: Path) -> list[tuple[str, bool]]:
     """Objects of a VOC annotation as (class name, difficult). Raises DataError for a missing or damaged file."""
     try:
-        objects = ElementTree.parse(path).getroot().findall("object")
+        objects = ElementTree.fromstring(content(path)).findall("object")
         return [(node.findtext("name", "").strip(), node.findtext("difficult", "0").strip() == "1") for node in objects]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}, expected a VOC annotation (data.tags=xml)") from error
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of encodings
         raise DataError(f"{path}: damaged XML ({error})") from error

@@ -8,19 +8,22 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from filelock import FileLock
 
 from segladder.data.sources.base import Source
-from segladder.data.sources.decoding import read_image
+from segladder.data.sources.decoding import read_upright_image
 from segladder.errors import ConfigError
 from segladder.files import remove_partials, written
 
 log = logging.getLogger(__name__)
-MAGIC = b"SEGLCACH"
-FOOTER = struct.Struct("<q8s")  # number of arrays, magic
+MAGIC = b"SEGLCAC2"
+FOOTER = struct.Struct("<q16s8s")  # number of arrays, fingerprint of them, magic
+ENDS = (
+    2**16
+)  # bytes at either end of the pixels that the fingerprint is over: reading all would cost what a cache saves
 
 
 class Pixels(Protocol):
@@ -41,7 +44,7 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """RGB image, uint8 (H, W, 3). Raises DataError naming the file."""
-        return read_image(self.paths[index])
+        return read_upright_image(self.paths[index])
 
 
 class MaskFiles:
@@ -73,15 +76,12 @@ class Packed:
         self._open()
 
     def _open(self) -> None:
-        count = _whole(self.path)
-        if count is None:
+        shapes = _whole(self.path)
+        if shapes is None:
             raise ConfigError(f"{self.path}: not a whole cache file; delete it and start again")
-        size = self.path.stat().st_size
-        shapes_at = size - FOOTER.size - count * 24
-        buffer = np.memmap(self.path, np.uint8, "r")
-        self.shapes = np.frombuffer(buffer[shapes_at : size - FOOTER.size].tobytes(), "<i8").reshape(count, 3)
+        self.shapes = shapes
         self.ends = np.cumsum(self.shapes.prod(axis=1))
-        self.buffer = buffer.view(np.ndarray)[:shapes_at]
+        self.buffer = np.memmap(self.path, np.uint8, "r").view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -150,18 +150,38 @@ def packed(source: Source, part: str, key: str, arrays: Iterable[np.ndarray]) ->
 def pack(path: Path, arrays: Iterable[np.ndarray]) -> None:
     """Write uint8 arrays (H, W) or (H, W, 3) as one contiguous file, shapes last; it appears only when it is whole."""
     shapes = []
-    with written(path, durable=True) as partial, partial.open("wb") as file:
+    with written(path, durable=True) as partial, partial.open("w+b") as file:
         for array in arrays:
             file.write(np.ascontiguousarray(array).data)
             shapes.append((*array.shape[:2], array.shape[2] if array.ndim == 3 else 1))
-        file.write(np.array(shapes, "<i8").tobytes() + FOOTER.pack(len(shapes), MAGIC))
+        pixels, table = file.tell(), np.array(shapes, "<i8").tobytes()
+        footer = FOOTER.pack(len(shapes), _fingerprint(file, pixels, table), MAGIC)
+        file.seek(0, os.SEEK_END)
+        file.write(table + footer)
 
 
-def _whole(path: Path) -> int | None:
-    """Number of arrays in a cache file, or None if it is missing or torn."""
-    if not path.is_file() or path.stat().st_size < FOOTER.size:
+def _fingerprint(file: BinaryIO, pixels: int, table: bytes) -> bytes:
+    """A hash over the shapes and both ends of so many bytes of pixels."""
+    file.seek(0)
+    digest = hashlib.blake2b(table + file.read(min(ENDS, pixels)), digest_size=16)
+    file.seek(max(0, pixels - ENDS))
+    digest.update(file.read(min(ENDS, pixels)))
+    return digest.digest()
+
+
+def _whole(path: Path) -> np.ndarray | None:
+    """Shapes int64 (N, 3) of the arrays in a cache file; None if it is missing, cut, or another at its ends."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size < FOOTER.size:
         return None
     with path.open("rb") as file:
         file.seek(-FOOTER.size, os.SEEK_END)
-        count, magic = FOOTER.unpack(file.read())
-    return count if magic == MAGIC else None
+        count, fingerprint, magic = FOOTER.unpack(file.read())
+        pixels = size - FOOTER.size - count * 24
+        if magic != MAGIC or count < 0 or pixels < 0:
+            return None
+        file.seek(pixels)
+        table = file.read(count * 24)
+        shapes = np.frombuffer(table, "<i8").reshape(count, 3)
+        fits = (shapes >= 0).all() and int(shapes.prod(axis=1).sum()) == pixels
+        return shapes if fits and _fingerprint(file, pixels, table) == fingerprint else None

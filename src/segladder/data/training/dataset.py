@@ -13,13 +13,15 @@ import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.sources.base import Source, size_error, tags_of
+from segladder.data.sources.base import IGNORE, Source, size_error, tags_of
 from segladder.data.training.augmentation import Places, TrainAugmentation
 from segladder.data.training.cache import images_of, masks_of
 from segladder.errors import DataError
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
 Key = int | tuple[int, int]
+
+UNLABELLED = 254  # stands for 255 in an image while it is augmented: what augmentation adds is 255 and no pixel of it
 
 
 class Item(TypedDict, total=False):
@@ -29,6 +31,7 @@ class Item(TypedDict, total=False):
         id: the image's, or the query's.
         image: (3, H, W).
         mask: (H, W); in an episode 1 = its class.
+        inside: which pixels are the image's and not what augmentation filled up or cut out, bool (H, W).
         tags: which foreground classes the image holds, float32 (K - 1,) of 0 and 1.
         support_image: of the S supports of an episode, (S, 3, H, W).
         support_mask: (S, H, W).
@@ -39,6 +42,7 @@ class Item(TypedDict, total=False):
     id: str
     image: torch.Tensor
     mask: torch.Tensor
+    inside: torch.Tensor
     tags: torch.Tensor
     support_image: torch.Tensor
     support_mask: torch.Tensor
@@ -67,8 +71,9 @@ class TrainingSet(Dataset[Item]):
 class SegmentationDataset(TrainingSet):
     """Items of some ids of a source, as one kind of label shows them.
 
-    Where labels show pixels an item holds a mask, and its tags are those of the whole mask. Elsewhere it has none: tags
-    are read once at the start, and neither the item nor this object can reach a mask.
+    Where labels show pixels an item holds a mask, and its tags are those of the whole mask; `inside` tells a pixel of
+    the image without a label from padding, both 255 in the mask. Elsewhere it has none: tags are read once at the
+    start, and neither the item nor this object can reach a mask.
 
     Args:
         source: the data set on disk.
@@ -78,7 +83,7 @@ class SegmentationDataset(TrainingSet):
         tables: what each value of each image's mask becomes, uint8 (256,) for each id; None: itself.
 
     Raises:
-        DataError: no ids, or at the item: a file that is missing, damaged or does not fit.
+        DataError: no ids, too many classes, or at the item: a file that is missing, damaged or does not fit.
     """
 
     def __init__(
@@ -91,6 +96,8 @@ class SegmentationDataset(TrainingSet):
     ) -> None:
         if not ids:
             raise DataError(f"data {source.name}: no image ids, expected at least one")
+        if len(source.classes) > UNLABELLED:
+            raise DataError(f"data {source.name}: {len(source.classes)} classes, expected at most {UNLABELLED}")
         self.ids = list(ids)
         self.augment = augment
         self.classes = source.classes
@@ -122,11 +129,14 @@ class SegmentationDataset(TrainingSet):
     def _item(self, key: Key, out: Places = (None, None)) -> Item:
         index, seed = key if isinstance(key, tuple) else (key, None)
         image, mask, tags = self._read(index)
+        mask = None if mask is None else _marked(mask)
         if seed is not None and self.augment is not None:
             image, mask = self.augment(image, mask, seed, out)
         item: Item = {"image": _tensor(image).permute(2, 0, 1), "tags": torch.from_numpy(tags), "id": self.ids[index]}
         if mask is not None:
-            item["mask"] = _tensor(mask)  # (H, W)
+            item["inside"] = torch.from_numpy(mask != IGNORE)  # (H, W)
+            mask[mask == UNLABELLED] = IGNORE
+            item["mask"] = torch.from_numpy(mask)  # (H, W)
         return item
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -172,6 +182,13 @@ def empty_batch(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=torch.uint8)
     shared = torch.UntypedStorage._new_shared(math.prod(shape))  # as default_collate does it
     return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
+
+
+def _marked(mask: np.ndarray) -> np.ndarray:
+    """A copy (H, W) in which what has no label is `UNLABELLED`."""
+    marked = mask.copy()
+    marked[marked == IGNORE] = UNLABELLED
+    return marked
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -20,7 +20,7 @@ from segladder.errors import ConfigError, DataError
 CHOICES = {
     "novel_pixels": ("ignore", "background", "drop"),
     "images": ("all", "single_class"),
-    "class_draw": ("image", "class"),
+    "class_draw": ("image", "image_any_size", "class"),
 }
 CROPS = 8  # tries to find a crop that shows the class
 
@@ -42,8 +42,9 @@ class EpisodeDataset(TrainingSet):
         novel_pixels: what pixels of novel classes are: `ignore` (255), `background` (0) or `drop` (images that hold
             one are not used).
         images: `all`, or `single_class` (only images that hold one base class; with `drop`, one class).
-        class_draw: `image` (the query is the image at the index, its class one of its base classes) or `class` (a base
-            class, then one of its images; the index counts for nothing).
+        class_draw: `image` (the query is the image at the index, its class one of its base classes), `image_any_size`
+            (the class may be too small to be an item once another one is) or `class` (a base class, then one of its
+            images; the index counts for nothing).
         min_object: which objects are items, as in `Items.read`.
         min_area: likewise.
         multi_object: share of episodes whose query is drawn anew among the images with several base classes; without
@@ -88,6 +89,10 @@ class EpisodeDataset(TrainingSet):
             tuple(k for k in kept if k not in hidden) if _usable(present, hidden, novel_pixels, images) else ()
             for kept, present in zip(items.kept, items.present, strict=True)
         ]
+        self._asked = self._kept
+        if class_draw == "image_any_size":
+            held = zip(self._kept, items.present, strict=True)
+            self._asked = [tuple(k for k in present if k not in hidden) if kept else () for kept, present in held]
         self._queries = [position for position, kept in enumerate(self._kept) if kept]
         self._several = [position for position in self._queries if len(self._kept[position]) > 1]
         self._holders = {k: [p for p in self._queries if k in self._kept[p]] for k in self.base}
@@ -136,7 +141,7 @@ class EpisodeDataset(TrainingSet):
             crowded = [p for p in holders if len(self._kept[p]) > 1] if several else []
             return pick(random, crowded or holders), class_index
         query = pick(random, self._several) if several else self._queries[index]
-        return query, pick(random, self._kept[query])
+        return query, pick(random, self._asked[query])
 
     def _read(self, position: int, class_index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and mask (H, W) of one class."""

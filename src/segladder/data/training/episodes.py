@@ -17,7 +17,7 @@ from segladder.data.hashing import hashed_seed
 from segladder.data.sources.items import Items
 from segladder.errors import ConfigError, DataError
 
-RULES = ("item", "class", "image", "balanced", "sequential")
+RULES = ("item", "class", "image", "balanced", "sequential", "pass", "image_sequential")
 KINDS = ("standard", "hard", "negative", "swap")
 
 Option = TypeVar("Option")
@@ -64,7 +64,9 @@ def draw(
         seed: another seed, another list.
         rule: how queries are drawn: `item` (a kept (image, class) pair, uniformly: frequent classes dominate), `class`
             (a class, then an image), `image` (an image, then one of its classes), `balanced` (the classes in turn, then
-            an image) or `sequential` (pair by pair, again from the start after the last).
+            an image), `sequential` (pair by pair, again from the start after the last), `pass` (all pairs once in
+            shuffled order, then all of them in another) or `image_sequential` (image by image, again from the start
+            after the last; then one of its classes, which may be too small to be an item once another one is).
         kind: which queries: `standard`, `hard` (those that also hold a kept object of another foreground class, of the
             fold or not), `negative` (those that hold some kept object but not one pixel of the class) or `swap` (the
             hard ones, with consecutive episodes for each of their kept classes, the drawn one first; a class outside
@@ -86,7 +88,8 @@ def draw(
     number = 0
     while len(drawn) < episodes * ways:
         key = (seed, kind, rule, ",".join(map(str, classes)), number)
-        query, class_index = deck.query(rule, number, Random(hashed_seed(*key)))
+        passed = number // max(1, len(deck.pairs)) if rule == "pass" else number
+        query, class_index = deck.query(rule, number, Random(hashed_seed(*key[:-1], passed)))
         swapped = deck.others(query, class_index) if kind == "swap" else []
         rest = [k for k in classes if k != class_index]
         asked = [class_index, *swapped, *sample(Random(hashed_seed(*key, "ways")), rest, ways - 1)]
@@ -121,20 +124,6 @@ def draw_all_ways(items: Items, shots: int, seed: int) -> list[Episode]:
             own_seed = hashed_seed(seed, "all", query, k)
             drawn.append(Episode(query, k, deck.supports(query, k, set(), Random(own_seed)), own_seed))
     return drawn
-
-
-def name_of(number: int, ways: Sequence[Episode]) -> str:
-    """NUMBER|QUERY|CLASS,...|SUPPORT,...: unique in a list, and all there is to ask a query for its classes again."""
-    classes = ",".join(str(way.class_index) for way in ways)
-    return f"{number:06d}|{ways[0].query}|{classes}|{','.join(i for way in ways for i in way.supports)}"
-
-
-def episodes_named(name: str) -> list[Episode]:
-    """The episodes of a name, one for each way."""
-    _, query, classes, supports = name.split("|")
-    asked, images = classes.split(","), supports.split(",")
-    shots = len(images) // len(asked)
-    return [Episode(query, int(k), tuple(images[shots * n : shots * (n + 1)]), 0) for n, k in enumerate(asked)]
 
 
 def digest(episodes: Iterable[Episode]) -> str:
@@ -196,15 +185,27 @@ class _Deck:
         return [k for k in self.kept[query] if k != class_index and k in self.supported]
 
     def query(self, rule: str, number: int, random: Random) -> Pair:
-        """The query with this number and its class."""
+        """The query with this number and its class; with `pass`, all numbers of a pass have one state of `random`."""
         if rule == "item":
             return pick(random, self._some(self.pairs, self.classes))
         if rule == "sequential":
             return self._some(self.pairs, self.classes)[number % len(self.pairs)]
+        if rule == "pass":
+            pairs = self._some(self.pairs, self.classes)
+            return sample(random, pairs, number % len(pairs) + 1)[-1]
+        if rule == "image_sequential":
+            images = self._some(self.images, self.classes)
+            return pick(random, self.held(images[number % len(images)]))
         if rule == "image":
             return pick(random, self.of_image[pick(random, self._some(self.images, self.classes))])
         k = pick(random, self.classes) if rule == "class" else self.classes[number % len(self.classes)]
         return pick(random, self._some(self.of_class[k], [k]))
+
+    def held(self, query: str) -> list[Pair]:
+        """What a query may be asked for: of the standard kind its classes whatever their size, else its pairs."""
+        if self.kind != "standard":
+            return self.of_image[query]
+        return [(query, k) for k in sorted(self.classes) if k in self.present[query]]
 
     def _some(self, options: Sequence[Option], classes: Sequence[int]) -> Sequence[Option]:
         """The options, of which there must be one."""

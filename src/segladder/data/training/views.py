@@ -83,7 +83,10 @@ class Images(TrainingView):
 
 @dataclass(frozen=True)
 class Episodes(TrainingView):
-    """Episodes of base classes; the arguments are those of `EpisodeDataset`."""
+    """Episodes of base classes; the arguments are those of `EpisodeDataset`.
+
+    Where `class_draw` is None, `loader.episodes` decides.
+    """
 
     novel: tuple[str, ...]
     shots: int
@@ -91,6 +94,7 @@ class Episodes(TrainingView):
     images: str = "all"
     min_object: str = "grid"
     min_area: int = 2048
+    class_draw: str | None = None
 
     def judges(self, source: Source, ids: Sequence[str]) -> Sequence[str]:
         """Those that training could have used; where it drops images with novel classes, none of these."""
@@ -98,6 +102,7 @@ class Episodes(TrainingView):
 
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Episodes; see `TrainingView.dataset`."""
+        drawn = {} if self.class_draw is None else {"class_draw": self.class_draw}
         return EpisodeDataset(
             source,
             ids,
@@ -108,7 +113,7 @@ class Episodes(TrainingView):
             self.images,
             min_object=self.min_object,
             min_area=self.min_area,
-            **recipe.episodes,
+            **{**recipe.episodes, **drawn},
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from segladder.data.sources.shapes import SHAPES_CLASSES, attribute_table
-from segladder.data.words.word_vectors import FORMATS, Rows, close_words, read_rows
+from segladder.data.words.word_vectors import DAMAGE, FORMATS, Rows, close_words, read_rows
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 
@@ -55,7 +54,7 @@ class Embeddings:
             with np.load(path, allow_pickle=False) as stored:
                 sources = json.loads(str(stored["sources"]))
                 return cls(tuple(stored["names"].tolist()), stored["vectors"].astype(np.float32), tuple(sources))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise DataError(f"{path}: no saved embeddings ({error}); build them again") from error
 
 
@@ -205,6 +204,8 @@ def _clip(source: str, phrases: Mapping[str, str]) -> tuple[np.ndarray, dict[str
     except ImportError as error:
         raise ConfigError(f"embeddings.sources: {source} needs the extra text: pip install segladder[text]") from error
     model_name, _, weights = source.removeprefix("clip:").partition("/")
+    if ":" in model_name or (weights and Path(weights).exists()):  # a repository, a folder or a file
+        raise ConfigError(f"embeddings.sources: {source}: expected names that open_clip knows, clip:MODEL/WEIGHTS")
     model = open_clip.create_model(model_name, pretrained=weights or None).eval()
     texts = {name: PROMPT.format(re.sub(r"[_\s]+", " ", phrase)) for name, phrase in phrases.items()}
     with torch.inference_mode():

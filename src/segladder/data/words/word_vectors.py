@@ -10,7 +10,9 @@ import difflib
 import hashlib
 import mmap
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from segladder.errors import ConfigError, DataError
 from segladder.files import written
 
 Entries = Iterator[tuple[bytes, Any]]  # a word, and what `FORMATS` says how to parse
+DAMAGE = (ValueError, KeyError, IndexError, OSError, EOFError, csv.Error, zlib.error, zipfile.BadZipFile)
 CACHED = 1 << 24  # bytes; rows of larger files are kept
 
 
@@ -53,7 +56,7 @@ def read_rows(path: Path, wanted: Collection[str], cache_dir: Path) -> Rows:
     key = "\n".join([str(path.resolve()), str(stat.st_size), str(stat.st_mtime_ns), *sorted(wanted)])
     cached = cache_dir / f"words-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     if cached.is_file():
-        with np.load(cached, allow_pickle=False) as stored:
+        with suppress(*DAMAGE), np.load(cached, allow_pickle=False) as stored:  # a damaged one is written anew
             return Rows(dict(zip(stored["names"].tolist(), stored["vectors"], strict=True)), str(stored["sha256"]))
     rows = Rows(_scanned(path, {word.encode() for word in wanted}), _sha256(path))
     if stat.st_size > CACHED:
@@ -112,7 +115,7 @@ def table_entries(path: Path) -> Entries:
     """Names and numbers of a comma-separated table."""
     with path.open(encoding="utf-8", newline="") as stream:
         lines = csv.reader(line for line in stream if line.strip() and not line.startswith("#"))
-        width = len(next(lines))
+        width = len(next(lines, []))
         for fields in lines:
             if len(fields) != width:
                 raise ValueError(f"{len(fields)} columns for {fields[0]}, expected {width}")
@@ -152,8 +155,10 @@ def _scanned(path: Path, wanted: set[bytes]) -> dict[str, np.ndarray]:
         for word, entry in entries(path):
             if word in wanted and word.decode() not in found and (vector := parse(path, entry)) is not None:
                 found[word.decode()] = vector
-    except (ValueError, KeyError, IndexError, StopIteration, OSError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: damaged or not of the kind its ending says ({error})") from error
+    if not all(vector.size for vector in found.values()):
+        raise DataError(f"{path}: names without numbers, expected a vector for each")
     if broken := [word for word, vector in found.items() if not np.isfinite(vector).all()]:
         raise DataError(f"{path}: the vector of {broken[0]} is not finite")
     return found

@@ -18,6 +18,9 @@ from segladder.methods.base import Batch, Method
 Features = tuple[Tensor, ...]  # maps of a batch of images, each (B, C, h, w)
 State = tuple[Tensor, ...]  # what supports say about their class, batch first
 
+STATE_AGGREGATES = ("mean", "area_mean")  # of what K supports say: `combine`, with equal weights or by area
+PREDICTION_AGGREGATES = ("vote", "relative_vote", "or", "max", "logit_mean")  # of one prediction per support
+
 
 class FewShotMethod(Method):
     """A method that segments a query for the class that K annotated supports show.
@@ -33,6 +36,7 @@ class FewShotMethod(Method):
     """
 
     answers: ClassVar[str] = "episodes"
+    joins: ClassVar[tuple[str, ...]] = (*STATE_AGGREGATES, *PREDICTION_AGGREGATES)  # of K supports, its paper's first
 
     reads_support_images = False  # whether `condition` looks at the supports' pixels (else it is given None)
     reads_support_features = True  # whether `condition` looks at their `encode`d features (else it is given ())

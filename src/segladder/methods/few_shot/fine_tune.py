@@ -3,8 +3,14 @@
 The plain form of what many few-shot methods are compared with: the fine-tuned classifier among the baselines of Shaban
 et al., BMVC 2017, https://arxiv.org/abs/1709.03410, and the support loss of RePRI (Boudiaf et al., CVPR 2021,
 https://arxiv.org/abs/2012.06166; official code https://github.com/mboudiaf/RePRI-for-Few-Shot-Segmentation) without its
-transductive terms; written anew. No published number fits. Differences: features stay frozen, where Shaban et al. also
-tune the last layers; both classes weigh alike; a support contributes a limited number of pixels.
+transductive terms; written anew. No published number fits.
+
+Tapped is one level of the backbone, the last by default, at its own stride; RePRI's is a PSPNet bottleneck of 512
+channels, trained on base classes. Differences from Shaban et al.: features stay frozen, they also tune the last layers.
+Differences from RePRI: the head has two prototypes and a softmax, RePRI's one prototype, a sigmoid and a bias that
+starts at the mean logit of the query; its logits stay cosines times 20, here the head is free after its start; Adam at
+.01 in place of SGD at .025, 50 steps each; both classes weigh alike, there each pixel does; a support contributes a
+limited number of pixels.
 """
 
 from __future__ import annotations

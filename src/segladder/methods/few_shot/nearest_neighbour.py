@@ -8,11 +8,11 @@ support contributes a limited number of pixels; the score is a margin, so that i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from segladder.methods.few_shot.base import State
+from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
 
 
@@ -26,6 +26,8 @@ class NearestNeighbour(PixelClassifier):
         temperature: the factor; it changes probabilities, not labels at the map's resolution.
         common: the arguments of `PixelClassifier`.
     """
+
+    joins: ClassVar[tuple[str, ...]] = ("mean", *PREDICTION_AGGREGATES)  # `mean` is the pixels of all supports
 
     def __init__(self, temperature: float, **common: Any) -> None:
         super().__init__(**common)

@@ -2,21 +2,23 @@
 
 Shaban, Bansal, Liu, Essa, Boots: One-Shot Learning for Semantic Segmentation, BMVC 2017,
 https://arxiv.org/abs/1709.03410. Official code: https://github.com/lzzcd001/OSLSM (BSD-2-Clause, as Caffe); here anew.
+Its support branch learns at a tenth of the query branch's rate, here at the same. It pads the query by 121 pixels and
+fc6 by none, fc6 pads here. Tapped is fc7 at stride 32 without dilation; other backbones give their last level.
 Published, VGG-16, PASCAL-5i under its own protocol: mean IoU 40.8 (1 shot), 43.9 (5 shots); both unverified.
 
 The query becomes features F; the support, with all but the object blanked out, becomes a vector z that weight hashing
 (Chen et al. 2015) spreads over w and b; the class's score at a pixel is sigmoid(w F + b). Any backbone serves: with
 vgg16, `channels` 4096 and `kernel` 7, both branches are whole VGG-16s and take the fc weights that the backbone loaded.
 Differences: the support is blanked after normalisation, so outside the object it has the mean colour; the loss is
-averaged over pixels (there summed, at a rate of 1e-10); maps keep their size by padding inside fc6; k supports have the
-mean of their classifiers, where the paper takes the union of k predictions.
+averaged over pixels (there summed, at a rate of 1e-10); maps keep their size by padding inside fc6; k supports are
+joined as the protocol says: `or` is the paper's union of k predictions, `mean` the mean of their classifiers.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +67,8 @@ class OSLSM(FewShotMethod):
         hash_seed: of the weight hashing.
         common: the arguments of `Method`.
     """
+
+    joins: ClassVar[tuple[str, ...]] = ("or", "mean", "area_mean", "vote", "relative_vote", "max", "logit_mean")
 
     reads_support_images = True
     reads_support_features = False

@@ -6,9 +6,9 @@ does not run as published); written anew here, with its names of parameters so t
 Published, VGG-16, PASCAL-5i: mean IoU 46.3 (1-shot), 47.1 (5-shot); by fold 40.2, 58.4, 48.4, 38.4 and 41.9, 58.6,
 48.6, 39.4 (unverified); FB-IoU 63.1 or 63.9 and 65.9 (unverified, sources conflict).
 
-Two forms, both in `segladder.nets.guidance`: `vgg` is the paper's network, 18,992,194 parameters at its widths;
-`pyramid` is its scheme on any backbone, where a convolution over a concatenation is the sum of two, the deeper one
-before enlarging.
+Two forms, both in `segladder.nets.guidance`: `vgg` is the paper's network, `pyramid` is its scheme on any backbone,
+where a convolution over a concatenation is the sum of two, the deeper one before enlarging. The yaml's widths are
+smaller than the paper's 512 and 128. `method.preset=official backbone=vgg16` has those, and so 18,992,194 parameters.
 
 Quirks of the official code are switches, off by default and all on with `preset: official`. Not reproduced, as they lie
 in its data and tests: query and support swap roles between its 1- and 5-shot tests, 255 is background at test, its
@@ -20,13 +20,14 @@ our readings of the paper's ablations.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
+from segladder.methods import presets
 from segladder.methods.base import Batch
 from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import Backbone, FeatureExtractor
@@ -40,7 +41,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 @dataclass(frozen=True)
-class Quirks:
+class Quirks(presets.Quirks):
     """What the official code does besides the paper's formulas.
 
     Args:
@@ -58,7 +59,7 @@ class Quirks:
     layer_rates: bool = False
 
 
-OFFICIAL = Quirks(*[True] * len(fields(Quirks)))
+OFFICIAL = {"guidance_channels": 512, "side_channels": 128}  # the paper's too
 
 
 class SGOneNetwork(nn.Module):
@@ -102,7 +103,8 @@ class SGOne(FewShotMethod):
         guidance_stride: of the guidance features in the `pyramid` form; None: the backbone's last.
         centre_guidance: whether the `pyramid` form normalises guidance features over the batch before comparing them.
         output_stride: what the backbone's last level must have in the `pyramid` form; None takes any.
-        preset: `default`, or `official`: all quirks.
+        preset: `default`, or `official`: the paper's widths and all quirks, whatever they say; with backbone=vgg16 that
+            is the official network.
         quirks: switches of `Quirks`.
         common: the arguments of `Method`.
 
@@ -132,7 +134,10 @@ class SGOne(FewShotMethod):
         pixels = IMAGENET if backbone is None else {"mean": backbone.mean, "std": backbone.std}
         super().__init__(num_classes, criterion, **pixels, **common)
         self.guidance = guidance
-        self.quirks = _quirks(preset, quirks or {})
+        self.quirks = Quirks.chosen(preset, quirks)
+        widths = {"guidance_channels": guidance_channels, "side_channels": side_channels}
+        self.resolved = presets.sizes(preset, OFFICIAL, widths)
+        guidance_channels, side_channels = self.resolved["guidance_channels"], self.resolved["side_channels"]
         self.reads_support_images = guidance == "mask_input"
         self.reads_support_features = guidance in ("multiply", "concatenate")
         compared = 0 if guidance == "none" else guidance_channels
@@ -280,12 +285,3 @@ def _check_stride(backbone: FeatureExtractor, output_stride: int | None) -> None
         raise ConfigError(
             f"method.output_stride={output_stride}: expected the backbone's, which is {backbone.strides[-1]}, or null"
         )
-
-
-def _quirks(preset: str, switches: Mapping[str, bool]) -> Quirks:
-    known = [field.name for field in fields(Quirks)]
-    if preset not in ("default", "official"):
-        raise ConfigError(f"method.preset={preset}: expected default or official")
-    if unknown := [name for name in switches if name not in known]:
-        raise ConfigError(f"method.quirks: no such switch {', '.join(unknown)}; expected {', '.join(known)}")
-    return OFFICIAL if preset == "official" else Quirks(**switches)

@@ -3,7 +3,14 @@
 Chen, Zhu, Papandreou, Schroff, Adam: Encoder-Decoder with Atrous Separable Convolution, ECCV 2018,
 https://arxiv.org/abs/1802.02611. Official code: https://github.com/tensorflow/models, research/deeplab (Apache-2.0);
 here the decoder of segmentation-models-pytorch (MIT). Published: mIoU 78.85 on VOC 2012 val (ResNet-101, trained on
-train_aug, output stride 16, one scale). Differences: trained in one phase at one output stride.
+train_aug, output stride 16, one scale).
+
+Tapped are the last level and the deepest level of stride 4, with a ResNet its first stage, as in the paper.
+Differences: trained in one phase at one output stride. The decoder's two 3x3 convolutions stand apart: one follows
+ASPP before it is enlarged, one follows the concatenation, and both are depthwise separable; in the paper both follow
+the concatenation. Stages beyond the output stride are dilated as timm does it: 2 in the last stage at output stride 16
+but in its first block, where DeepLabv3's ResNet has multi-grid rates of 2, 4 and 8. timm's ResNets start with one 7x7
+convolution, the official one with three of 3x3. Enlarging aligns pixel centres, the official code corners.
 """
 
 from __future__ import annotations

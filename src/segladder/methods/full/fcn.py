@@ -4,9 +4,15 @@ Long, Shelhamer, Darrell: Fully Convolutional Networks for Semantic Segmentation
 Official code: https://github.com/shelhamer/fcn.berkeleyvision.org (BSD-2-Clause); written anew here.
 Published, VGG-16, VOC 2011 val subset (736 images), trained on SBD: mIoU 59.4 (32s), 62.4 (16s), 62.7 (8s).
 
-Any backbone serves: "32s" is the score of its last level, each skip adds that of the next finer stride. Differences:
-maps keep their size by padding inside the layers and a repeated border where scores are enlarged, where the paper pads
-the image by 100 pixels and crops; 16s and 8s are trained in one go, not each from the coarser net.
+Any backbone serves: "32s" is the score of its last level, each skip adds that of the next finer stride. With vgg16
+these are pool5, pool4 and pool3, as in the paper; with a ResNet they are the outputs of its stages. Strides are the
+backbone's own; nothing is dilated but fc6 on a backbone whose last stride is below 32.
+Differences: maps keep their size by padding inside the layers and a repeated border where scores are enlarged, where
+the paper pads the image by 100 pixels and crops. 16s and 8s are trained in one go, not each from the coarser net, and
+without the factors of .01 and .0001 that the official code puts on skips it trains at once. Enlarging between levels
+learns, as the paper says; in the official code all deconvolutions stay bilinear (rate 0). Without `fully_connected`
+the last level is scored directly. The loss is a mean over pixels and batches hold several images; the official code
+sums over the pixels of one image at a rate of 1e-10 (32s) to 1e-14 (8s) with momentum .99.
 """
 
 from __future__ import annotations

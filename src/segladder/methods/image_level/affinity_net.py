@@ -5,9 +5,13 @@ Segmentation, CVPR 2018, https://arxiv.org/abs/1803.10464. Official code: https:
 written anew here.
 Published, VOC 2012 train, tags known: CAM -> random walk 48.9 -> 59.6 (VGG-16), 47.7 -> 61.0 (ResNet-38) mIoU.
 
-Differences: the labels are a parent run's pseudo-masks, where the paper intersects two CRFs of two backgrounds; labels
-and walk take any stride; pairs at the map's border count too; the official code never trains the first blocks and has
-its weight decay in the momentum's place.
+Differences: the labels are a parent run's pseudo-masks, where the paper intersects two CRFs of two backgrounds. Tapped
+are the last levels of any backbone, each at its own stride and brought to `stride`; the official networks are dilated
+so that all three tapped levels have stride 8 (ResNet-38: conv4, conv5 and conv6 of 512, 1024 and 4096 channels; VGG-16:
+conv4, conv5 and fc7, with GroupNorm behind the reductions). timm's ResNets of output stride 16 or 8 dilate their last
+stages. Labels and walk take any stride; pairs at the map's border count too. The official code never trains the first
+blocks and has its weight decay in the momentum's place. It pads images to multiples of 8 with zero scores before they
+are averaged to the walk's map; here the map's last row and column average what there is.
 """
 
 from __future__ import annotations

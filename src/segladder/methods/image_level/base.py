@@ -89,6 +89,10 @@ class ClassMapMethod(TagMethod):
         """The maps (B, C, h, w) that `class_scores` sums: the class maps, where a method has no refined ones."""
         return self.class_maps(images)
 
+    def unit_scores(self, maps: Tensor) -> Tensor:
+        """Summed maps (B, C, h, w) as scores in 0..1: divided by each class's maximum."""
+        return normalize_cam(maps)
+
     def tag_logits(self, images: Tensor) -> Tensor:
         """Logits (B, C) of the tags for normalised images."""
         return self.class_maps(images).float().mean((2, 3))
@@ -96,7 +100,7 @@ class ClassMapMethod(TagMethod):
     def class_scores(
         self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
     ) -> Tensor:
-        """Positive parts of the maps, summed over views on a grid of stride 4, divided by each class' maximum."""
+        """Positive parts of the maps, summed over views on a grid of stride 4, as `unit_scores` brings them to 0..1."""
         if tags is None:
             tags = (self.tag_logits(self.normalize(images)) > 0).float()
         height, width = images.shape[-2:]
@@ -105,7 +109,7 @@ class ClassMapMethod(TagMethod):
         for scale in scales:
             size = max(1, round(height * scale)), max(1, round(width * scale))
             total = total + self._view(images, size, grid, flip)
-        return normalize_cam(total * tags[:, :, None, None])
+        return self.unit_scores(total * tags[:, :, None, None])
 
     def _view(self, images: Tensor, size: tuple[int, int], grid: tuple[int, int], flip: bool) -> Tensor:
         """Positive class maps (B, C, *grid) of the images at one size, the mirrored pair in the same pass."""

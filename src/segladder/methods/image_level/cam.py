@@ -6,28 +6,35 @@ shjo-april/PuzzleCAM (no licence), written anew: a 1x1 convolution without bias 
 averaged over the image are the tags' logits. Published as a baseline, ResNet-50 at output stride 16, mIoU of seeds on
 VOC 2012 train: 48.3 (as quoted beside IRNet), 47.8 (as quoted beside Puzzle-CAM; its users got 44.1).
 
-Any backbone serves; of a vision transformer the last map of tokens. What the official codes do besides the papers is
-behind switches, off by default and all on with `preset: official`. Not reproduced: checkpoints chosen by masks of the
-training images.
+Any backbone serves; the map that is scored is that of its last level, of a vision transformer the last map of tokens.
+Differences: the paper puts a 3x3 convolution of 1024 channels on shortened networks for one label an image, and its
+classifier has a bias. At output stride 16 the codes' ResNets have strides 2, 2, 2, 1 without dilation; timm's, which
+are used here, dilate the last stage by 2 but for its first block. In IRNet's code BatchNorm keeps ImageNet's statistics
+(here `backbone.batch_norm=frozen`) and no gradient passes below the third stage (`backbone.freeze=3`); in Puzzle-CAM's
+everything learns. Maps are summed on a grid of stride 4, in Puzzle-CAM's and IRNet's codes at full size too.
+
+What the official codes do besides the papers is behind switches, off by default and all on with `preset: official`.
+Not reproduced: checkpoints chosen by masks of the training images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import multilabel_soft_margin_loss
 
 from segladder.errors import ConfigError
+from segladder.methods import presets
 from segladder.methods.base import Batch
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
 
 
 @dataclass(frozen=True)
-class Quirks:
+class Quirks(presets.Quirks):
     """What the official codes of AffinityNet, IRNet, Puzzle-CAM and SEAM do besides the papers.
 
     Args:
@@ -38,9 +45,6 @@ class Quirks:
 
     decay_is_momentum: bool = False
     layer_rates: bool = False
-
-
-OFFICIAL = Quirks(*[True] * len(fields(Quirks)))
 
 
 class CAM(ClassMapMethod):
@@ -71,7 +75,7 @@ class CAM(ClassMapMethod):
         quirks: Mapping[str, bool] | None = None,
         **common: Any,
     ) -> None:
-        chosen = _quirks(preset, quirks or {})
+        chosen = Quirks.chosen(preset, quirks)
         if chosen.decay_is_momentum:
             common["optimizer"] = _decay_as_momentum(common["optimizer"])
         super().__init__(backbone, background_score, **common)
@@ -125,12 +129,3 @@ def _decay_as_momentum(optimizer: Mapping[str, Any]) -> dict[str, Any]:
             f"method.optimizer.name={optimizer['name']}: the quirk decay_is_momentum (preset=official) expects sgd"
         )
     return {**optimizer, "momentum": optimizer["weight_decay"]}
-
-
-def _quirks(preset: str, switches: Mapping[str, bool]) -> Quirks:
-    known = [field.name for field in fields(Quirks)]
-    if preset not in ("default", "official"):
-        raise ConfigError(f"method.preset={preset}: expected default or official")
-    if unknown := [name for name in switches if name not in known]:
-        raise ConfigError(f"method.quirks: no such switch {', '.join(unknown)}; expected {', '.join(known)}")
-    return OFFICIAL if preset == "official" else Quirks(**switches)

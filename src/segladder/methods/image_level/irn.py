@@ -4,7 +4,8 @@ Ahn, Cho, Kwak: Weakly Supervised Learning of Instance Segmentation with Inter-p
 https://arxiv.org/abs/1904.05044. Official code: https://github.com/jiwoon-ahn/irn (MIT); written anew here.
 Published, ResNet-50, VOC 2012 train, tags known: CAM 48.3 -> 66.5 mIoU of pseudo-masks (the latter unverified).
 
-Differences: any backbone, every level of it at its own stride, where the paper pools the first; the backbone may learn
+Differences: any backbone, every level of it at its own stride, where the paper pools the first; at output stride 16
+timm's ResNets dilate the last stage, the official one has strides 2, 2, 2, 1 without dilation; the backbone may learn
 too, the paper's stays as pretrained; pairs at the map's border count. The displacement field serves instances in the
 paper; here only its losses do, which reach the edges through a backbone that learns and otherwise change nothing.
 """

@@ -7,11 +7,13 @@ its formulas. Published, mIoU on VOC 2012: seeds on train, ResNet-50, 51.5 (CAM 
 
     L = L_cl(GAP A, y) + L_pcl(GAP A_re, y) + alpha mean(|A - A_re| y)     alpha rising from 0 over the ramp
 
-A are the raw maps of the image, A_re those of its tiles, merged. Differences: images of any size (edges are repeated to
-full tiles, merged maps of another size are interpolated to that of A); `detach` makes one side of the reconstruction a
-target. Image and tiles are two passes of the network: with BatchNorm in training mode each is normalised by its own
-statistics, and both move the running ones, which the maps at test time use; `backbone.batch_norm=frozen` takes the
-pretrained statistics for both.
+A are the raw maps of the image, A_re those of its tiles, merged. L_cl, L_pcl and the reconstruction are all means over
+classes, so that alpha means one thing for any number of them (`reduce=selection` takes present classes alone).
+Differences: images of any size (edges are repeated to full tiles, merged maps of another size are interpolated to that
+of A); `detach` makes one side of the reconstruction a target; the official ResNets have strides 2, 2, 2, 1 without
+dilation, timm's of output stride 16 dilate the last stage (see `cam`). Image and tiles are two passes of the network:
+with BatchNorm in training mode each is normalised by its own statistics, and both move the running ones, which the maps
+at test time use; `backbone.batch_norm=frozen` takes the pretrained statistics for both.
 """
 
 from __future__ import annotations

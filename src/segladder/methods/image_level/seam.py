@@ -11,9 +11,10 @@ segmentation on val / test 64.5 / 65.7 (unverified).
 
 A are maps between 0 and 1 of the present classes, R those refined by the pixel correlation module (PCM); in L_ECR with
 the background, 1 - max A, in front. `best` keeps the strongest class of a place and sends back no gradient. As in the
-official code the PCM sees maps and features detached, so that L_ECR trains its layers alone, and seeds are made of the
-refined maps. Differences: any backbone of three levels, with the PCM on the grid of the last but one (ResNet-38 has all
-three at stride 8); maps of both views are interpolated straight to the second view's size.
+official code the PCM sees maps and features detached, so that L_ECR trains its layers alone. Seeds are made of the
+refined maps, each of which loses its minimum before it is divided. Differences: any backbone of three levels, with the
+PCM on the grid of the last but one (ResNet-38 has all three at stride 8); maps of both views are interpolated straight
+to the second view's size; seeds are summed and brought to 0..1 on a grid of stride 4, in the code at full size.
 """
 
 from __future__ import annotations
@@ -27,11 +28,9 @@ from torch import Tensor, nn
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.image_level.cam import CAM, classification_loss
-from segladder.ops.cam import normalize_cam
+from segladder.ops.cam import normalize_cam, unit_range
 from segladder.ops.correlation import hardest_mean, pixel_correlation
 from segladder.ops.upsampling import bilinear
-
-FLOOR = 1e-5  # below it activations count as none
 
 
 class PixelCorrelation(nn.Module):
@@ -113,6 +112,10 @@ class SEAM(CAM):
         """The refined maps (B, C, h, w) of the classes."""
         return self.raw_and_refined(images)[1][:, 1:]
 
+    def unit_scores(self, maps: Tensor) -> Tensor:
+        """Summed maps (B, C, h, w), each with its minimum at 0 and its maximum at 1, as in the official code."""
+        return unit_range(maps)
+
     def raw_and_refined(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw class maps (B, C, h, w), and refined ones with the background (B, 1 + C, h', w')."""
         *features, deepest = self.backbone(images)
@@ -149,13 +152,6 @@ def with_background(cams: Tensor) -> Tensor:
     """1 - max over classes, in front of the strongest class of each place: (B, C, h, w) in 0..1 to (B, 1 + C, h, w)."""
     strongest = cams.amax(1, keepdim=True)
     return torch.cat([1 - strongest, cams.where(cams == strongest, 0)], 1)
-
-
-def unit_range(maps: Tensor) -> Tensor:
-    """Positive parts (B, C, h, w), each class's minimum at 0, its maximum at 1, as in the official code."""
-    positive = maps.relu()
-    lowest, highest = positive.amin((2, 3), keepdim=True), positive.amax((2, 3), keepdim=True)
-    return (positive - lowest - FLOOR).relu() / (highest - lowest + FLOOR)
 
 
 def lowest_mean(maps: Tensor, share: float) -> Tensor:

@@ -119,14 +119,14 @@ class AttributeNetwork(SemanticVectorMethod):
         mean: Tensor = total / max(1, logits.numel())
         return mean
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Scores (B, K, H, W) float32 at input size, the background's first; see the file's head."""
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Scores (B, K, h, w) of raw pixels (B, 3, H, W), the background's first; see the file's head."""
         features = self.features(self.normalize(images)).float()
         foreground = self.mask_branch(features).float()  # (B, 1, h, w)
         regions = self.numbered_regions(foreground[:, 0] > 0)
         scores = self.object_scores(self.attribute_head(region_means(features, regions)).float())
         scores = scores - scores.amax(1, keepdim=True)  # (B, K - 1, h, w)
-        return bilinear(torch.cat([-foreground, scores], 1), images.shape[-2:])
+        return torch.cat([-foreground, scores], 1)
 
     def object_scores(self, attributes: Tensor) -> Tensor:
         """Scores (B, K - 1, h, w) of the foreground classes for attribute logits (B, A, h, w)."""

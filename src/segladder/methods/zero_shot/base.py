@@ -6,6 +6,7 @@ background) are 255. It answers with a score for every class, seen or not.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -20,8 +21,8 @@ from segladder.ops.upsampling import bilinear
 class SemanticVectorMethod(Method):
     """Scores for all classes, of which only the seen ones have labels, by way of vectors that describe them.
 
-    `predict` gives logits (B, K, H, W) of all K classes, the background at 0; the protocol decides whether the
-    background counts, and calibrates seen against unseen classes.
+    `feature_scores` gives logits (B, K, h, w) of all K classes, the background at 0, and `predict` enlarges them; the
+    protocol decides whether the background counts, and calibrates seen against unseen classes.
 
     Args:
         features: the visual network, normalised images (B, 3, H, W) to features (B, D, h, w); it has a `backbone`.
@@ -36,6 +37,7 @@ class SemanticVectorMethod(Method):
 
     learns_from: ClassVar[str] = "nothing"
     reads_class_vectors: ClassVar[bool] = True
+    scores_features: ClassVar[bool] = True
     learns_few_labels: ClassVar[bool] = False  # of unseen classes
 
     embeddings: Tensor
@@ -54,6 +56,14 @@ class SemanticVectorMethod(Method):
         self.features = features
         self.register_buffer("embeddings", embeddings.float())
         self.register_buffer("seen", seen.bool())
+
+    @abstractmethod
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Logits (B, K, h, w) at the size of the features, for raw pixels (B, 3, H, W)."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (B, K, H, W) float32 at input size."""
+        return bilinear(self.feature_scores(images).float(), images.shape[-2:])
 
     def backbones(self) -> Any:
         """The backbone inside `features`."""

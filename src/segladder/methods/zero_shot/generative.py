@@ -20,7 +20,6 @@ from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.nets.losses import CrossEntropy
 from segladder.ops.regions import labels_at
-from segladder.ops.upsampling import bilinear
 
 
 class GenerativeMethod(SemanticVectorMethod):
@@ -94,8 +93,9 @@ class GenerativeMethod(SemanticVectorMethod):
         features: Tensor = self.features(self.normalize(images))
         return features
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) float32 at input size."""
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of raw pixels (B, 3, H, W)."""
         features = self.pixel_features(images).movedim(1, -1)  # (B, h, w, D)
         logits = self.class_logits(features.flatten(0, 2)).unflatten(0, features.shape[:3])
-        return bilinear(logits.movedim(-1, 1).float(), images.shape[-2:])
+        maps: Tensor = logits.movedim(-1, 1)
+        return maps

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from segladder.methods.base import Batch
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
-from segladder.ops.upsampling import bilinear
 
 UNSEEN_LOGIT = -1e4  # finite in half precision too
 
@@ -46,7 +45,7 @@ class SeenClassifier(SemanticVectorMethod):
         """Cross entropy among the seen classes."""
         return {"loss": self.cross_entropy_among(self.seen, self(batch["image"]), batch["mask"])}
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) float32 at input size, those of unseen classes -10,000."""
-        logits = bilinear(self(self.normalize(images)).float(), images.shape[-2:])
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of raw pixels (B, 3, H, W), those of unseen classes -10,000."""
+        logits: Tensor = self(self.normalize(images))
         return logits.masked_fill(~self.seen[:, None, None], UNSEEN_LOGIT)

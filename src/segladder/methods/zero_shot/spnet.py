@@ -8,7 +8,8 @@ Published, DeepLabv2 on ResNet-101, VOC with 15 seen and 5 unseen classes, no ba
 logits[b, k, h, w] = sum over d of projection(features)[b, d, h, w] embeddings[k, d].
 
 Differences: a rectified layer lies between the summed maps and the projection, where the paper's ASPP projects by
-itself; any backbone. The calibration is the protocol's. Few-label training (the paper's n = 1, 2, 5, 10, 20) is a
+itself; any backbone; one scale, where the official network takes the greatest logits of the image at 1, .75 and .5 of
+its size. The calibration is the protocol's. Few-label training (the paper's n = 1, 2, 5, 10, 20) is a
 further run (`parent=RUN pool=N`) in which all classes compete; an image that was labelled for one unseen class shows no
 other, so that there are exactly N masks of each.
 """
@@ -26,7 +27,6 @@ from segladder.methods.base import Batch, Method
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.projection import class_scores
-from segladder.ops.upsampling import bilinear
 
 
 class SPNet(SemanticVectorMethod):
@@ -87,9 +87,10 @@ class SPNet(SemanticVectorMethod):
         """Cross entropy among the classes of `softmax_over`."""
         return {"loss": self.cross_entropy_among(self.trained, self(batch["image"]), batch["mask"])}
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) float32 at input size."""
-        return bilinear(self(self.normalize(images)), images.shape[-2:])
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of raw pixels (B, 3, H, W)."""
+        logits: Tensor = self(self.normalize(images))
+        return logits
 
     def inherit(self, parent: Method) -> None:
         """Start from the visual network of a parent run, and from its projection if it has one of this shape."""

@@ -7,10 +7,11 @@ labelled pixels it minimises, over pixels without labels, the mean of
     -log sum over unseen c of softmax(logits)_c = logsumexp over all classes - logsumexp over unseen classes.
 
 Differences: the official code picks target pixels by their true masks, which leaks the layout of unseen classes. Here
-every pixel that reaches training as 255 is one: of unseen classes, of the background where that has no label, and the
-borders of objects. Where the background is labelled, what is left over still tells where unseen objects lie;
-`source_weight` equal to `target_weight` treats all pixels of all images alike. The second stage, pseudo-labels of the
-most confident 60 %, is a further run (`parent=RUN`) whose masks they are, with `softmax_over: all`.
+every pixel of an image that reaches training as 255 is one: of unseen classes, of the background where that has no
+label, and the borders of objects. Padding of augmentation is 255 too, but no pixel of an image, and is left out. Where
+the background is labelled, what is left over still tells where unseen objects lie; `source_weight` equal to
+`target_weight` treats all pixels of all images alike. The second stage, pseudo-labels of the most confident 60 %, is a
+further run (`parent=RUN`) whose masks they are, with `softmax_over: all`.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class Transductive(SPNet):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy (`source`) plus what pixels without (`target`) and with a label give to seen classes."""
-        masks = batch["mask"]
+        masks, inside = batch["mask"], batch["inside"]
         logits = bilinear(self(batch["image"]), masks.shape[-2:])  # (B, K, H, W)
         source = self.cross_entropy_among(self.trained, logits, masks)
-        target = self.seen_bias(logits, masks == IGNORE)
+        target = self.seen_bias(logits, (masks == IGNORE) & inside)
         total = source + self.target_weight * target
         if self.source_weight:
             total = total + self.source_weight * self.seen_bias(logits, masks != IGNORE)

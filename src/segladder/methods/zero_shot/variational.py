@@ -24,7 +24,6 @@ from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.gaussian import kl_to_standard_normal, reparametrized_sample
 from segladder.ops.regions import IGNORE, labels_at
-from segladder.ops.upsampling import bilinear
 
 FIRST_LOG_VARIANCE = -4.0  # where samples start: with unit variance noise drowns the means and classes are ignored
 
@@ -98,10 +97,10 @@ class Variational(SemanticVectorMethod):
         kl = kl_to_standard_normal(mean, log_variance).mean()
         return {"loss": entropy + self.beta * kl, "entropy": entropy, "kl": kl}
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, K, H, W) float32 at input size, made of the classes' means; the background's are 0."""
+    def feature_scores(self, images: Tensor) -> Tensor:
+        """Logits (B, K, h, w) of raw pixels (B, 3, H, W), made of the classes' means; the background's are 0."""
         features = self.features(self.normalize(images))
         objects = torch.arange(1, len(self.embeddings), device=features.device)
         samples = self.gaussians(objects)[0].expand(len(features), -1, -1)
         logits = self.mask_logits(features, samples).float()
-        return F.pad(bilinear(logits, images.shape[-2:]), (0, 0, 0, 0, 1, 0))
+        return F.pad(logits, (0, 0, 0, 0, 1, 0))

@@ -11,6 +11,11 @@ from segladder.metrics.scores import Score
 from segladder.report.ladder import HOUR, Rung, frontier
 from segladder.report.leaderboard import Table
 
+MARKER = 5  # half of a marker's width in pixels
+LEADER = {"arrowstyle": "-", "color": "0.7", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}  # from a label to its point
+
+Place = tuple[float, str, float]  # how far right of a point a text stands in points, aligned to which side, how far up
+
 
 def save_cost_curve(path: Path, ladder: Sequence[Rung], table: Table) -> Path:
     """Draw scores with intervals against hours of work on novel classes (log axis, 0 at its left end) as a PNG.
@@ -29,9 +34,9 @@ def save_cost_curve(path: Path, ladder: Sequence[Rung], table: Table) -> Path:
     _draw_rungs(axes, ladder, table.score, free)
     _draw_frontier(axes, frontier(ladder, table.score), table.score, free)
     label = "hours of annotation of the novel classes (left of the line: none)"
-    axes.set(xlabel=label, ylabel=table.score.axis, title=table.title)
-    axes.set_ylim(0, None)
-    axes.margins(x=0.15)
+    title = f"What labels of novel classes buy on {table.data}"
+    axes.set(xlabel=label, ylabel=table.score.axis, title=title)
+    axes.margins(x=0.2, y=0.08)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.draw_without_rendering()  # settles the layout
@@ -71,19 +76,34 @@ def _draw_frontier(axes: Any, steps: Sequence[Rung], score: Score, free: float) 
 
 
 def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]]) -> None:
-    """Write texts beside points (text, x, y), each at the nearest place where it covers no other."""
-    places = [(side * 6, "left" if side > 0 else "right", up) for up in (3, -9, 14, -20, 25, -31) for side in (1, -1)]
-    inside = axes.get_window_extent()
-    taken: list[Any] = []
+    """Write texts beside points (text, x, y), each at the nearest place where it covers no other and no point."""
+    from matplotlib.transforms import Bbox
+
+    heights = (3, -9, 13, -19, 23, -29, 33)
+    places = [(side * 9, "left" if side > 0 else "right", up) for up in heights for side in (1, -1)]
+    points = [axes.transData.transform((x, y)) for _, x, y in labels]
+    taken: list[Any] = [Bbox.from_bounds(x - MARKER, y - MARKER, 2 * MARKER, 2 * MARKER) for x, y in points]
     for text, x, y in labels:
-        for right, side, up in places:
-            style = {"textcoords": "offset points", "ha": side, "fontsize": 7}
-            text_box = axes.annotate(text, (x, y), (right, up), **style)
-            box = text_box.get_window_extent()
-            if box.x0 > inside.x0 and box.x1 < inside.x1 and not any(box.overlaps(other) for other in taken):
-                break
-            text_box.remove()
-        else:
-            text_box = axes.annotate(text, (x, y), (6, 3), textcoords="offset points", fontsize=7)
-            box = text_box.get_window_extent()
+        box, place = _free_place(axes, text, (x, y), places, taken)
+        _annotated(axes, text, (x, y), place, arrowprops=LEADER)
         taken.append(box)
+
+
+def _free_place(
+    axes: Any, text: str, point: tuple[float, float], places: Sequence[Place], taken: Sequence[Any]
+) -> tuple[Any, Place]:
+    """Box and place of a text inside the axes that covers nothing; the first place where there is none."""
+    inside, boxes = axes.get_window_extent(), []
+    for place in places:
+        tried = _annotated(axes, text, point, place)
+        boxes.append(tried.get_window_extent())
+        tried.remove()
+        fits = inside.contains(boxes[-1].x0, boxes[-1].y0) and inside.contains(boxes[-1].x1, boxes[-1].y1)
+        if fits and not any(boxes[-1].overlaps(other) for other in taken):
+            return boxes[-1], place
+    return boxes[0], places[0]
+
+
+def _annotated(axes: Any, text: str, point: tuple[float, float], place: Place, **more: Any) -> Any:
+    right, side, up = place
+    return axes.annotate(text, point, (right, up), textcoords="offset points", ha=side, fontsize=7, **more)

@@ -14,7 +14,7 @@ from segladder.data.sources.palette import voc_palette
 from segladder.files import written
 
 if TYPE_CHECKING:
-    from segladder.metrics.counts import ImageCounts
+    from segladder.metrics.counts import Asked, Counts
 
 IGNORE = 255
 PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (224, 224, 224)
@@ -28,9 +28,10 @@ HEADINGS = ("image", "truth", "prediction", "errors")
 LONGEST = 512  # pixels of a picture's long side
 SHORTEST = 200  # so that headings fit
 GAP, LINE, SWATCH = 6, 18, 11
+MOST_NAMED = 3  # classes in a title
 
 Entry = tuple[str, tuple[int, ...]]  # a legend's name and colour
-Load = Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]]
+Load = Callable[["Asked"], tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]]
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -97,11 +98,11 @@ def panel(
     return np.asarray(sheet)
 
 
-def chosen(counts: ImageCounts, each: int) -> list[tuple[str, str, float]]:
-    """The best, median and worst images by their own mean IoU: kind, id and IoU; ties by id, no image twice."""
+def chosen(counts: Counts, each: int) -> list[tuple[str, Asked, float]]:
+    """The best, median and worst rows by their own mean IoU: kind, what was asked and IoU; no row twice."""
     scores = counts.image_iou()
-    order = sorted((-scores[i], counts.ids[i], i) for i in np.flatnonzero(~np.isnan(scores)))
-    ranked = [(image_id, float(-negative)) for negative, image_id, _ in order]
+    order = sorted((-scores[i], counts.asked[i], i) for i in np.flatnonzero(~np.isnan(scores)))
+    ranked = [(asked, float(-negative)) for negative, asked, _ in order]
     best, rest = ranked[:each], ranked[each:]
     worst, rest = rest[::-1][:each], rest[: max(0, len(rest) - each)]
     middle = max(0, (len(rest) - each) // 2)
@@ -109,25 +110,26 @@ def chosen(counts: ImageCounts, each: int) -> list[tuple[str, str, float]]:
     return [(kind, *image) for kind, images in kinds.items() for image in images]
 
 
-def save_panels(folder: str | Path, counts: ImageCounts, each: int, load: Load, classes: Sequence[str]) -> list[Path]:
+def save_panels(folder: str | Path, counts: Counts, each: int, load: Load, classes: Sequence[str]) -> list[Path]:
     """Write `best-1-ID.png`, ..., `median-1-ID.png`, ..., `worst-1-ID.png` (worst first) and return the files.
 
     Args:
         folder: created if missing.
         counts: of the scored images; ranks them.
         each: how many of each kind.
-        load: image id to image uint8 (H, W, 3), truth (H, W), prediction (H, W) and further pictures by heading.
+        load: what was asked to image uint8 (H, W, 3), truth (H, W), prediction (H, W) and further pictures by heading.
         classes: a name per class index.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     place: dict[str, int] = {}
-    for kind, image_id, score in chosen(counts, each):
+    for kind, asked, score in chosen(counts, each):
         place[kind] = place.get(kind, 0) + 1
-        title = f"{image_id}: mean IoU {100 * score:.1f} ({kind} {place[kind]})"
-        file = folder / f"{kind}-{place[kind]}-{re.sub(r'[/|,]', '_', image_id)[:80]}.png"
-        image, truth, prediction, beside = load(image_id)
+        name = " ".join([asked.image, *(classes[k] for k in asked.classes[:MOST_NAMED])])
+        title = f"{name}: mean IoU {100 * score:.1f} ({kind} {place[kind]})"
+        file = folder / f"{kind}-{place[kind]}-{re.sub(r'[^A-Za-z0-9_.]+', '_', name)[:80]}.png"
+        image, truth, prediction, beside = load(asked)
         with written(file) as partial:
             Image.fromarray(panel(image, truth, prediction, classes, title, beside)).save(partial, format="PNG")
         files.append(file)

@@ -1,0 +1,47 @@
+"""Lists of image ids, one a line: every id in them stays inside the folders that it names files of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from segladder.errors import DataError
+from segladder.foreign import printable, stays_inside, text
+
+
+def read_ids(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
+    """Ids of a list file.
+
+    Args:
+        path: the file.
+        id_of: a line without blanks around it to its id.
+
+    Raises:
+        DataError: the file is missing, an id would name a file outside its folder, or stands twice.
+    """
+    ids = listed(path, id_of)
+    if len(set(ids)) != len(ids):
+        repeated = Counter(ids).most_common(1)[0][0]
+        raise DataError(f"{path}: id {repeated} is listed twice, expected each once")
+    return ids
+
+
+def listed(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
+    """The same where an id may stand more than once."""
+    try:
+        lines = text(path).split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        fault = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
+        raise DataError(f"{path}: {fault}, expected a list of image ids; check data.root") from error
+    found = [(number, id_of(line.strip())) for number, line in enumerate(lines, start=1) if line.strip()]
+    for number, image_id in found:
+        if not stays_inside(image_id):
+            raise DataError(f"{path}:{number}: id {printable(image_id)} leads out of its folder, expected a name below")
+    return [image_id for _, image_id in found]
+
+
+def stem_of(line: str) -> str:
+    """The first word of a line or, if that is a path, its stem."""
+    word = line.split()[0]
+    return Path(word).stem if "/" in word else word

@@ -1,0 +1,57 @@
+"""What others wrote, made safe to use: names stay below a folder, text drives no terminal, links lead nowhere else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError for what is none: reading a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.read_bytes()
+
+
+def text(path: Path) -> str:
+    """The text of a file in UTF-8, without the mark that some editors put first. Raises OSError, UnicodeDecodeError."""
+    return content(path).decode("utf-8-sig").replace("\r\n", "\n")
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a name, joined to a folder on whatever system, lies below that folder and is one line of plain text."""
+    path = PureWindowsPath(name)  # knows drives and both separators
+    return bool(path.parts) and not path.anchor and ".." not in path.parts and printable(name).splitlines() == [name]
+
+
+def printable(text: str) -> str:
+    """A text whose control characters are spelled out, such as \\x1b, so that it cannot drive a terminal."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def printable_values(value: Any) -> Any:
+    """A value of JSON with every text in it `printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {printable_values(key): printable_values(item) for key, item in value.items()}
+    return [printable_values(item) for item in value] if isinstance(value, list) else value
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder that match, ordered; what is a link to elsewhere is left out."""
+    inside = folder.resolve()
+    return sorted(path for path in folder.glob(pattern) if path.is_file() and path.resolve().is_relative_to(inside))
+
+
+def links_elsewhere(folder: Path) -> list[Path]:
+    """Links below a folder that lead to folders outside it, where whoever writes into it would write."""
+    inside = folder.resolve()
+    below = (Path(at, name) for at, names, _ in os.walk(folder) for name in names)
+    return sorted(path for path in below if not path.resolve().is_relative_to(inside))

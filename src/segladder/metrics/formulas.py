@@ -1,0 +1,231 @@
+"""The formulas of scores: what each row of counts adds up to, and the score as a function of the sums.
+
+A score is linear in the rows up to its last step. So one formula gives its value (all rows once), its interval (images
+drawn again and again) and its difference to another run's (both under the same draws).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segladder.metrics.counts import Counts
+
+Groups = Sequence[Sequence[int]]  # class indices of each group that a score names
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One way to compute a score from counts.
+
+    Args:
+        rows: what each row of counts adds to the sums, (N, ...).
+        score: sums (..., *), groups of classes and the rule for absent ones to scores (...).
+    """
+
+    rows: Callable[[Counts], np.ndarray]
+    score: Callable[[np.ndarray, Groups, str], np.ndarray]
+
+
+def class_iou(outcomes: np.ndarray) -> np.ndarray:
+    """IoU (..., K) from true positives, false positives, false negatives (..., K, 3); nan where all are 0."""
+    return ratio(outcomes[..., 0], outcomes.sum(-1, dtype=np.float64))
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """First over second (...), nan where the second is 0."""
+    shares: np.ndarray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return shares
+
+
+def mean_iou(outcomes: np.ndarray, classes: Sequence[int] | None = None, absent: str = "skip") -> np.ndarray:
+    """Mean IoU (...) of outcomes (..., K, 3).
+
+    Args:
+        outcomes: true positives, false positives, false negatives.
+        classes: which count; all if None.
+        absent: a class that is neither true nor predicted is left out (`skip`) or counts 0 (`zero`).
+
+    Returns:
+        Shares; nan where no class occurs.
+    """
+    shares = class_iou(outcomes if classes is None else outcomes[..., list(classes), :])
+    if absent == "zero":
+        return np.asarray(np.nan_to_num(shares).mean(-1))
+    present = ~np.isnan(shares)
+    return ratio(np.where(present, shares, 0).sum(-1), present.sum(-1))
+
+
+def harmonic(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Harmonic mean of two shares (...), 0 where both are 0."""
+    total = first + second
+    return np.where(total == 0, 0, 2 * first * second / np.where(total == 0, 1, total))
+
+
+def foreground_background_iou(outcomes: np.ndarray) -> np.ndarray:
+    """Mean (...) of the background's IoU and that of all classes as one foreground, of outcomes (..., K, 3).
+
+    A pixel given to another foreground class than its own is a hit of the foreground.
+    """
+    background = outcomes[..., 0, :]
+    invented, missed = background[..., 2], background[..., 1]  # the background's misses and inventions
+    there = outcomes[..., 1:, 0].sum(-1) + outcomes[..., 1:, 2].sum(-1)
+    foreground = np.stack([there - missed, invented, missed], -1)
+    means: np.ndarray = class_iou(np.stack([background, foreground], -2)).mean(-1)
+    return means
+
+
+def painted_background(outcomes: np.ndarray) -> np.ndarray:
+    """Share (...) of the background's pixels that are painted, of outcomes (..., K, 3); nan without pixels."""
+    kept, painted = outcomes[..., 0, 0], outcomes[..., 0, 2]
+    return ratio(painted, kept + painted)
+
+
+def painted_shares(counts: Counts) -> np.ndarray:
+    """Share of each row's counted pixels that are painted, float64 (N,)."""
+    outcomes = counts.outcomes()
+    pixels = outcomes[..., 0].sum(-1) + outcomes[..., 2].sum(-1)  # of every true class
+    painted = outcomes[:, 1:, :2].sum((1, 2))
+    return np.asarray(painted / np.maximum(pixels, 1))
+
+
+def swapped(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of answers with the class asked for, and the best with another class asked for on the same image, (N,) each.
+
+    Args:
+        counts: of questions for one class each, every image asked for two classes or more, true classes kept apart.
+    """
+    rivals: dict[str, set[int]] = {}
+    for asked in counts.asked:
+        rivals.setdefault(asked.image, set()).add(asked.classes[0])
+    right, wrong = np.zeros(len(counts)), np.zeros(len(counts))
+    for n, (asked, matrix) in enumerate(counts.rows()):
+        k = asked.classes[0]
+        hits = matrix[:, k]  # painted pixels by true class
+        shares = hits / np.maximum(hits.sum() + matrix.sum(1) - hits, 1)
+        right[n] = shares[k]
+        wrong[n] = max((shares[other] for other in rivals[asked.image] - {k}), default=0.0)
+    return right, wrong
+
+
+def of_frames(value: Callable[[Counts], np.ndarray], kind: str, last: bool) -> Callable[[Counts], np.ndarray]:
+    """What each frame of a video adds so that a video adds up to its mean, recall or decay, and to 1: rows (N, 2).
+
+    Args:
+        value: counts to a number for each frame.
+        kind: `mean`, `recall` (share above 0.5) or `decay` (mean of the first quarter minus mean of the last).
+        last: whether the last frame of each video counts.
+    """
+
+    def rows(counts: Counts) -> np.ndarray:
+        values = value(counts)
+        added = np.zeros((len(counts), 2))
+        for frames in _by_video(counts):
+            counted = frames if last else frames[:-1]
+            shares = np.full(len(counted), 1 / len(counted))
+            added[counted, 1] = shares
+            scores = values[counted] > 0.5 if kind == "recall" else values[counted]
+            added[counted, 0] = scores * (quarters(len(counted)) if kind == "decay" else shares)
+        return added
+
+    return rows
+
+
+def quarters(frames: int) -> np.ndarray:
+    """What each of so many scores counts in the mean of the first quarter minus that of the last, (frames,).
+
+    Quarters share the frames they meet at, as in the official code of DAVIS.
+    """
+    ends = np.floor(np.linspace(0, frames - 1, 5) + 0.5).astype(np.int64)
+    weights = np.zeros(frames)
+    weights[: ends[1] + 1] += 1 / (ends[1] + 1)
+    weights[ends[3] :] -= 1 / (frames - ends[3])
+    return weights
+
+
+def _by_video(counts: Counts) -> list[list[int]]:
+    """Rows of each video, in the order of the frames."""
+    videos: dict[str, list[int]] = {}
+    for row in sorted(range(len(counts)), key=lambda i: counts.asked[i].image):
+        videos.setdefault(counts.asked[row].drawn, []).append(row)
+    return list(videos.values())
+
+
+def region_similarities(counts: Counts) -> np.ndarray:
+    """J of each frame (N,): the object's IoU, 1 where neither truth nor prediction has it."""
+    return np.asarray(np.nan_to_num(class_iou(counts.outcomes())[:, 1], nan=1.0))
+
+
+def _of_outcomes(score: Callable[..., np.ndarray]) -> Formula:
+    return Formula(Counts.outcomes, score)
+
+
+def _share(value: Callable[[Counts], np.ndarray]) -> Formula:
+    """The mean of a number over rows."""
+    return Formula(lambda counts: np.stack([value(counts), np.ones(len(counts))], -1), _mean)
+
+
+def _mean(sums: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
+    return ratio(sums[..., 0], sums[..., 1])
+
+
+def _mean_iou(sums: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
+    return mean_iou(sums, [k for group in groups for k in group] if groups else None, absent)
+
+
+def _harmonic_mean_iou(sums: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
+    first, second = (mean_iou(sums, group, absent) for group in groups)
+    return harmonic(first, second)
+
+
+def _follows(counts: Counts) -> np.ndarray:
+    right, wrong = swapped(counts)
+    return right > wrong
+
+
+def _accuracy(sums: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
+    hits = sums[..., 0].sum(-1)
+    return ratio(hits, hits + sums[..., 2].sum(-1))
+
+
+def _contours(counts: Counts) -> np.ndarray:
+    return np.array(counts.measured["contours"])
+
+
+FORMULAS: dict[str, Formula] = {
+    "mean_iou": _of_outcomes(_mean_iou),
+    "harmonic_mean_iou": _of_outcomes(_harmonic_mean_iou),  # of two groups
+    "class_iou": _of_outcomes(lambda sums, groups, absent: class_iou(sums)),  # (..., K)
+    "foreground_background_iou": _of_outcomes(lambda sums, groups, absent: foreground_background_iou(sums)),
+    "pixel_accuracy": _of_outcomes(_accuracy),
+    "painted_background": _of_outcomes(lambda sums, groups, absent: painted_background(sums)),
+    "painted_share": _share(painted_shares),
+    "empty_answers": _share(lambda counts: painted_shares(counts) == 0),
+    "follows_support": _share(_follows),
+    "right_iou": _share(lambda counts: swapped(counts)[0]),
+    "wrong_iou": _share(lambda counts: swapped(counts)[1]),
+    **{
+        f"{name}_{kind}{'' if last else '_without_last'}": Formula(of_frames(value, kind, last), _mean)
+        for name, value in (("J", region_similarities), ("F", _contours))
+        for kind in ("mean", "recall", "decay")
+        for last in (True, False)
+    },
+}
+
+
+def formula(name: str) -> Formula:
+    """The formula of a name. Raises ValueError for a name there is not."""
+    if name not in FORMULAS:
+        raise ValueError(f"formula {name!r}: expected one of {', '.join(FORMULAS)}")
+    return FORMULAS[name]
+
+
+def by_list(counts: Counts, added: np.ndarray) -> np.ndarray:
+    """What rows add (N, ...), kept apart by the frozen list they stand in, (N, lists, ...)."""
+    lists = sorted({asked.list for asked in counts.asked})
+    apart: Any = np.zeros((len(added), len(lists), *added.shape[1:]))
+    apart[np.arange(len(added)), [lists.index(asked.list) for asked in counts.asked]] = added
+    return np.asarray(apart)

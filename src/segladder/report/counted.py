@@ -1,0 +1,147 @@
+"""The counts behind rows of a leaderboard: intervals and paired tests, by the statistic that each score declares."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from segladder.errors import ConfigError, DataError
+from segladder.metrics.bootstrap import Comparison, Runs, holm
+from segladder.metrics.counts import COUNTS, Counts
+from segladder.metrics.scores import FromCounts
+from segladder.report.leaderboard import Row, Table, rank
+from segladder.report.record import Record
+
+ARCHIVE = "counts.zip"  # of a study, beside its records: NAME of a run's counts is `member`
+RunKey = tuple[str, str]  # id of a run and hash of the protocol that scored it
+
+
+def member(record: Record) -> str:
+    """The name of a run's counts in a study's archive."""
+    return f"{record.id}-{record.protocol.get('hash')}.npz"
+
+
+def read_counts(record: Record, folder: Path) -> Counts:
+    """The counts of a run: beside its record, or in the archive of its study. Raises DataError where there are none."""
+    archive = folder / ARCHIVE
+    if not archive.exists():
+        return Counts.load(folder / COUNTS)
+    try:
+        with zipfile.ZipFile(archive) as whole, whole.open(member(record)) as stored:
+            return Counts.load(stored, f"{archive}:{member(record)}")
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{archive}: no counts of {member(record)} ({error})") from error
+
+
+class Counted:
+    """Runs with their counts, each read once.
+
+    Args:
+        found: records with the folder each lies in.
+    """
+
+    def __init__(self, found: Iterable[tuple[Record, Path]]) -> None:
+        self.found = list(found)
+        self.records = [record for record, _ in self.found]
+        self._places = {(place[0].id, str(place[0].protocol.get("hash") or "")): place for place in self.found}
+        self._counts: dict[RunKey, Counts | DataError] = {}
+        self._prepared: dict[tuple[str, tuple[str, ...], FromCounts], Runs] = {}
+
+    def tables(self, metric: str | None = None) -> list[Table]:
+        """The leaderboard's tables, their rows with intervals."""
+        return [self.with_intervals(table) for table in rank(self.records, metric)]
+
+    def of_each_fold(self, table: Table) -> dict[int, Table]:
+        """A table of each fold by itself, by fold."""
+        key = table.hash, table.fingerprint
+        folds: dict[int, list[Record]] = {}
+        for record in self.records:
+            if record.fold is not None and (record.protocol.get("hash"), record.data.get("val_fingerprint")) == key:
+                folds.setdefault(record.fold, []).append(replace(record, fold=None))
+        alone = {fold: rank(records, table.metric)[0] for fold, records in sorted(folds.items())}
+        return {fold: self.with_intervals(part) for fold, part in alone.items()}
+
+    def of(self, table: Table, row: Row) -> list[Counts]:
+        """The counts of a row's runs. Raises DataError where some are missing or damaged, ConfigError without a run."""
+        if not row.runs:
+            raise ConfigError("compare: a row without a seed that has every fold, expected one")
+        return [self._read((run, table.hash)) for run in row.runs]
+
+    def _read(self, key: RunKey) -> Counts:
+        if key not in self._counts:
+            try:
+                self._counts[key] = read_counts(*self._places[key])
+            except DataError as error:
+                self._counts[key] = error
+        found = self._counts[key]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def _runs(self, table: Table, row: Row, rule: FromCounts) -> Runs:
+        """A row's runs, prepared once for all of its comparisons."""
+        key = table.hash, tuple(row.runs), rule
+        if key not in self._prepared:
+            self._prepared[key] = Runs.of(self.of(table, row), rule)
+        return self._prepared[key]
+
+    def with_intervals(self, table: Table) -> Table:
+        """The table with the 95 % interval of every row whose counts were kept."""
+        rule = table.score.statistic
+        if rule is None:
+            return table
+        return replace(table, rows=[self._with_interval(table, row, rule) for row in table.rows])
+
+    def _with_interval(self, table: Table, row: Row, rule: FromCounts) -> Row:
+        try:
+            _, low, high = self._runs(table, row, rule).estimate()
+        except (DataError, ConfigError):
+            return row
+        return row if low != low else replace(row, low=low, high=high)
+
+    def compare(self, table: Table, first: Row, second: Row, second_table: Table | None = None) -> Comparison:
+        """The first row minus the second by what ranks the table.
+
+        Raises:
+            ConfigError: the score has no such test.
+            DataError: counts are missing, or are of different images.
+        """
+        rule = _rule(table)
+        return self._runs(table, first, rule).minus(self._runs(second_table or table, second, rule))
+
+    def compared(self, table: Table, pairs: Sequence[tuple[Row, Row]]) -> list[Comparison | None]:
+        """The comparisons that stand together in a table, adjusted for their number; None where counts are missing."""
+        found: list[Comparison | None] = []
+        for first, second in pairs:
+            try:
+                found.append(self.compare(table, first, second))
+            except (DataError, ConfigError):
+                found.append(None)
+        adjusted = iter(holm([one for one in found if one is not None]))
+        return [None if one is None else next(adjusted) for one in found]
+
+    def with_significance(self, table: Table) -> Table:
+        """The table with every row compared with its best one; rows without counts are left alone.
+
+        Rows of other supervisions are compared too: they answer the same questions.
+        """
+        ranked = [row for row in table.rows if row.value is not None]
+        if not ranked:
+            return table
+        best = max(ranked, key=lambda row: table.score.sign * (row.value or 0.0))
+        others = [row for row in ranked if row is not best]
+        found = self.compared(table, [(row, best) for row in others])
+        tested = {id(row): one for row, one in zip(others, found, strict=True) if one is not None}
+        rows = [replace(r, against_best=tested[id(r)]) if id(r) in tested else r for r in table.rows]
+        return replace(table, rows=rows)
+
+
+def _rule(table: Table) -> FromCounts:
+    """How the score that ranks follows from counts. Raises ConfigError where it does not say."""
+    if table.score.statistic is not None:
+        return table.score.statistic
+    tested = [score.name for score in table.declared.scores if score.statistic is not None]
+    expected = f"expected metric= {', '.join(tested)}" if tested else f"nor of another score of {table.protocol}"
+    raise ConfigError(f"compare: no paired test of {table.metric}, {expected}")

@@ -1,0 +1,205 @@
+"""Where a job works: in a folder of its own, or in that of the run it goes on with. It owns the folder meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from segladder.errors import ConfigError
+from segladder.files import written
+from segladder.report import record as records
+from segladder.runs.composition import composed
+from segladder.runs.folder import (
+    CONFIG,
+    FOLDER_VARIABLE,
+    config_hash_of,
+    is_finished,
+    is_first_process,
+    plain_config,
+    stored_config,
+)
+from segladder.runs.ownership import Owned, owned
+
+NOT_THE_RUNS = ("resume=", "runs=")  # overrides that say which run is meant, and nothing of the run itself
+
+
+@contextmanager
+def own_job(config: DictConfig) -> Iterator[tuple[DictConfig, Path] | None]:
+    """Configuration and folder of this job, owned while the block runs; None where that run has finished already.
+
+    Raises:
+        ConfigError: `resume` names no run or comes with other settings, no run fits `resume=auto`, or the folder given
+            holds a run of other settings.
+        Owned: another process works in the folder.
+    """
+    with ExitStack() as held:
+        folder = chosen_folder(config, held) if is_first_process() else further_folder()
+        if folder.resolve() != fresh_folder().resolve():
+            discard_if_empty(fresh_folder(), Path(config.runs))
+        if is_first_process() and is_finished(folder):
+            print(f"{folder}: finished already, nothing is left to do", flush=True)
+            yield None
+        else:
+            yield stored_config(folder) if (folder / CONFIG).exists() else config, folder
+
+
+def further_folder() -> Path:
+    """The folder of a further process of a distributed run: that of the first one."""
+    return Path(os.environ.get(FOLDER_VARIABLE, fresh_folder()))
+
+
+def chosen_folder(config: DictConfig, held: ExitStack) -> Path:
+    """The folder to work in, with a configuration in it; `held` owns it."""
+    try:
+        if config.resume == "auto":
+            return newest_that_fits(config, held) or new_folder(config, held)
+        if config.resume is not None:
+            return own(resumed_folder(config.resume), held)
+        return new_folder(config, held)
+    except ConfigError:
+        discard_if_empty(fresh_folder(), Path(config.runs))
+        raise
+
+
+def own(folder: Path, held: ExitStack) -> Path:
+    """Own a folder as long as `held` lasts."""
+    held.enter_context(owned(folder, f"segladder train resume={folder}"))
+    return folder
+
+
+def new_folder(config: DictConfig, held: ExitStack) -> Path:
+    """The folder that was asked for, where a run of the same settings may lie; otherwise one that nobody else has."""
+    fresh = fresh_folder()
+    if is_named(HydraConfig.get()):
+        own(fresh, held)
+        if (fresh / CONFIG).exists():
+            check_same(config, fresh)
+        else:
+            save_config(config, fresh)
+        return fresh
+    for number in count(1):  # jobs that start in the same second are given the same name
+        folder = fresh if number == 1 else fresh.with_name(f"{fresh.name}-{number}")
+        with suppress(Owned), ExitStack() as attempt:
+            own(folder, attempt)
+            if not (folder / CONFIG).exists():
+                save_config(config, folder)
+                held.push(attempt.pop_all())
+                return folder
+    raise AssertionError("numbers do not end")
+
+
+def is_named(hydra: HydraConf) -> bool:
+    """Whether the command line names this job's folder."""
+    key = "hydra.sweep.subdir=" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir="
+    return any(override.startswith(key) for override in hydra.overrides.hydra)
+
+
+def check_same(config: DictConfig, folder: Path) -> None:
+    """Raise ConfigError where a folder holds a run of other settings."""
+    stored = stored_config(folder)
+    if config_hash_of(stored) != config_hash_of(config):
+        differing = ", ".join(differences(plain_config(stored), plain_config(config))[:3])
+        raise ConfigError(
+            f"hydra.run.dir={folder}: holds a run of other settings ({differing}); choose another folder, or go on with"
+            f" that run: segladder train resume={folder}"
+        )
+
+
+def differences(one: Any, other: Any, key: str = "") -> list[str]:
+    """Keys whose values differ."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return [] if one == other else [key]
+    names = sorted({*one, *other}, key=str)
+    return [d for n in names for d in differences(one.get(n), other.get(n), f"{key}.{n}" if key else str(n))]
+
+
+def save_config(config: DictConfig, folder: Path) -> None:
+    """Write a run's configuration, resolved."""
+    with written(folder / CONFIG) as partial:
+        OmegaConf.save(OmegaConf.create(plain_config(config)), partial)
+
+
+def fresh_folder() -> Path:
+    """The folder Hydra made for this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def discard_if_empty(folder: Path, runs: Path) -> None:
+    """Remove a folder that nothing was written to, and the folders between `runs` and it that this leaves empty."""
+    with suppress(OSError):  # not empty
+        folder.rmdir()
+        for above in folder.resolve().parents:
+            if runs.resolve() not in above.parents:
+                return
+            above.rmdir()
+
+
+def resumed_folder(resume: str) -> Path:
+    """The folder `resume=DIR` names, checked."""
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("resume=", "hydra."))]
+    if given:
+        raise ConfigError(f"resume={resume} goes on with that run's own configuration: leave out {' '.join(given)}")
+    if not (Path(resume) / CONFIG).exists():
+        raise ConfigError(f"resume={resume}: no {CONFIG} there, expected the folder of a run")
+    return Path(resume)
+
+
+def newest_that_fits(config: DictConfig, held: ExitStack) -> Path | None:
+    """The latest unfinished run that the given settings do not contradict and nobody works on.
+
+    Where there is none, a job of a sweep is told so and starts; a single job starts nothing.
+
+    Raises:
+        ConfigError: none fits a single job.
+    """
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(NOT_THE_RUNS)]
+    unfinished = unfinished_runs(Path(config.runs))
+    fitting = [(record, folder) for record, folder in unfinished if fits(record, given)]
+    for record, folder in fitting:
+        with suppress(Owned), ExitStack() as attempt:
+            own(folder, attempt)
+            if not is_finished(folder):  # by now
+                print(f"going on with {folder} ({record.method}, started {record.time}, {record.status})", flush=True)
+                held.push(attempt.pop_all())
+                return folder
+    found = (
+        f"resume=auto: of {len(unfinished)} unfinished runs below {config.runs}, {len(unfinished) - len(fitting)} have"
+        f" other settings and {len(fitting)} are being trained"
+    )
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        raise ConfigError(f"{found}; nothing is started: leave out resume=auto to start a new run")
+    print(f"{found}; this job of the sweep starts a new run", flush=True)
+    return None
+
+
+def unfinished_runs(runs: Path) -> list[tuple[records.Record, Path]]:
+    """Records and folders of the unfinished runs under `runs`, the latest first."""
+    found = records.find_records(runs)[0] if runs.is_dir() else []
+    unfinished = [(r, folder) for r, folder in found if r.status != "finished" and (folder / CONFIG).exists()]
+    return sorted(unfinished, key=lambda pair: (pair[0].time, pair[1]), reverse=True)
+
+
+def fits(record: records.Record, given: Sequence[str]) -> bool:
+    """Whether the settings given are those of a run: given beside the run's own ones, they change nothing."""
+    words = shlex.split(record.command)
+    if not given or words[:2] != ["segladder", "train"]:
+        return not given
+    own_words = [word for word in words[2:] if not word.startswith(NOT_THE_RUNS)]
+    further = [o for o in given if not (o in own_words and o.startswith(("+", "~")))]  # these cannot be given twice
+    try:
+        configs = [plain_config(composed(overrides)) for overrides in (own_words, [*own_words, *further])]
+    except (HydraException, OmegaConfBaseException):
+        return False
+    return configs[0] == configs[1]

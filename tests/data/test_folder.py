@@ -103,7 +103,8 @@ def test_masks_of_0_and_255_alone_ask_what_255_is(segladder, tmp_path: Path, cap
         check_training_ready(Folder(root), Masks())
     assert segladder("data", "action=check", "data=folder", f"data.root={root}", "workers=0") == 1
     assert capsys.readouterr().out.count("if 255 is the foreground") == 2  # train and val
-    assert segladder("train", "method=fcn8s", "data=folder", f"data.root={root}", "trainer.steps=1") == 1
+    words = ["method=fcn8s", "data=folder", f"data.root={root}", "trainer.steps=1", f"runs={tmp_path / 'runs'}"]
+    assert segladder("train", *words) == 1
     assert "if 255 is the foreground" in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segladder import __version__
 from segladder.foreign import printable
+from segladder.runs.interruption import INTERRUPTED
 
 COMMANDS = {
     "train": "train a method, score it, write its record (-m sweeps)",
@@ -21,7 +22,6 @@ COMMANDS = {
     "data": "check, prepare, preview or audit a data set: action=check data=NAME",
     "bench": "measure speed against stated references: name=NAME",
 }
-INTERRUPTED = 130, 143  # by Ctrl-C, by SIGTERM
 
 
 def main() -> int:

@@ -6,34 +6,12 @@ import torch
 from dummy_data import write_voc
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
+from test_cam_seeds import Bright
 
 from segladder.data.sources.voc import VOC
-from segladder.methods.image_level.base import ClassMapMethod
 from segladder.metrics.overlap import summary
 
 NAMES = ("over_activation_foreground", "under_activation_foreground")
-COMMON = {
-    "name": "bright",
-    "trains": True,
-    "supervision": "image_level",
-    "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 0.0, "momentum": 0.0},
-    "schedule": {"name": "constant"},
-}
-
-
-class Bright(ClassMapMethod):
-    """Class c lights up where channel c of the image is bright."""
-
-    def __init__(self):
-        backbone = torch.nn.Identity()
-        backbone.mean, backbone.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-        super().__init__(backbone, 0.3, **COMMON)
-
-    def class_maps(self, images):
-        return images[:, :2] + 1  # from -1..1 to 0..2
-
-    def loss(self, batch):
-        return {"loss": self.tag_logits(batch["image"]).sum()}
 
 
 def protocol(name, *overrides):

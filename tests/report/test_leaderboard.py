@@ -687,3 +687,23 @@ def test_command_says_what_is_wrong(tmp_path):
 def test_report_starts_without_torch():
     script = "import sys; from segladder.commands import leaderboard; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (FromCounts("no_such_formula"), "formula no_such_formula: unknown, expected one of"),
+        (FromCounts("mean_iou", ("no_such_group",)), "group of classes no_such_group: not in these counts"),
+        (FromCounts("harmonic_mean_iou"), "mIoU does not follow from its counts"),
+        (FromCounts("F_mean"), "mIoU does not follow from its counts"),
+    ],
+)
+def test_a_score_that_does_not_follow_from_the_counts_stops_no_leaderboard(tmp_path, rule, said):
+    """Records and counts may come from strangers, or from a version with other formulas."""
+    record = a_record(protocol={"name": "semantic", "hash": "01234567", "fields": {}, **declaring(statistic=rule)})
+    other = replace(record, id="other", method="unet")
+    counted = kept(tmp_path, (record, counts_of(uneven(0))), (other, counts_of(uneven(1))))
+    (table,) = counted.tables()
+    assert [row.value for row in counted.with_significance(table).rows] == [0.5, 0.5]
+    with pytest.raises(DataError, match=said):
+        comparisons(table, ["fcn8s:unet"], counted)

@@ -192,7 +192,7 @@ class Runs:
         """The score of one run under each weighting (D, N), (D, ...)."""
         flat = run.sums.reshape(len(run.sums), math.prod(run.sums.shape[1:]))
         sums = (weights @ flat).reshape(len(weights), *run.sums.shape[1:])
-        groups = [run.counts.groups[name] for name in self.rule.classes]
+        groups = [run.counts.group(name) for name in self.rule.classes]
         scores = formula(self.rule.formula).score(sums, groups, self.rule.absent)
         return scores.mean(1) if self.rule.lists == "mean" else scores
 

@@ -68,6 +68,12 @@ class Counts:
     def __len__(self) -> int:
         return len(self.asked)
 
+    def group(self, name: str) -> tuple[int, ...]:
+        """Indices of the classes of a group. Raises DataError for a group that these counts do not have."""
+        if name not in self.groups:
+            raise DataError(f"group of classes {name}: not in these counts, expected one of {', '.join(self.groups)}")
+        return self.groups[name]
+
     @property
     def images(self) -> list[str]:
         """The image of each row."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from segladder.errors import DataError
 from segladder.metrics.counts import Counts
 
 Groups = Sequence[Sequence[int]]  # class indices of each group that a score names
@@ -217,9 +218,9 @@ FORMULAS: dict[str, Formula] = {
 
 
 def formula(name: str) -> Formula:
-    """The formula of a name. Raises ValueError for a name there is not."""
+    """The formula of a name. Raises DataError for a name there is not: records of other versions may have others."""
     if name not in FORMULAS:
-        raise ValueError(f"formula {name!r}: expected one of {', '.join(FORMULAS)}")
+        raise DataError(f"formula {name}: unknown, expected one of {', '.join(FORMULAS)}")
     return FORMULAS[name]
 
 

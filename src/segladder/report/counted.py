@@ -81,10 +81,15 @@ class Counted:
         return found
 
     def _runs(self, table: Table, row: Row, rule: FromCounts) -> Runs:
-        """A row's runs, prepared once for all of its comparisons."""
+        """A row's runs, prepared once for all of its comparisons. Raises DataError where no score follows from them."""
         key = table.hash, tuple(row.runs), rule
         if key not in self._prepared:
-            self._prepared[key] = Runs.of(self.of(table, row), rule)
+            try:
+                runs = Runs.of(self.of(table, row), rule)
+                runs.under_draws(draws=0)
+            except (ValueError, LookupError) as error:  # records and counts of strangers may not fit together
+                raise DataError(f"{row.runs[0]}: {table.metric} does not follow from its counts ({error})") from error
+            self._prepared[key] = runs
         return self._prepared[key]
 
     def with_intervals(self, table: Table) -> Table:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,9 @@ COMMANDS = {
     "data": "check, prepare, preview or audit a data set: action=check data=NAME",
     "bench": "measure speed against stated references: name=NAME",
 }
+GROUPS = ("method", "labels", "backbone", "loss", "data", "protocol", "prices", "strategy", "logger", "experiment")
+OPEN = ("backbone.options", "embeddings.words")  # dictionaries whose keys are the user's
+NO_NAME = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)|true|false", re.IGNORECASE)
 
 
 def main() -> int:
@@ -62,11 +66,14 @@ def run(command: str, overrides: list[str]) -> int:
 
     if complaint := not_a_choice(overrides):
         return complain(complaint)
+    overrides = [opened(override) for override in overrides]
     codes = [0]
 
     def task(config: DictConfig) -> None:
         try:
             codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
+        except OmegaConfBaseException as error:
+            codes.append(complain(explain(command, overrides, error)))
         except Exception as error:  # the next job of a sweep goes on
             if "SUBMITIT_EXECUTOR" in os.environ:  # here we are a job on its own, and the sweep waits to hear of it
                 raise
@@ -110,7 +117,7 @@ def help_text() -> str:
     lines = ["usage: segladder COMMAND key=value ...", "", "commands"]
     lines += [f"  {name:<12} {what}" for name, what in COMMANDS.items()]
     lines += ["", "choices (GROUP=NAME)"]
-    for group in ("method", "labels", "backbone", "loss", "data", "protocol", "strategy", "logger", "experiment"):
+    for group in GROUPS:
         lines.append(f"  {group:<12} {' '.join(choices(group))}")
     lines += [
         "",
@@ -125,13 +132,18 @@ def choices(group: str) -> list[str]:
 
 
 def not_a_choice(overrides: list[str]) -> str | None:
-    """The complaint about an override that names a file which choices build on, such as `method=_trained`, or None."""
+    """The complaint about a choice by no name, or by that of a file which choices build on (`_trained`), or None."""
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
-        for name in value.strip("[]").split(","):
-            if name.startswith("_") and (conf_folder() / group / f"{name}.yaml").is_file():
+        for name in value.strip("[]").split(",") if group in GROUPS else ():
+            if name.startswith("_") or NO_NAME.fullmatch(name):
                 return f"{group}={name}: no such choice; choose from {', '.join(choices(group))}"
     return None
+
+
+def opened(override: str) -> str:
+    """An override as Hydra takes it where a dictionary's keys are free."""
+    return f"++{override}" if override.startswith(tuple(f"{key}{end}" for key in OPEN for end in ".=")) else override
 
 
 def conf_folder() -> Path:

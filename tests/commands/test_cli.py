@@ -62,7 +62,7 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["train", "trainer.epoch=3"], "trainer.epoch: no such key in trainer (did you mean epochs?); allowed: "),
         (["train", "sed=3"], "sed: no such key (did you mean seed?)"),
         (["train", "protocol=voc2012"], "scores voc, but data=shapes"),
-        (["train", "selection=best"], "selection=best: choose from fixed, held_out, oracle"),
+        (["train", "selection=best"], "selection=best: expected one of fixed, held_out, oracle"),
         (["train", "selection=held_out"], "loader.held_out"),
         (["train", "resume=nowhere"], "resume=nowhere: no config.yaml there"),
         (["train", "resume=nowhere", "seed=3"], "leave out seed=3"),
@@ -97,7 +97,6 @@ def test_impossible_choices_leave_no_folder(capsys, monkeypatch, tmp_path):
             "labels=tags: method=fcn8s does not learn from them; choose labels=masks, or",
         ),
         (["method=spnet", "labels=tags"], "choose labels=names, or another method"),
-        (["method=fcn8s", "loss.labels=tags"], "the loss needs tags, but labels=masks: choose another loss"),
     ],
 )
 def test_labels_that_nothing_learns_from_are_refused_with_those_that_fit(words, said):

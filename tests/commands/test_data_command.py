@@ -188,5 +188,5 @@ def test_overlay_mixes_the_palette_over_the_foreground_only() -> None:
 
 
 def test_an_unknown_action_is_named_with_those_there_are(voc: Path) -> None:
-    with pytest.raises(ConfigError, match="action=chek: choose from check, prepare, preview"):
+    with pytest.raises(ConfigError, match="action=chek: expected one of check, prepare, preview"):
         voc_command(voc, "action=chek")

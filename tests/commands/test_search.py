@@ -170,7 +170,7 @@ def test_a_choice_that_does_not_compose_is_a_failed_trial(search, tmp_path, caps
         (["space={fold: [0, 1]}", "method=prototype", "protocol=strict"], "method=prototype is not trained"),
         ([LR, "stages={a: []}"], "stages: the trials of a search are single runs"),
         ([LR, "resume=auto"], "resume: the trials of a search"),
-        ([LR, "sampler=grid"], "sampler=grid: choose from tpe, random"),
+        ([LR, "sampler=grid"], "sampler=grid: expected one of tpe, random"),
         ([], "space=None: nothing to search"),
         (["space={method.optimizer.lr: 3}"], "space.method.optimizer.lr=3: expected [choices] or {low: A, high: B}"),
         (["space={seed: {low: 3, high: 1}}"], "space.seed: `low <= high`"),

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -13,12 +14,22 @@ from rich.progress import track
 from rich.table import Table
 
 from segladder.errors import ConfigError
+from segladder.runs.composition import check_keys
 
 COLUMNS = ("what", "against", "ratio", "detail")
 
 
+class Keys(TypedDict):
+    """The keys of the command."""
+
+    name: str
+    quick: bool
+    out: str | None
+
+
 def run(config: DictConfig) -> int:
     """Run the chosen benchmarks and print their rows; returns 1 if one of them failed."""
+    check_keys(config, Keys)
     folder = Path("benchmarks")
     names = sorted(path.stem for path in folder.glob("*.py"))
     if not names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -16,14 +16,33 @@ from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
 from segladder.foreign import printable
 from segladder.machine import cores
+from segladder.runs.composition import check_keys
 from segladder.runs.instantiation import instantiated
+from segladder.runs.keys import Loader
+from segladder.settings import Count, Node, Positive, Seed
+
+
+class Keys(TypedDict, total=False):
+    """The keys of the command, and those that a data set brings along."""
+
+    action: Literal["check", "prepare", "preview", "audit"]
+    workers: Positive | None
+    download: bool
+    out: str
+    count: Positive
+    columns: Positive
+    seed: Seed
+    fold: Count
+    data: Node
+    loader: Loader
+    protocol: Node
+    embeddings: Any
 
 
 def run(config: DictConfig) -> int:
     """Carry out `action` on the data set and return the exit code: 1 if something is wrong with it."""
+    check_keys(config, Keys)
     actions = {"check": check, "prepare": prepare, "preview": preview, "audit": audit}
-    if config.action not in actions:
-        raise ConfigError(f"action={config.action}: choose from {', '.join(actions)}")
     return actions[config.action](config, instantiated(config.data, "data"))
 
 

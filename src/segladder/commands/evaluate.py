@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -20,18 +20,37 @@ from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 from segladder.runs import build
 from segladder.runs.choices import check_choices
+from segladder.runs.composition import check_keys
+from segladder.runs.devices import chosen_device
 from segladder.runs.folder import plain_config
 from segladder.runs.loading import load_run
 from segladder.runs.recording import describe_scoring
 from segladder.runs.scoring import fill_scores, print_scores, write_panels
+from segladder.settings import Count, Device, Positive
 from segladder.stages.access import ANY, access_of
 from segladder.stages.annotation_cost import with_supports
 from segladder.stages.claims import Ancestor, check_leaks, check_scored
 
 
+class Keys(TypedDict, total=False):
+    """The keys of the command; `data` and `protocol` are checked beside what the run has of them."""
+
+    run: str
+    shots: Positive | None
+    device: Device | None
+    batch_size: Positive
+    progress: bool
+    panels: Count
+    data: Any
+    protocol: Any
+    loader: Any
+    embeddings: Any
+
+
 def run(config: DictConfig) -> int:
     """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot."""
-    folder = Path(config.run)
+    check_keys(config, Keys)
+    device, folder = chosen_device(config.device), Path(config.run)
     run_config, record, method = load_run(folder)
     scored = merged(config, run_config)
     check_choices(scored)
@@ -39,7 +58,7 @@ def run(config: DictConfig) -> int:
     protocol.check_built(method)
     check_classes(method, source, record.data["classes"])
     check_account(folder, record, source, protocol)
-    method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    method.to(device)
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
     rung = protocol.hash if record.shots is None else f"{protocol.hash}-{record.shots}shot"  # one hash may have several

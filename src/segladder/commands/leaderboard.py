@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from rich.console import Console
 
 from segladder.data.inspection.checks import some
-from segladder.errors import ConfigError, DataError
+from segladder.errors import DataError
 from segladder.files import written
 from segladder.foreign import printable
 from segladder.report import ladder
@@ -21,6 +21,7 @@ from segladder.report.leaderboard import Table
 from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, per_class, show, without_tags
+from segladder.runs.composition import check_keys
 
 PAGE = "leaderboard.html"
 SUPPORTS = "shots"  # in `compare`: every few-shot row with more supports against itself with fewest
@@ -28,12 +29,24 @@ FLAGS = {"recomputed": "now count labels behind parents", "unknown": "are not kn
 TEXTS = {"markdown": markdown, "csv": csv_text, "json": json_text}
 
 
+class Keys(TypedDict):
+    """The keys of the command."""
+
+    runs: str
+    metric: str | None
+    format: Literal["terminal", "markdown", "csv", "json"]
+    out: str | None
+    report: Literal["html"] | None
+    wandb: str | None
+    per_class: bool
+    significance: bool
+    compare: list[str]
+    copy_to: str | None
+
+
 def run(config: Any) -> int:
     """Print or write the tables; unreadable records are named on standard error and skipped."""
-    if config.format not in ("terminal", *TEXTS):
-        raise ConfigError(f"format={config.format}: choose from terminal, {', '.join(TEXTS)}")
-    if config.report not in (None, "html"):
-        raise ConfigError(f"report={config.report}: choose html, or leave it out")
+    check_keys(config, Keys)
     found, faults = find_records(config.runs)
     for fault in faults:
         print(f"segladder: skipped {printable(fault)}", file=sys.stderr)

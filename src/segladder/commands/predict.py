@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from pydantic import Field
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.inference import class_maps, to_pixels
 from segladder.runs import few_shot_prediction
+from segladder.runs.composition import check_keys
+from segladder.runs.devices import chosen_device
 from segladder.runs.loading import load_run
 from segladder.runs.pictures import listed, save, segment_each
+from segladder.settings import Device, Positive, Scales
 
 WAYS = {  # what a run needs beside `run` and `out`
     "dense": ({"images": "DIR"},),
@@ -22,11 +27,30 @@ WAYS = {  # what a run needs beside `run` and `out`
 }
 
 
+class Keys(TypedDict):
+    """The keys of the command."""
+
+    run: str
+    images: str | None
+    support: str | None
+    support_class: Annotated[int, Field(ge=1, le=254)] | None
+    video: str | None
+    mask: str | None
+    out: str
+    input_size: Positive | None
+    scales: Scales
+    flip: bool
+    device: Device | None
+    progress: bool
+
+
 def run(config: DictConfig) -> int:
     """Segment what is not done yet; an image that cannot be read is named, the others go on. Returns 1 if any was."""
+    check_keys(config, Keys)
+    device = chosen_device(config.device)
     run_config, _, method = load_run(Path(config.run))
     check_inputs(config, method)
-    method.to(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    method.to(device)
     if isinstance(method, FewShotMethod):
         return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))
     out = Path(config.out)

@@ -7,7 +7,9 @@ resumed, and one whose configuration has a finished run anywhere under RUNS is t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -19,11 +21,25 @@ from segladder.processes.search_space import distributions, first_of, overrides
 from segladder.processes.sweep import known_runs
 from segladder.report import record as records
 from segladder.runs.choices import check_choices
+from segladder.runs.composition import check_keys
 from segladder.runs.folder import config_hash_of, plain_config
+from segladder.runs.keys import TrainKeys
 from segladder.runs.ownership import owned
+from segladder.settings import Count, Positive
+
+
+class Keys(TrainKeys):
+    """Those of `segladder train`, and those of a search."""
+
+    space: Mapping[str, Any] | None
+    trials: Positive
+    sampler: Literal["tpe", "random"]
+    slots: Positive
+    threads: Positive | None
+    gpus: Count
+
 
 OWN = ("space", "trials", "sampler", "slots", "threads", "gpus")  # keys that `segladder train` does not know
-SAMPLERS = ("tpe", "random")
 
 
 def run(config: DictConfig) -> int:
@@ -34,6 +50,7 @@ def run(config: DictConfig) -> int:
         Owned: another process is in this search.
         SegLadderError: every trial failed.
     """
+    check_keys(config, Keys)
     check(config)
     given, settings = shared_overrides(config), plain_config(config)
     space = distributions(settings["space"])
@@ -59,8 +76,6 @@ def check(config: DictConfig) -> None:
     for key in ("stages", "resume"):
         if config[key]:
             raise ConfigError(f"{key}: the trials of a search are single runs from the start; leave it out")
-    if config.sampler not in SAMPLERS:
-        raise ConfigError(f"sampler={config.sampler}: choose from {', '.join(SAMPLERS)}")
     check_choices(config)
 
 

@@ -9,10 +9,13 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError
 from segladder.processes.relaunch import relaunchable
-from segladder.runs.choices import check_choices
+from segladder.report import record as records
+from segladder.runs.choices import check_choices, check_data
+from segladder.runs.composition import check_keys
 from segladder.runs.fitting import carry_out
 from segladder.runs.interruption import Interruption
-from segladder.runs.job import discard_if_empty, fresh_folder, own_job
+from segladder.runs.job import discard, discard_if_empty, fresh_folder, has_learnt, own_job
+from segladder.runs.keys import TrainKeys
 from segladder.runs.recording import start_record, write_status
 from segladder.stages.chain import run_stages
 from segladder.stages.preparation import prepare
@@ -27,6 +30,8 @@ def run(config: DictConfig) -> int:
         discard_if_empty(fresh_folder(), Path(config.runs))
         return run_stages(config)
     try:
+        check_data(config)  # what a protocol takes from its data is not in others
+        check_keys(config, TrainKeys)
         check_choices(config)
     except ConfigError:
         discard_if_empty(fresh_folder(), Path(config.runs))
@@ -37,12 +42,16 @@ def run(config: DictConfig) -> int:
 
 def carry_through(config: DictConfig, folder: Path) -> int:
     """Train and score in a folder that this process owns, and record how that ends; returns the exit code."""
+    new = not (folder / records.FILE_NAME).exists()
     record = start_record(config, folder)
     with Interruption() as interruption, relaunchable(folder):
         try:
             write_status(record, folder, "running")
             carry_out(prepare(config, folder, record, interruption))
         except BaseException as error:
+            if new and isinstance(error, ConfigError) and not has_learnt(folder):
+                discard(folder, Path(config.runs))
+                raise
             if not interruption.explains(error):
                 record.error = "".join(traceback.format_exception(error))[-4000:]
                 write_status(record, folder, "failed")

@@ -5,13 +5,34 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
+from segladder.settings import AboveZero, NotNegative, Share
+
+
+class Optimizer(TypedDict, total=False):
+    """What a method's optimiser is; empty where nothing learns."""
+
+    name: Literal["adamw", "sgd", "adam"]
+    lr: AboveZero
+    weight_decay: NotNegative
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    head_lr: NotNegative
+    bias_lr: NotNegative
+
+
+class Schedule(TypedDict, total=False):
+    """How the learning rate goes; empty where nothing learns."""
+
+    name: Literal["poly", "one_cycle", "constant"]
+    power: NotNegative
+    warmup: Share
 
 
 class Batch(TypedDict, total=False):
@@ -75,8 +96,8 @@ class Method(pl.LightningModule):
         name: str,
         supervision: str,
         trains: bool,
-        optimizer: Mapping[str, Any],
-        schedule: Mapping[str, Any],
+        optimizer: Optimizer,
+        schedule: Schedule,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
     ) -> None:
@@ -84,8 +105,8 @@ class Method(pl.LightningModule):
         self.name = name
         self.supervision = supervision
         self.trains = trains
-        self.optimizer_settings = dict(optimizer)
-        self.schedule_settings = dict(schedule)
+        self.optimizer_settings: dict[str, Any] = dict(optimizer)
+        self.schedule_settings: dict[str, Any] = dict(schedule)
         self.resolved = {}
         self.fused = False  # set by the strategy
         self.memory_format = torch.contiguous_format  # set by the strategy

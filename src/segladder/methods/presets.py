@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from segladder.errors import ConfigError
 
-PRESETS = ("default", "official")
+Preset = Literal["default", "official"]
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,19 @@ class Quirks:
     """Switches of a method; a subclass has a field, false by default, for each."""
 
     @classmethod
-    def chosen(cls, preset: str, switches: Mapping[str, bool] | None = None) -> Self:
+    def chosen(cls, preset: Preset, switches: Mapping[str, bool] | None = None) -> Self:
         """All switches on under `official`, else those that are given.
 
         Raises:
-            ConfigError: an unknown preset or switch.
+            ConfigError: an unknown switch.
         """
         known = [field.name for field in fields(cls)]
         switches = switches or {}
-        if preset not in PRESETS:
-            raise ConfigError(f"method.preset={preset}: expected {' or '.join(PRESETS)}")
         if unknown := [name for name in switches if name not in known]:
             raise ConfigError(f"method.quirks: no such switch {', '.join(unknown)}; expected {', '.join(known)}")
         return cls(**dict.fromkeys(known, True)) if preset == "official" else cls(**switches)
 
 
-def sizes(preset: str, official: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def sizes(preset: Preset, official: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as given, those of the official code in their place under `official`."""
     return {**given, **official} if preset == "official" else dict(given)

@@ -10,7 +10,7 @@ import difflib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 from safetensors import SafetensorError
@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segladder.errors import ConfigError
 from segladder.nets.folding import fold_batch_norm
 from segladder.nets.stored import unpacked
+from segladder.settings import Count, OutputStride
 
 RGB = tuple[float, float, float]
 BUILDING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}  # among them files to load
@@ -72,12 +73,12 @@ class Backbone(FeatureExtractor):
         self,
         name: str,
         weights: str = "none",
-        output_stride: int | None = None,
-        batch_norm: str = "train",
-        freeze: int = 0,
+        output_stride: OutputStride | None = None,
+        batch_norm: Literal["train", "frozen", "folded"] = "train",
+        freeze: Count = 0,
         options: Mapping[str, Any] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: RGB | None = None,
+        std: RGB | None = None,
     ) -> None:
         super().__init__()
         if batch_norm not in ("train", "frozen", "folded"):
@@ -149,7 +150,7 @@ def _create(name: str, options: Mapping[str, Any], **more: Any) -> Any:
         ) from error
 
 
-def _feature_model(name: str, output_stride: int | None, options: dict[str, Any]) -> Any:
+def _feature_model(name: str, output_stride: OutputStride | None, options: dict[str, Any]) -> Any:
     if output_stride not in (None, 8, 16, 32):
         raise ConfigError(f"backbone.output_stride={output_stride}: expected 8, 16, 32 or null")
     if name.startswith("vgg") and timm.is_model(name):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segladder.errors import ConfigError
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Positive
 
 
 class DenseFeatures(nn.Module):
@@ -32,10 +33,10 @@ class DenseFeatures(nn.Module):
     def __init__(
         self,
         backbone: FeatureExtractor,
-        channels: int,
-        finest_stride: int = 4,
-        coarsest_stride: int | None = None,
-        rates: Sequence[int] = (),
+        channels: Positive,
+        finest_stride: Positive = 4,
+        coarsest_stride: Positive | None = None,
+        rates: Sequence[Positive] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -75,7 +76,7 @@ class DenseFeatures(nn.Module):
 class AtrousSum(nn.Module):
     """The sum of 3x3 convolutions of several dilations: (B, C, h, w) to (B, D, h, w)."""
 
-    def __init__(self, before: int, after: int, rates: Sequence[int]) -> None:
+    def __init__(self, before: int, after: int, rates: Sequence[Positive]) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=rate, dilation=rate, bias=False) for rate in rates

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
+from segladder.settings import NotNegative, Share
 
 IGNORE = 255
 
@@ -30,7 +31,7 @@ class CrossEntropy(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: Sequence[float] | None = None, label_smoothing: float = 0.0) -> None:
+    def __init__(self, class_weights: Sequence[NotNegative] | None = None, label_smoothing: Share = 0.0) -> None:
         super().__init__()
         weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -57,7 +58,7 @@ class Focal(nn.Module):
         alpha: weight of the positive side, 1 - alpha that of the negative; the paper's .25; None weighs both alike.
     """
 
-    def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
+    def __init__(self, gamma: NotNegative = 2.0, alpha: Share | None = None) -> None:
         super().__init__()
         self.loss = smp.losses.FocalLoss("multiclass", alpha=alpha, gamma=gamma, ignore_index=IGNORE)
 
@@ -73,7 +74,7 @@ class Dice(nn.Module):
         smooth: added to numerator and denominator.
     """
 
-    def __init__(self, smooth: float = 0.0) -> None:
+    def __init__(self, smooth: NotNegative = 0.0) -> None:
         super().__init__()
         self.loss = smp.losses.DiceLoss("multiclass", smooth=smooth, ignore_index=IGNORE)
 
@@ -111,7 +112,7 @@ class WeightedSum(nn.Module):
         weights: a factor for each.
     """
 
-    def __init__(self, terms: Sequence[nn.Module], weights: Sequence[float]) -> None:
+    def __init__(self, terms: Sequence[nn.Module], weights: Sequence[NotNegative]) -> None:
         super().__init__()
         if len(terms) != len(weights):
             raise ConfigError(f"loss.weights: {len(weights)} values, expected {len(terms)}, one per term")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from segladder.errors import ConfigError
 from segladder.nets.backbone import FeatureExtractor, is_run, load_from_run
+from segladder.settings import Positive
 
 
 class TinyBackbone(FeatureExtractor):
@@ -24,7 +25,7 @@ class TinyBackbone(FeatureExtractor):
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
 
-    def __init__(self, width: int = 24, weights: str = "none") -> None:
+    def __init__(self, width: Positive = 24, weights: str = "none") -> None:
         super().__init__()
         self.channels = [width, 2 * width, 4 * width, 6 * width]
         self.strides = [2, 4, 8, 16]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from segladder.errors import ConfigError
 from segladder.ops import upsampling as op
 
-KINDS = ("nearest", "bed_of_nails", "transposed", "bilinear")
+UpsamplingKind = Literal["nearest", "bed_of_nails", "transposed", "bilinear"]
 
 
 class Upsampling(nn.Module):
@@ -21,14 +21,10 @@ class Upsampling(nn.Module):
         channels: channels of the map.
         factor: output pixels per input step; 1 (a dilated backbone) only fits the size.
 
-    Raises:
-        ConfigError: another kind.
     """
 
-    def __init__(self, kind: str, channels: int, factor: int) -> None:
+    def __init__(self, kind: UpsamplingKind, channels: int, factor: int) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise ConfigError(f"method.upsampling={kind}: expected {', '.join(KINDS)}")
         self.kind = kind
         self.factor = factor
         if kind == "transposed" and factor > 1:

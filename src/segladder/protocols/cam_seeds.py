@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
@@ -25,6 +26,7 @@ from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.protocols.base import Picture, Result, Scoring, scored
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.semantic import SemanticProtocol
+from segladder.settings import Share
 
 AT_BEST = (  # threshold, chosen on the masks that score it
     Score("mIoU_oracle", shown=("summary", "table")),
@@ -53,8 +55,8 @@ class CamSeedsProtocol(SemanticProtocol):
     on_training_images: ClassVar[bool] = True  # seeds are made of the images that training has tags of
 
     label_conditioned: bool
-    thresholds: tuple[float, ...]
-    threshold: float
+    thresholds: Annotated[tuple[Share, ...], Field(min_length=1)]
+    threshold: Share
 
     def __post_init__(self) -> None:
         super().__post_init__()

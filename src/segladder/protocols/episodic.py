@@ -28,8 +28,8 @@ from segladder.metrics.overlap import per_class
 from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.base import Metrics, Result, Scoring, measured, scored
 from segladder.protocols.few_shot import FewShotProtocol
-from segladder.protocols.fields import Count, Positive
 from segladder.protocols.inference import shard
+from segladder.settings import Count, Positive
 
 DISTRACTORS = ("hard", "negative", "swap")
 ANSWERS = {"swap": "answers"}  # kind of counts that hold no other class but those asked for, where it is not the list's

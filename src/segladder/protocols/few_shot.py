@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 import torch
+from pydantic import Field
 
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
@@ -25,8 +26,9 @@ from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import mean_iou
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method, merged
-from segladder.protocols.fields import Aggregate, Count, Fit, MinObject, Positive, ScoreAt
+from segladder.protocols.fields import Aggregate, Fit, MinObject, ScoreAt
 from segladder.protocols.inference import gathered, shard
+from segladder.settings import Count, Positive, Seed
 
 SELECTION_EPISODES = 20  # a class
 MOST_WAYS = 5  # with more, a panel shows the supports of classes that the query holds or is said to hold
@@ -71,7 +73,7 @@ class FewShotProtocol(Protocol):
     support_annotation: str
     min_object: MinObject
     min_area: Count
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     fit: Fit
     input_side: Positive | None
     score_at: ScoreAt

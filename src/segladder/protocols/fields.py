@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
-from dataclasses import asdict, fields
-from functools import cache
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
-
-from pydantic import Field, TypeAdapter, ValidationError
+from dataclasses import asdict
+from typing import Any, Literal
 
 from segladder.errors import ConfigError
+from segladder.settings import check
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 OtherClasses = Literal["ignore", "background"]
 Fit = Literal["native", "square", "padded", "floored"]
 ScoreAt = Literal["native", "input"]
@@ -34,30 +28,6 @@ def check_fields(protocol: Any) -> None:
         ConfigError: naming the first field at fault, its value and what it may hold; or a size that `fit` needs.
     """
     values = json.loads(json.dumps(asdict(protocol), default=list))
-    for name, (annotation, adapter) in _adapters(cast(Hashable, type(protocol))).items():
-        try:
-            adapter.validate_json(json.dumps(values[name]), strict=True)
-        except ValidationError as error:
-            raise ConfigError(f"protocol.{name}={_shown(values[name])}: {_expected(annotation, error)}") from error
+    check(type(protocol), values, "protocol")
     if values.get("fit", "native") != "native" and values.get("input_side") is None:
         raise ConfigError(f"protocol.fit={values['fit']}: needs a size, set protocol.input_side to pixels")
-
-
-@cache
-def _adapters(kind: Hashable) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
-    hints = get_type_hints(cast(type, kind), include_extras=True)
-    names = [field.name for field in fields(cast(Any, kind))]
-    return {name: (hints[name], TypeAdapter(hints[name])) for name in names}
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _expected(annotation: Any, error: ValidationError) -> str:
-    """What a field may hold: its choices, or pydantic's word on the first fault."""
-    if get_origin(annotation) is Literal:
-        return f"expected one of {', '.join(map(str, get_args(annotation)))}"
-    fault = error.errors()[0]
-    place = "".join(f"[{step}]" for step in fault["loc"])
-    return f"{place}{': ' if place else ''}{fault['msg'][0].lower()}{fault['msg'][1:]}"

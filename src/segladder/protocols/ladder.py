@@ -46,8 +46,9 @@ from segladder.protocols.asking import (
 )
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, measured
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method
-from segladder.protocols.fields import Aggregate, Count, GammaOn, GammaRule, MinObject, OtherClasses, Positive, Share
+from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses
 from segladder.protocols.zero_shot import ZeroShotProtocol
+from segladder.settings import Count, Positive, Share
 
 NOVEL = ("novel",)
 SCORES = (

@@ -20,8 +20,9 @@ from segladder.metrics.overlap import COLUMNS, per_class, summary
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.size import SIZES, iou_by_size
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured, scored
-from segladder.protocols.fields import Absent, OtherClasses, Positive, Share
+from segladder.protocols.fields import Absent, OtherClasses
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
+from segladder.settings import Positive, Scales, Share
 
 SCORES = (
     Score("mIoU", shown=("summary", "curve"), statistic=FromCounts("mean_iou")),
@@ -58,7 +59,7 @@ class SemanticProtocol(Protocol):
     classes: tuple[str, ...] | None
     other_classes: OtherClasses
     input_size: Positive | None
-    scales: tuple[float, ...]
+    scales: Scales
     flip: bool
     absent: Absent
     boundary_width: Share

@@ -30,8 +30,9 @@ from segladder.metrics.video import contour_accuracy
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
 from segladder.protocols.few_shot import outlined
-from segladder.protocols.fields import Fit, Positive, Share
+from segladder.protocols.fields import Fit
 from segladder.protocols.inference import gathered, shard
+from segladder.settings import Positive, Share
 
 OBJECT = 1  # the one class of a video
 

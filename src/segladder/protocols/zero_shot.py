@@ -30,19 +30,10 @@ from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
-from segladder.protocols.fields import (
-    Absent,
-    Count,
-    DenseFit,
-    DenseScoreAt,
-    GammaOn,
-    GammaRule,
-    OtherClasses,
-    Positive,
-    Share,
-)
+from segladder.protocols.fields import Absent, DenseFit, DenseScoreAt, GammaOn, GammaRule, OtherClasses
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
+from segladder.settings import Count, Positive, Share
 
 Leads = tuple[torch.Tensor, ...]  # of one image: best seen class, best unseen class, lead (H, W)
 

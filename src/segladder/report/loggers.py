@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from segladder.settings import Positive
 
-def csv(folder: Path, every_steps: int) -> Logger:
+
+def csv(folder: Path, every_steps: Positive) -> Logger:
     """Steps as rows of RUN/logs/csv/version_*/metrics.csv; a resumed run adds a version."""
     return CSVLogger(folder / "logs", name="csv", flush_logs_every_n_steps=every_steps)
 
 
-def tensorboard(folder: Path, every_steps: int) -> Logger:
+def tensorboard(folder: Path, every_steps: Positive) -> Logger:
     """Event files in RUN/logs/tensorboard."""
     return TensorBoardLogger(folder / "logs", name="tensorboard")
 
 
-def wandb(folder: Path, every_steps: int, project: str, mode: str | None) -> Logger:
+def wandb(
+    folder: Path, every_steps: Positive, project: str, mode: Literal["online", "offline", "disabled"] | None
+) -> Logger:
     """A Weights & Biases run of its own, named after the folder; offline unless logged in or told otherwise."""
     mode = mode or ("online" if logged_in() else "offline")
     (folder / "logs").mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
     pl.seed_everything(config.seed, workers=False, verbose=False)
     settings: Any = OmegaConf.create(OmegaConf.to_container(config.method, resolve=True))
     if "criterion" in settings:
-        settings.criterion.pop("labels")  # only `check_choices` reads it
+        settings.criterion.pop("labels", None)  # of runs of older versions
     built: Method = instantiated(settings, "method", num_classes=num_classes, **known)
     if config.strategy.channels_last:
         built.memory_format = torch.channels_last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
@@ -10,27 +10,30 @@ from segladder.errors import ConfigError
 from segladder.runs import build
 from segladder.runs.instantiation import instantiated
 
-SELECTIONS = ("fixed", "held_out", "oracle")
-
 
 def check_choices(config: DictConfig) -> None:
     """Raise ConfigError when method, labels, loss, data, protocol and selection do not fit together."""
     check_labels(config)
-    if config.protocol.dataset != config.data.name:
-        raise ConfigError(
-            f"protocol={config.protocol.name} scores {config.protocol.dataset}, but data={config.data.name}: "
-            f"choose data={config.protocol.dataset} or protocol=semantic"
-        )
-    if config.selection not in SELECTIONS:
-        raise ConfigError(f"selection={config.selection}: choose from {', '.join(SELECTIONS)}")
+    check_data(config)
+    build.protocol(config)
     if config.selection == "held_out" and not config.loader.held_out:
         raise ConfigError(
             "selection=held_out needs held-out training images: set loader.held_out=0.05 (a share) or more"
         )
 
 
+def check_data(config: DictConfig) -> None:
+    """Raise ConfigError when the protocol scores another data set."""
+    scored, data = OmegaConf.select(config, "protocol.dataset"), OmegaConf.select(config, "data.name")
+    if scored != data:
+        raise ConfigError(
+            f"protocol={config.protocol.name} scores {scored}, but data={data}: choose data={scored} or"
+            " protocol=semantic"
+        )
+
+
 def check_labels(config: DictConfig) -> None:
-    """Raise ConfigError when the method or the loss cannot learn from what the labels show."""
+    """Raise ConfigError when the method cannot learn from what the labels show."""
     labels: Labels = instantiated(config.labels, "labels")
     wanted = build.method_class(config).learns_from
     if labels.shows != wanted:
@@ -39,5 +42,3 @@ def check_labels(config: DictConfig) -> None:
             f"labels={labels.name}: method={config.method.name} does not learn from them; choose {fitting}, or another"
             " method"
         )
-    if "criterion" in config.method and kinds()[config.loss.labels].shows != labels.shows:
-        raise ConfigError(f"the loss needs {config.loss.labels}, but labels={labels.name}: choose another loss")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
+from importlib.resources import files
+from typing import Any
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.initialize import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
+
+from segladder.settings import MISSING, check, hints_of, suggestion
 
 
 def explain(command: str, overrides: list[str], error: Exception) -> str:
@@ -22,7 +24,7 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
         return f"{found[1]}={found[2]}: no such choice{suggestion(found[2], options)}; choose from {', '.join(options)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         parent, _, key = found[1].rpartition(".")
-        allowed = keys_at(command, overrides, found[1], parent)
+        allowed = keys_at(command, overrides, parent)
         place = f" in {parent}" if parent else ""
         return f"{found[1]}: no such key{place}{suggestion(key, allowed)}; allowed: {', '.join(allowed)}"
     if (override := getattr(error, "override", None)) is not None:
@@ -30,22 +32,17 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     return " ".join(text.split())
 
 
-def suggestion(word: str, options: Iterable[str]) -> str:
-    """` (did you mean X?)` for the closest option, or nothing."""
-    close = difflib.get_close_matches(word, list(options), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def is_group(key: str) -> bool:
+    """Whether a key is chosen by the name of a file."""
+    return (files("segladder.conf") / key).is_dir()
 
 
-def keys_at(command: str, overrides: list[str], bad_key: str, parent: str) -> list[str]:
-    """The keys of node `parent` when the configuration is composed without the override of `bad_key`."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.initialize import initialize_config_module
-
-    good = [o for o in overrides if "=" in o and not o.startswith("-") and o.split("=")[0] != bad_key]
+def keys_at(command: str, overrides: list[str], parent: str) -> list[str]:
+    """The keys of node `parent` under the choices that overrides make; other overrides may be at fault themselves."""
+    chosen = [o for o in overrides if is_group(o.split("=")[0]) and not o.startswith("hydra")]
     GlobalHydra.instance().clear()
     with initialize_config_module("segladder.conf", version_base="1.3"):
-        config = compose(command, [o for o in good if not o.startswith("hydra")])
+        config = compose(command, chosen)
     while parent:
         node = OmegaConf.select(config, parent)
         if isinstance(node, DictConfig):
@@ -65,3 +62,19 @@ def composed(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_module("segladder.conf", version_base="1.3"):
         return compose("train", overrides)
+
+
+def check_keys(config: DictConfig, schema: Any) -> None:
+    """Check every key of a command's configuration against a TypedDict of them.
+
+    Raises:
+        ConfigError: naming the first key at fault, its value and what it may hold.
+    """
+    hints = hints_of(schema)
+    check(schema, {str(key): plain(config, str(key), hints.get(str(key)) is not Any) for key in config}, "")
+
+
+def plain(config: DictConfig, key: str, resolve: bool) -> Any:
+    """A setting in plain types; what may be `Any` is not checked, and keeps its interpolations."""
+    value = MISSING if OmegaConf.is_missing(config, key) else config[key]
+    return OmegaConf.to_container(value, resolve=resolve) if OmegaConf.is_config(value) else value

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.errors import ConfigError, SegLadderError
 from segladder.foreign import stays_inside
+from segladder.settings import Node, check_value
 
 TARGET = "_target_"
 PACKAGE = re.compile(r"^# @package (\S+)", re.MULTILINE)
@@ -23,7 +24,8 @@ LINK = re.compile(r"\$\{([\w.]+)\}")  # ${loss}: what stands there may stand her
 
 
 def instantiated(node: DictConfig, name: str, **extra: Any) -> Any:
-    """Instantiate a configuration node; what its class refuses becomes one line about `name`."""
+    """Instantiate a configuration node, once its keys are checked; what its class refuses becomes one line."""
+    check_value(Node, OmegaConf.to_container(node, resolve=True), name)
     try:
         return instantiate(node, **extra)
     except InstantiationException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -24,6 +25,8 @@ from segladder.runs.composition import composed
 from segladder.runs.folder import (
     CONFIG,
     FOLDER_VARIABLE,
+    RESUME_POINT,
+    WEIGHTS,
     config_hash_of,
     is_finished,
     is_first_process,
@@ -134,6 +137,19 @@ def save_config(config: DictConfig, folder: Path) -> None:
 def fresh_folder() -> Path:
     """The folder Hydra made for this job."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def has_learnt(folder: Path) -> bool:
+    """Whether a run has begun to train."""
+    return (folder / WEIGHTS).exists() or (folder / RESUME_POINT).exists()
+
+
+def discard(folder: Path, runs: Path) -> None:
+    """Remove the folder of a run that did not begin."""
+    if is_first_process():
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        discard_if_empty(folder, runs)
 
 
 def discard_if_empty(folder: Path, runs: Path) -> None:

@@ -40,7 +40,7 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
         method=config.method.name,
         backbone=backbone_of(config),
         supervision=config.method.supervision,
-        label_access={"labels": config.loss.labels, "selection": config.selection},
+        label_access={"labels": config.labels.name, "selection": config.selection},
         seed=config.seed,
         versions=versions(),
         tag=config.tag,

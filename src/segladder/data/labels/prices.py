@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segladder.settings import AboveZero, NotNegative
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -24,13 +26,13 @@ class Prices:
         source: where the prices come from, for the record.
     """
 
-    presence: float = 1.0
-    point: float = 2.4
-    scribble: float = 10.9
-    box: float = 7.0
-    mask: float = 79.0
-    classes: float = 1.5
-    objects: float = 2.8
+    presence: NotNegative = 1.0
+    point: NotNegative = 2.4
+    scribble: NotNegative = 10.9
+    box: NotNegative = 7.0
+    mask: NotNegative = 79.0
+    classes: AboveZero = 1.5
+    objects: AboveZero = 2.8
     source: str = "VOC means, Bearman 2016 (boxes: Papadopoulos 2017); objects not counted"
 
     @property

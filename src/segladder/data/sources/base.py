@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -45,12 +46,12 @@ class Source(ABC):
         name: str,
         all_classes: Sequence[str],
         classes: Sequence[str] | None = None,
-        other_classes: str = "ignore",
+        other_classes: Literal["ignore", "background"] = "ignore",
         train_split: str = "train",
         val_split: str = "val",
         folds: Sequence[Sequence[str]] = (),
         masks: str | Path | None = None,
-        cache: str = "none",
+        cache: Literal["none", "memmap"] = "none",
         cache_dir: str | Path | None = None,
     ) -> None:
         if cache not in ("none", "memmap"):

@@ -13,6 +13,7 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.lists import read_ids
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, text
+from segladder.settings import ProperShare
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -42,7 +43,7 @@ class Folder(Source):
         root: str | Path,
         name: str = "folder",
         class_names: Sequence[str] | None = None,
-        val_share: float = 0.2,
+        val_share: ProperShare = 0.2,
         **common: Any,
     ) -> None:
         if not 0 < val_share < 1:

@@ -19,6 +19,7 @@ from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
 from segladder.files import locked, remove_partials, written
 from segladder.machine import cores
+from segladder.settings import Seed
 
 SHAPES_CLASSES = ("background", *(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES))
 FOLDS = 4
@@ -47,7 +48,7 @@ class Shapes(VOC):
         train_size: int = 1000,
         val_size: int = 250,
         size: int = 96,
-        seed: int = 0,
+        seed: Seed = 0,
         name: str = "shapes",
         **common: Any,
     ) -> None:
@@ -125,7 +126,7 @@ def image_id(split: str, index: int) -> str:
     return f"{split}_{index:04d}"
 
 
-def write_item(root: Path, seed: int, size: int, item: tuple[str, int]) -> None:
+def write_item(root: Path, seed: Seed, size: int, item: tuple[str, int]) -> None:
     """Draw one (split, index) and write its two files."""
     image, mask, _ = draw(seed, *item, size=size)
     (root / "JPEGImages" / f"{image_id(*item)}.png").write_bytes(stored_png(image))

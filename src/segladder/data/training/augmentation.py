@@ -11,13 +11,15 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
+from segladder.settings import Byte, Positive, Share
 
 Range = Sequence[float]
 Places = tuple[np.ndarray | None, np.ndarray | None]  # where an image and its mask are to be written
@@ -61,13 +63,13 @@ class TrainAugmentation:
         self,
         scale: Range | None = None,
         long_side: Range | None = None,
-        crop: int | None = None,
-        fill: Sequence[int] = (124, 116, 104),
-        flip: float = 0.0,
-        brightness: float = 0.0,
-        contrast: float = 0.0,
-        saturation: float = 0.0,
-        hue: float = 0.0,
+        crop: Positive | None = None,
+        fill: tuple[Byte, Byte, Byte] = (124, 116, 104),
+        flip: Share = 0.0,
+        brightness: Share = 0.0,
+        contrast: Share = 0.0,
+        saturation: Share = 0.0,
+        hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
         extra: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         _check_ranges(scale, long_side)

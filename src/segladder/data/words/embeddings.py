@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from segladder.data.sources.shapes import SHAPES_CLASSES, attribute_table
 from segladder.data.words.word_vectors import DAMAGE, FORMATS, Rows, close_words, read_rows
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.settings import Seed
 
 VOC_TABLE = "data/attributes/voc.csv"  # in conf/
 BUILT_IN = ("shapes_attributes", "voc_attributes")
@@ -74,9 +75,9 @@ class EmbeddingSettings:
 
     sources: Sequence[str]
     words: Mapping[str, str] = field(default_factory=dict)
-    normalize: str = "l2"
-    control: str = "none"
-    seed: int = 0
+    normalize: Literal["none", "l2", "max"] = "l2"
+    control: Literal["none", "random", "one_hot"] = "none"
+    seed: Seed = 0
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -122,7 +123,7 @@ def normalized(vectors: np.ndarray, how: str) -> np.ndarray:
     return vectors / np.where(sizes > 0, sizes, 1)[:, None]
 
 
-def control_vectors(control: str, vectors: np.ndarray, seed: int) -> np.ndarray:
+def control_vectors(control: Literal["none", "random", "one_hot"], vectors: np.ndarray, seed: Seed) -> np.ndarray:
     """Vectors that say nothing about classes: `random` (K, D) of unit length, `one_hot` (K, K); zero rows stay zero."""
     count, width = vectors.shape
     if control == "one_hot":

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.prototypes import masked_average_pooling
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Positive, Share
 
 
 class CoFCN(FewShotMethod):
@@ -49,10 +50,10 @@ class CoFCN(FewShotMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         criterion: nn.Module,
-        fusion: str,
-        channels: int,
-        kernel: int,
-        dropout: float,
+        fusion: Literal["early", "late"],
+        channels: Positive,
+        kernel: Positive,
+        dropout: Share,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, criterion, mean=backbone.mean, std=backbone.std, **common)
@@ -116,7 +117,7 @@ def widen_input(backbone: nn.Module, extra: int) -> None:
     first.in_channels += extra
 
 
-def _layer(before: int, after: int, kernel: int, dropout: float) -> nn.Sequential:
+def _layer(before: int, after: int, kernel: Positive, dropout: Share) -> nn.Sequential:
     convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return nn.Sequential(convolution, nn.ReLU(), nn.Dropout2d(dropout))

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from segladder.methods.few_shot.base import State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
+from segladder.settings import AboveZero, Count
 
 
 class FineTune(PixelClassifier):
@@ -36,7 +37,7 @@ class FineTune(PixelClassifier):
         common: the arguments of `PixelClassifier`.
     """
 
-    def __init__(self, temperature: float, steps: int, lr: float, **common: Any) -> None:
+    def __init__(self, temperature: AboveZero, steps: Count, lr: AboveZero, **common: Any) -> None:
         super().__init__(**common)
         self.temperature = temperature
         self.steps = steps

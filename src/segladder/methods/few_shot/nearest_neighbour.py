@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
+from segladder.settings import AboveZero
 
 
 class NearestNeighbour(PixelClassifier):
@@ -29,7 +30,7 @@ class NearestNeighbour(PixelClassifier):
 
     joins: ClassVar[tuple[str, ...]] = ("mean", *PREDICTION_AGGREGATES)  # `mean` is the pixels of all supports
 
-    def __init__(self, temperature: float, **common: Any) -> None:
+    def __init__(self, temperature: AboveZero, **common: Any) -> None:
         super().__init__(**common)
         self.temperature = temperature
 

@@ -27,6 +27,7 @@ from segladder.errors import ConfigError
 from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Positive, Seed, Share
 
 
 class WeightHashing(nn.Module):
@@ -41,7 +42,7 @@ class WeightHashing(nn.Module):
     places: Tensor
     signs: Tensor
 
-    def __init__(self, width: int, outputs: int, seed: int) -> None:
+    def __init__(self, width: Positive, outputs: int, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("places", torch.randint(width, (outputs,), generator=generator))
@@ -78,12 +79,12 @@ class OSLSM(FewShotMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         criterion: nn.Module,
-        width: int,
-        channels: int,
-        kernel: int,
-        dropout: float,
-        support_size: int | None,
-        hash_seed: int,
+        width: Positive,
+        channels: Positive,
+        kernel: Positive,
+        dropout: Share,
+        support_size: Positive | None,
+        hash_seed: Seed,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, criterion, mean=backbone.mean, std=backbone.std, **common)
@@ -129,7 +130,7 @@ class OSLSM(FewShotMethod):
 
 
 def _fully_connected(
-    before: int, channels: int, kernel: int, padding: int, dropout: float, pretrained: Mapping[str, Tensor]
+    before: int, channels: Positive, kernel: Positive, padding: int, dropout: Share, pretrained: Mapping[str, Tensor]
 ) -> nn.Sequential:
     """fc6 and fc7 as convolutions."""
     fc6 = nn.Conv2d(before, channels, kernel, padding=padding)

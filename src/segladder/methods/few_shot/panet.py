@@ -22,6 +22,7 @@ from segladder.methods.few_shot.prototype import Prototype
 from segladder.nets.backbone import Backbone, FeatureExtractor
 from segladder.ops.prototypes import masked_average_pooling
 from segladder.ops.upsampling import bilinear
+from segladder.settings import AboveZero, NotNegative, OutputStride
 
 IGNORE = 255
 
@@ -47,9 +48,9 @@ class PANet(Prototype):
         backbone: FeatureExtractor,
         num_classes: int,
         criterion: nn.Module,
-        temperature: float = 20.0,
-        alignment: float = 1.0,
-        output_stride: int | None = None,
+        temperature: AboveZero = 20.0,
+        alignment: NotNegative = 1.0,
+        output_stride: OutputStride | None = None,
         **common: Any,
     ) -> None:
         if output_stride not in (None, backbone.strides[-1]):

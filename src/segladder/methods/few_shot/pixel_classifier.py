@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,7 +44,7 @@ class PixelClassifier(FewShotMethod):
         num_classes: int,
         criterion: nn.Module,
         level: int,
-        pixels: int,
+        pixels: Annotated[int, Field(ge=2)],
         **common: Any,
     ) -> None:
         super().__init__(num_classes, criterion, mean=backbone.mean, std=backbone.std, **common)
@@ -102,7 +103,7 @@ def cell_labels(masks: Tensor, size: Sequence[int]) -> Tensor:
     return (shares >= fullest.clamp(max=0.5)) & (shares > 0)
 
 
-def chosen_pixels(labels: Tensor, pixels: int) -> Tensor:
+def chosen_pixels(labels: Tensor, pixels: Annotated[int, Field(ge=2)]) -> Tensor:
     """Places of at most `pixels` of the labels, bool (M,): class pixels up to half, background for the rest.
 
     Where one side has too few, the other fills up; either is thinned out evenly. int64 (min(pixels, M),).

@@ -20,6 +20,7 @@ from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
 from segladder.ops.upsampling import bilinear
+from segladder.settings import AboveZero
 
 COARSEST_STRIDE = 16
 
@@ -47,7 +48,7 @@ class Prototype(FewShotMethod):
         num_classes: int,
         criterion: nn.Module,
         level: int | None = None,
-        temperature: float = 20.0,
+        temperature: AboveZero = 20.0,
         background_prototype: bool = True,
         threshold: float = 0.5,
         **common: Any,

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,9 @@ from segladder.nets.guidance import PyramidBranches, VGGBranches
 from segladder.nets.losses import CrossEntropy
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
 from segladder.ops.upsampling import bilinear
+from segladder.settings import OutputStride, Positive
 
-GUIDANCE = ("multiply", "none", "concatenate", "mask_input")
+Guidance = Literal["multiply", "none", "concatenate", "mask_input"]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -117,20 +118,18 @@ class SGOne(FewShotMethod):
         backbone: FeatureExtractor | None,
         num_classes: int,
         criterion: nn.Module,
-        form: str = "auto",
-        guidance: str = "multiply",
-        guidance_channels: int = 512,
-        side_channels: int = 128,
-        finest_stride: int = 8,
-        guidance_stride: int | None = None,
+        form: Literal["auto", "vgg", "pyramid"] = "auto",
+        guidance: Guidance = "multiply",
+        guidance_channels: Positive = 512,
+        side_channels: Positive = 128,
+        finest_stride: Positive = 8,
+        guidance_stride: Positive | None = None,
         centre_guidance: bool = True,
-        output_stride: int | None = None,
-        preset: str = "default",
+        output_stride: OutputStride | None = None,
+        preset: presets.Preset = "default",
         quirks: Mapping[str, bool] | None = None,
         **common: Any,
     ) -> None:
-        if guidance not in GUIDANCE:
-            raise ConfigError(f"method.guidance={guidance}: expected {', '.join(GUIDANCE)}")
         pixels = IMAGENET if backbone is None else {"mean": backbone.mean, "std": backbone.std}
         super().__init__(num_classes, criterion, **pixels, **common)
         self.guidance = guidance
@@ -269,7 +268,7 @@ def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return maps if maps.shape[-2:] == size else bilinear(maps, size)
 
 
-def _is_vgg_form(form: str, backbone: FeatureExtractor | None) -> bool:
+def _is_vgg_form(form: Literal["auto", "vgg", "pyramid"], backbone: FeatureExtractor | None) -> bool:
     is_vgg = backbone is None or (isinstance(backbone, Backbone) and backbone.name.split(".")[0] == "vgg16")
     if form not in ("auto", "vgg", "pyramid"):
         raise ConfigError(f"method.form={form}: expected auto, vgg or pyramid")
@@ -280,7 +279,7 @@ def _is_vgg_form(form: str, backbone: FeatureExtractor | None) -> bool:
     return is_vgg and form != "pyramid"
 
 
-def _check_stride(backbone: FeatureExtractor, output_stride: int | None) -> None:
+def _check_stride(backbone: FeatureExtractor, output_stride: OutputStride | None) -> None:
     if output_stride not in (None, backbone.strides[-1]):
         raise ConfigError(
             f"method.output_stride={output_stride}: expected the backbone's, which is {backbone.strides[-1]}, or null"

@@ -16,7 +16,7 @@ convolution, the official one with three of 3x3. Enlarging aligns pixel centres,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from segladder.errors import ConfigError
 from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import FeatureExtractor
-from segladder.nets.upsampling import Upsampling
+from segladder.nets.upsampling import Upsampling, UpsamplingKind
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Positive, Share
 
 
 class DeepLabV3PlusNetwork(nn.Module):
@@ -47,12 +48,12 @@ class DeepLabV3PlusNetwork(nn.Module):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        output_stride: int,
-        channels: int,
-        rates: Sequence[int],
+        output_stride: Literal[8, 16],
+        channels: Positive,
+        rates: Sequence[Positive],
         separable: bool,
-        dropout: float,
-        upsampling: str,
+        dropout: Share,
+        upsampling: UpsamplingKind,
     ) -> None:
         super().__init__()
         stride = backbone.strides[-1]
@@ -103,12 +104,12 @@ class DeepLabV3Plus(DenseMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         criterion: nn.Module,
-        output_stride: int,
-        channels: int,
-        rates: Sequence[int],
+        output_stride: Literal[8, 16],
+        channels: Positive,
+        rates: Sequence[Positive],
         separable: bool,
-        dropout: float,
-        upsampling: str,
+        dropout: Share,
+        upsampling: UpsamplingKind,
         **common: Any,
     ) -> None:
         network = DeepLabV3PlusNetwork(

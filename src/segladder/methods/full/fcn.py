@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from segladder.errors import ConfigError
 from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import FeatureExtractor
-from segladder.nets.upsampling import Upsampling
+from segladder.nets.upsampling import Upsampling, UpsamplingKind
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Count, Share
 
 
 class FCNNetwork(nn.Module):
@@ -46,11 +47,11 @@ class FCNNetwork(nn.Module):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        skips: int,
-        upsampling: str,
+        skips: Count,
+        upsampling: UpsamplingKind,
         zero_scores: bool,
-        fully_connected: int,
-        dropout: float,
+        fully_connected: Count,
+        dropout: Share,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -94,18 +95,18 @@ class FCN(DenseMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         criterion: nn.Module,
-        skips: int,
-        upsampling: str = "transposed",
+        skips: Count,
+        upsampling: UpsamplingKind = "transposed",
         zero_scores: bool = True,
-        fully_connected: int = 0,
-        dropout: float = 0.5,
+        fully_connected: Count = 0,
+        dropout: Share = 0.5,
         **common: Any,
     ) -> None:
         network = FCNNetwork(backbone, num_classes, skips, upsampling, zero_scores, fully_connected, dropout)
         super().__init__(backbone, network, criterion, mean=backbone.mean, std=backbone.std, **common)
 
 
-def _levels(backbone: FeatureExtractor, skips: int) -> list[int]:
+def _levels(backbone: FeatureExtractor, skips: Count) -> list[int]:
     """The last level, then for each skip the deepest level of the next finer stride (of any stride if too few)."""
     strides = backbone.strides
     distinct = [i for i, s in enumerate(strides) if i + 1 == len(strides) or strides[i + 1] != s]
@@ -123,7 +124,7 @@ def _score_layer(channels: int, num_classes: int, zero: bool) -> nn.Conv2d:
     return layer
 
 
-def _fully_connected(backbone: FeatureExtractor, width: int, dropout: float) -> nn.Sequential:
+def _fully_connected(backbone: FeatureExtractor, width: int, dropout: Share) -> nn.Sequential:
     """VGG's fc6 (7x7) and fc7 (1x1) as convolutions that keep the map's size, with the weights the backbone loaded."""
     dilation = max(1, 32 // backbone.strides[-1])
     fc6 = nn.Conv2d(backbone.channels[-1], width, 7, padding=3 * dilation, dilation=dilation)

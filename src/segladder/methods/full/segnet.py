@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from segladder.errors import ConfigError
 from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import RGB, pretrained_weights
-from segladder.nets.upsampling import Upsampling
+from segladder.nets.upsampling import Upsampling, UpsamplingKind
 from segladder.ops.upsampling import max_unpool
+from segladder.settings import Positive
 
 
 class SegNetNetwork(nn.Module):
@@ -32,7 +33,13 @@ class SegNetNetwork(nn.Module):
         upsampling: `max_unpooling`, or a kind of `Upsampling`.
     """
 
-    def __init__(self, num_classes: int, channels: Sequence[int], convolutions: Sequence[int], upsampling: str) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        channels: Sequence[Positive],
+        convolutions: Sequence[Positive],
+        upsampling: UpsamplingKind | Literal["max_unpooling"],
+    ) -> None:
         super().__init__()
         widths = [3, *channels]
         self.encoder = nn.ModuleList(
@@ -90,9 +97,9 @@ class SegNet(DenseMethod):
         self,
         num_classes: int,
         criterion: nn.Module,
-        channels: Sequence[int],
-        convolutions: Sequence[int],
-        upsampling: str,
+        channels: Sequence[Positive],
+        convolutions: Sequence[Positive],
+        upsampling: UpsamplingKind | Literal["max_unpooling"],
         weights: str,
         mean: RGB,
         std: RGB,
@@ -104,7 +111,7 @@ class SegNet(DenseMethod):
         super().__init__(network.encoder, network, criterion, mean=mean, std=std, **common)
 
 
-def _stage(channels: Sequence[int]) -> nn.Sequential:
+def _stage(channels: Sequence[Positive]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
         convolution = nn.Conv2d(before, after, 3, padding=1)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from segladder.errors import ConfigError
 from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import FeatureExtractor
-from segladder.nets.upsampling import Upsampling
+from segladder.nets.upsampling import Upsampling, UpsamplingKind
+from segladder.settings import Positive
 
 
 class UNetNetwork(nn.Module):
@@ -33,7 +34,11 @@ class UNetNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: FeatureExtractor, num_classes: int, decoder_channels: Sequence[int], upsampling: str
+        self,
+        backbone: FeatureExtractor,
+        num_classes: int,
+        decoder_channels: Sequence[Positive],
+        upsampling: UpsamplingKind,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -83,8 +88,8 @@ class UNet(DenseMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         criterion: nn.Module,
-        decoder_channels: Sequence[int],
-        upsampling: str = "nearest",
+        decoder_channels: Sequence[Positive],
+        upsampling: UpsamplingKind = "nearest",
         **common: Any,
     ) -> None:
         network = UNetNetwork(backbone, num_classes, decoder_channels, upsampling)

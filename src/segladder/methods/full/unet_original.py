@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import RGB
-from segladder.nets.upsampling import Upsampling
+from segladder.nets.upsampling import Upsampling, UpsamplingKind
+from segladder.settings import Positive, Share
 
 
 class UNetOriginalNetwork(nn.Module):
@@ -36,7 +37,14 @@ class UNetOriginalNetwork(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, width: int, depth: int, padded: bool, batch_norm: bool, dropout: float, upsampling: str
+        self,
+        num_classes: int,
+        width: Positive,
+        depth: Positive,
+        padded: bool,
+        batch_norm: bool,
+        dropout: Share,
+        upsampling: UpsamplingKind,
     ) -> None:
         super().__init__()
         self.padded = padded
@@ -103,12 +111,12 @@ class UNetOriginal(DenseMethod):
         self,
         num_classes: int,
         criterion: nn.Module,
-        width: int,
-        depth: int,
+        width: Positive,
+        depth: Positive,
         padded: bool,
         batch_norm: bool,
-        dropout: float,
-        upsampling: str,
+        dropout: Share,
+        upsampling: UpsamplingKind,
         mean: RGB,
         std: RGB,
         **common: Any,
@@ -133,7 +141,7 @@ def _two_convolutions(before: int, after: int, padded: bool, batch_norm: bool) -
     return nn.Sequential(*layers)
 
 
-def _up_convolution(before: int, after: int, kind: str) -> nn.Module:
+def _up_convolution(before: int, after: int, kind: UpsamplingKind) -> nn.Module:
     """Double a map and change its channels: the paper's 2x2 transposed convolution, or upsampling and a 3x3 one."""
     if kind == "transposed":
         return nn.ConvTranspose2d(before, after, 2, stride=2)

@@ -29,6 +29,7 @@ from segladder.nets.affinity import AffinityHead, map_size, require_stride
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_features, affinity_labels, affinity_loss, propagate
 from segladder.ops.cam import background_power
+from segladder.settings import Count, NotNegative, OutputStride, Positive
 
 
 class AffinityNet(Refinement):
@@ -56,13 +57,13 @@ class AffinityNet(Refinement):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        channels: Sequence[int],
-        output_stride: int | None,
-        stride: int,
-        radius: int,
-        alpha: float,
-        beta: float,
-        steps: int,
+        channels: Sequence[Positive],
+        output_stride: OutputStride | None,
+        stride: Positive,
+        radius: Positive,
+        alpha: NotNegative,
+        beta: NotNegative,
+        steps: Count,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, background_score=0.0, mean=backbone.mean, std=backbone.std, **common)

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.ops.cam import normalize_cam
+from segladder.settings import Share
 
 Scores = Callable[[Sequence[str], Tensor, Tensor | None, Sequence[float], bool], Tensor]
 SCORE_STRIDE = 4  # class scores are kept at a quarter of the image's size, as the official codes keep them
@@ -34,7 +35,7 @@ class TagMethod(Method):
     scores_tags: ClassVar[bool] = True
     scores_background: ClassVar[bool] = False  # whether `class_scores` begin with the background
 
-    def __init__(self, background_score: float, **common: Any) -> None:
+    def __init__(self, background_score: Share, **common: Any) -> None:
         super().__init__(**common)
         self.background_score = background_score
 
@@ -77,7 +78,7 @@ class ClassMapMethod(TagMethod):
 
     tells_tags: ClassVar[bool] = True
 
-    def __init__(self, backbone: nn.Module, background_score: float, **common: Any) -> None:
+    def __init__(self, backbone: nn.Module, background_score: Share, **common: Any) -> None:
         super().__init__(background_score, mean=backbone.mean, std=backbone.std, **common)
         self.backbone = backbone
 
@@ -143,7 +144,7 @@ class Refinement(TagMethod):
 
     scores: Scores | None = None
 
-    def __init__(self, num_classes: int, background_score: float, **common: Any) -> None:
+    def __init__(self, num_classes: int, background_score: Share, **common: Any) -> None:
         super().__init__(background_score, **common)
         self.num_classes = num_classes
 

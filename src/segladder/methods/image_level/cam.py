@@ -31,6 +31,7 @@ from segladder.methods import presets
 from segladder.methods.base import Batch
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
+from segladder.settings import OutputStride, Share
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ class CAM(ClassMapMethod):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        background_score: float,
-        output_stride: int | None = None,
-        preset: str = "default",
+        background_score: Share,
+        output_stride: OutputStride | None = None,
+        preset: presets.Preset = "default",
         quirks: Mapping[str, bool] | None = None,
         **common: Any,
     ) -> None:
@@ -116,7 +117,7 @@ def classification_loss(maps: Tensor, tags: Tensor) -> Tensor:
     return multilabel_soft_margin_loss(maps.float().mean((2, 3)), tags)
 
 
-def _check_stride(backbone: FeatureExtractor, output_stride: int | None) -> None:
+def _check_stride(backbone: FeatureExtractor, output_stride: OutputStride | None) -> None:
     if output_stride not in (None, backbone.strides[-1]):
         raise ConfigError(
             f"method.output_stride={output_stride}: expected the backbone's, which is {backbone.strides[-1]}, or null"

@@ -11,7 +11,7 @@ images of about 500 pixels, smaller images need smaller ones.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from segladder.methods.image_level.base import Refinement
 from segladder.ops.cam import background_power
 from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
 from segladder.ops.upsampling import bilinear
+from segladder.settings import AboveZero, Count, NotNegative, ProperShare, Share
 
 
 class DenseCRF(Refinement):
@@ -51,16 +52,16 @@ class DenseCRF(Refinement):
     def __init__(
         self,
         num_classes: int,
-        background_score: float,
-        background_power: float | None,
-        certainty: float | None,
-        iterations: int,
-        gaussian_sxy: float,
-        gaussian_compat: float,
-        bilateral_sxy: float,
-        bilateral_srgb: float,
-        bilateral_compat: float,
-        backend: str,
+        background_score: Share,
+        background_power: NotNegative | None,
+        certainty: ProperShare | None,
+        iterations: Count,
+        gaussian_sxy: AboveZero,
+        gaussian_compat: NotNegative,
+        bilateral_sxy: AboveZero,
+        bilateral_srgb: AboveZero,
+        bilateral_compat: NotNegative,
+        backend: Literal["auto", "pydensecrf", "torch", "exact"],
         **common: Any,
     ) -> None:
         if certainty is not None and not 0 < certainty < 1:

@@ -12,7 +12,7 @@ paper; here only its losses do, which reach the edges through a backbone that le
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from segladder.nets.affinity import DisplacementHead, EdgeHead, map_size, requir
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_edges, affinity_labels, affinity_loss, displacement_losses, random_walk
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Count, NotNegative, OutputStride, Positive, Share
 
 MAXIMUM_OVER = {"image": (0, 1, 2), "class": (1, 2)}  # axes of scores (C, h, w)
 
@@ -56,17 +57,17 @@ class IRN(Refinement):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        background_score: float,
-        edge_channels: int,
-        displacement_channels: int,
+        background_score: Share,
+        edge_channels: Positive,
+        displacement_channels: Positive,
         train_backbone: bool,
-        output_stride: int | None,
-        stride: int,
-        radius: int,
-        walk_radius: int,
-        beta: float,
-        steps: int,
-        maximum: str,
+        output_stride: OutputStride | None,
+        stride: Positive,
+        radius: Positive,
+        walk_radius: Positive,
+        beta: NotNegative,
+        steps: Count,
+        maximum: Literal["image", "class"],
         **common: Any,
     ) -> None:
         super().__init__(num_classes, background_score, mean=backbone.mean, std=backbone.std, **common)

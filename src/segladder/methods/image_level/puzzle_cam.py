@@ -19,7 +19,7 @@ at test time use; `backbone.batch_norm=frozen` takes the pretrained statistics f
 from __future__ import annotations
 
 from math import isqrt
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ from segladder.methods.base import Batch
 from segladder.methods.image_level.cam import CAM, classification_loss
 from segladder.ops.puzzle import REDUCTIONS, merge, reconstruction_loss, tile
 from segladder.ops.upsampling import bilinear
+from segladder.settings import NotNegative, Share
 
 SIDES = ("full", "tiles")
 LOG_FLOOR = 1e-5  # beside probabilities in the entropy
@@ -52,10 +53,10 @@ class PuzzleCAM(CAM):
     def __init__(
         self,
         pieces: int = 4,
-        reduce: str = "masked",
-        alpha: float = 4.0,
-        ramp: float = 0.5,
-        detach: str | None = None,
+        reduce: Literal["masked", "none", "selection"] = "masked",
+        alpha: NotNegative = 4.0,
+        ramp: Share = 0.5,
+        detach: Literal["full", "tiles"] | None = None,
         entropy: bool = False,
         **common: Any,
     ) -> None:

@@ -31,6 +31,7 @@ from segladder.methods.image_level.cam import CAM, classification_loss
 from segladder.ops.cam import normalize_cam, unit_range
 from segladder.ops.correlation import hardest_mean, pixel_correlation
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Positive, PositiveShare, Share
 
 
 class PixelCorrelation(nn.Module):
@@ -82,11 +83,11 @@ class SEAM(CAM):
 
     def __init__(
         self,
-        view_scale: float = 0.3,
-        hardest: float = 0.2,
-        lowest: float = 0.25,
-        correlation_channels: Sequence[int] = (64, 128),
-        dropout: float = 0.5,
+        view_scale: PositiveShare = 0.3,
+        hardest: PositiveShare = 0.2,
+        lowest: PositiveShare = 0.25,
+        correlation_channels: Sequence[Positive] = (64, 128),
+        dropout: Share = 0.5,
         **common: Any,
     ) -> None:
         super().__init__(**common)

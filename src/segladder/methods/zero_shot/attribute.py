@@ -29,6 +29,7 @@ from segladder.ops.projection import class_scores
 from segladder.ops.prototypes import masked_average_pooling
 from segladder.ops.regions import IGNORE, connected_regions
 from segladder.ops.upsampling import bilinear
+from segladder.settings import AboveZero, NotNegative
 
 REGIONS = ("connected", "image", "place")
 NEAREST = ("cosine", "probability")
@@ -66,8 +67,8 @@ class AttributeNetwork(SemanticVectorMethod):
         seen: Tensor,
         regions: str = "connected",
         nearest: str = "cosine",
-        scale: float = 10.0,
-        attribute_weight: float = 1.0,
+        scale: AboveZero = 10.0,
+        attribute_weight: NotNegative = 1.0,
         **common: Any,
     ) -> None:
         super().__init__(features, embeddings, seen, **common)

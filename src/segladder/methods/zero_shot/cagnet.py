@@ -37,6 +37,7 @@ from segladder.nets.generators import DeepGenerator, FeatureGenerator
 from segladder.ops.gaussian import kl_to_standard_normal, reparametrized_sample
 from segladder.ops.mmd import maximum_mean_discrepancy
 from segladder.ops.regions import IGNORE
+from segladder.settings import NotNegative, Positive
 
 OFFICIAL = {
     "trunk_channels": 1024,
@@ -114,14 +115,14 @@ class CaGNet(GenerativeMethod):
         embeddings: Tensor,
         seen: Tensor,
         num_classes: int,
-        hidden_channels: int,
-        trunk_channels: int,
-        synthetic: int,
-        reconstruction_weight: float,
-        adversarial_weight: float,
-        kl_weight: float,
-        synthetic_weight: float,
-        preset: str = "default",
+        hidden_channels: Positive,
+        trunk_channels: Positive,
+        synthetic: Positive,
+        reconstruction_weight: NotNegative,
+        adversarial_weight: NotNegative,
+        kl_weight: NotNegative,
+        synthetic_weight: NotNegative,
+        preset: presets.Preset = "default",
         quirks: Mapping[str, bool] | None = None,
         **common: Any,
     ) -> None:
@@ -146,7 +147,7 @@ class CaGNet(GenerativeMethod):
             "synthetic": chosen["synthetic_weight"],
         }
 
-    def new_generator(self, embedding_channels: int, channels: int, hidden_channels: int) -> nn.Module:
+    def new_generator(self, embedding_channels: int, channels: int, hidden_channels: Positive) -> nn.Module:
         """The network that makes features (N, D) of semantic vectors and codes."""
         if self.quirks.deep_generator:
             return DeepGenerator(embedding_channels, channels, DEEP_WIDTHS, channels, DEEP_DROPOUTS)

@@ -20,6 +20,7 @@ from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.nets.losses import CrossEntropy
 from segladder.ops.regions import labels_at
+from segladder.settings import Share
 
 
 class GenerativeMethod(SemanticVectorMethod):
@@ -43,7 +44,7 @@ class GenerativeMethod(SemanticVectorMethod):
     unseen_classes: Tensor
 
     def __init__(
-        self, features: DenseFeatures, embeddings: Tensor, seen: Tensor, generator_share: float, **common: Any
+        self, features: DenseFeatures, embeddings: Tensor, seen: Tensor, generator_share: Share, **common: Any
     ) -> None:
         super().__init__(features, embeddings, seen, **common)
         unseen = (~self.seen[1:]).nonzero()[:, 0] + 1  # (U,)

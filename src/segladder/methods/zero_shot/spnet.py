@@ -16,7 +16,7 @@ other, so that there are exactly N masks of each.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from segladder.methods.base import Batch, Method
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.projection import class_scores
+from segladder.settings import AboveZero
 
 
 class SPNet(SemanticVectorMethod):
@@ -60,8 +61,8 @@ class SPNet(SemanticVectorMethod):
         embeddings: Tensor,
         seen: Tensor,
         cosine: bool = False,
-        scale: float = 1.0,
-        softmax_over: str = "seen",
+        scale: AboveZero = 1.0,
+        softmax_over: Literal["seen", "all"] = "seen",
         few_labels: bool = False,
         **common: Any,
     ) -> None:

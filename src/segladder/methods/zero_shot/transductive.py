@@ -25,6 +25,7 @@ from segladder.methods.base import Batch
 from segladder.methods.zero_shot.spnet import SPNet
 from segladder.nets.losses import IGNORE
 from segladder.ops.upsampling import bilinear
+from segladder.settings import NotNegative
 
 
 class Transductive(SPNet):
@@ -41,7 +42,7 @@ class Transductive(SPNet):
 
     unseen: Tensor
 
-    def __init__(self, target_weight: float = 0.04, source_weight: float = 0.0, **common: Any) -> None:
+    def __init__(self, target_weight: NotNegative = 0.04, source_weight: NotNegative = 0.0, **common: Any) -> None:
         super().__init__(**common)
         self.target_weight = target_weight
         self.source_weight = source_weight

@@ -24,6 +24,7 @@ from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.gaussian import kl_to_standard_normal, reparametrized_sample
 from segladder.ops.regions import IGNORE, labels_at
+from segladder.settings import NotNegative, Positive
 
 FIRST_LOG_VARIANCE = -4.0  # where samples start: with unit variance noise drowns the means and classes are ignored
 
@@ -50,9 +51,9 @@ class Variational(SemanticVectorMethod):
         embeddings: Tensor,
         seen: Tensor,
         num_classes: int,
-        latent_channels: int,
-        hidden_channels: int,
-        beta: float,
+        latent_channels: Positive,
+        hidden_channels: Positive,
+        beta: NotNegative,
         **common: Any,
     ) -> None:
         super().__init__(features, embeddings, seen, **common)

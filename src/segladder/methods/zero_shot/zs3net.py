@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from segladder.nets.dense_features import DenseFeatures
 from segladder.nets.generators import FeatureGenerator
 from segladder.ops.mmd import maximum_mean_discrepancy
 from segladder.ops.regions import IGNORE, connected_regions, region_graph
+from segladder.settings import AboveZero, NotNegative, Positive, Share
 
 OFFICIAL = {
     "hidden_channels": 256,
@@ -99,15 +100,15 @@ class ZS3Net(GenerativeMethod):
         embeddings: Tensor,
         seen: Tensor,
         num_classes: int,
-        hidden_channels: int,
-        noise_channels: int,
-        dropout: float,
-        sigmas: Sequence[float],
-        context: str,
-        pixels_per_class: int,
-        replaced: float,
-        generated_weight: float,
-        preset: str = "default",
+        hidden_channels: Positive,
+        noise_channels: Positive,
+        dropout: Share,
+        sigmas: Sequence[AboveZero],
+        context: Literal["none", "graph"],
+        pixels_per_class: Positive,
+        replaced: Share,
+        generated_weight: NotNegative,
+        preset: presets.Preset = "default",
         quirks: Mapping[str, bool] | None = None,
         **common: Any,
     ) -> None:

@@ -17,6 +17,10 @@ class DataError(SegLadderError):
     """A file of the data set is missing, damaged or holds what it may not hold."""
 
 
+class Diverged(SegLadderError):
+    """Training has left the finite numbers."""
+
+
 class MachineError(SegLadderError):
     """The disk or the memory that loading processes share has no room, or a folder cannot be written to."""
 

@@ -9,7 +9,7 @@ from segladder import cli
 REFUSED = [
     ("train method.schedule.name=typo", "method.schedule.name=typo: expected one of poly, one_cycle, constant"),
     ("train method.optimizer.name=adamm", "method.optimizer.name=adamm: expected one of adamw, sgd, adam"),
-    ("train method.optimizer.lr=-1", "method.optimizer.lr=-1: expected a number above 0"),
+    ("train method.optimizer.lr=-1", "method.optimizer.lr=-1: expected a number above 0 and at most 1000000.0"),
     ("train method.schedule.warmup=5", "method.schedule.warmup=5: expected a number at least 0 and at most 1"),
     ("train strategy.deterministic=typo", "strategy.deterministic=typo: expected true or false or warn"),
     ("train strategy.precision=typo", "strategy.precision=typo: expected one of 32-true, 16-mixed, bf16-mixed"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import yaml
 from PIL import Image
 
 from segladder.data.sources.shapes import Shapes
-from segladder.runs.callbacks import ResumePoints
+from segladder.errors import Diverged
+from segladder.runs.callbacks import Finite, ResumePoints
 from segladder.runs.folder import hash_of_learnt
 
 IMAGES = {"train_size": 24, "val_size": 10, "size": 64}
@@ -175,7 +177,9 @@ def assert_same_run(first, second):
 
 STOPS_ITSELF = """
 import signal
-from segladder.runs.callbacks import ResumePoints
+from types import SimpleNamespace
+from segladder.errors import Diverged
+from segladder.runs.callbacks import Finite, ResumePoints
 from segladder.runs.folder import hash_of_learnt
 save = ResumePoints.save
 
@@ -285,3 +289,25 @@ def test_several_loggers_mirror_one_run(train, tmp_path):
     assert "train/loss" in rows and "semantic/mIoU" in rows
     assert list((tmp_path / "run" / "logs" / "tensorboard").glob("**/events.*"))
     assert list((tmp_path / "run" / "logs" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_training_that_leaves_the_finite_numbers_is_diverged_and_not_ranked(segladder, tmp_path, capsys):
+    wild = ["method.optimizer.name=sgd", "method.optimizer.lr=1e6"]
+    assert segladder("train", f"runs={tmp_path}", *TINY, *wild) == 1
+    said = capsys.readouterr().err
+    assert "training diverged at step" in said and "try a lower method.optimizer.lr (now 1e+06)" in said
+    (folder,) = [path.parent for path in tmp_path.rglob("record.json")]
+    assert record_of(folder)["status"] == "diverged"
+    assert not (folder / "weights.pt").exists()
+    assert segladder("leaderboard", f"runs={tmp_path}") == 0
+    assert "diverged" in capsys.readouterr().out
+    assert segladder("train", f"runs={tmp_path}", "resume=auto") == 2
+
+
+def test_weights_that_are_not_finite_are_not_kept():
+    method = torch.nn.Linear(2, 2)
+    method.optimizer_settings = {"lr": 0.1}
+    with torch.no_grad():
+        method.weight[0, 0] = float("inf")
+    with pytest.raises(Diverged, match="training diverged at step 7: the weights are not finite"):
+        Finite(1).on_train_end(SimpleNamespace(global_step=7), method)

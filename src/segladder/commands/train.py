@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, Diverged
 from segladder.processes.relaunch import relaunchable
 from segladder.report import record as records
 from segladder.runs.choices import check_choices, check_data
@@ -54,7 +54,7 @@ def carry_through(config: DictConfig, folder: Path) -> int:
                 raise
             if not interruption.explains(error):
                 record.error = "".join(traceback.format_exception(error))[-4000:]
-                write_status(record, folder, "failed")
+                write_status(record, folder, "diverged" if isinstance(error, Diverged) else "failed")
                 raise
             write_status(record, folder, "interrupted")
             return interruption.end()

@@ -13,18 +13,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
-from segladder.settings import AboveZero, NotNegative, Share
+from segladder.settings import NotNegative, Share
+
+Factor = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Optimizer(TypedDict, total=False):
     """What a method's optimiser is; empty where nothing learns."""
 
     name: Literal["adamw", "sgd", "adam"]
-    lr: AboveZero
+    lr: Annotated[float, Field(gt=0, le=1e6)]
     weight_decay: NotNegative
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    head_lr: NotNegative
-    bias_lr: NotNegative
+    head_lr: Factor
+    bias_lr: Factor
 
 
 class Schedule(TypedDict, total=False):

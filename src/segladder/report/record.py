@@ -23,7 +23,7 @@ SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.d
 WITH_COUNTS = 3  # the first whose intervals follow from counts that were kept
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
-STATUSES = ("running", "finished", "interrupted", "failed")
+STATUSES = ("running", "finished", "interrupted", "diverged", "failed")
 
 
 @dataclass
@@ -32,7 +32,8 @@ class Record:
 
     Attributes:
         time: start of the run, ISO 8601 in UTC.
-        status: `running` (also what a killed run leaves), `finished`, `interrupted` or `failed`.
+        status: `running` (also what a killed run leaves), `finished`, `interrupted`, `diverged` (a loss or
+            weights that are not finite) or `failed`.
         commit: of the package's checkout; None when installed from a wheel. `dirty` says whether code was changed.
         config: the resolved configuration in plain types; `config_hash` is `hash_of` it.
         backbone: `name`, `weights`, `pretraining`.

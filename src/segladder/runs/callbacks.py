@@ -7,17 +7,66 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
+from segladder.errors import Diverged
 from segladder.files import written
-from segladder.methods.base import evaluating
+from segladder.methods.base import Method, evaluating
 from segladder.runs.folder import RESUME_POINT, WEIGHTS
 from segladder.runs.interruption import Interruption
+
+NEVER = 2**62
+
+
+class Finite(Callback):
+    """Ends training whose loss or weights are no longer finite, before a resume point or weights are written.
+
+    Args:
+        every_steps: batches between looks at a device that computes ahead; the CPU is looked at in each.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        self.every_steps = every_steps
+        self.first = torch.tensor(NEVER)  # step with such a loss
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step; look when it is time."""
+        loss = outputs["loss"].detach()
+        at_fault = torch.where(loss.isfinite(), NEVER, trainer.global_step)
+        self.first = torch.minimum(self.first.to(loss.device), at_fault)
+        if loss.device.type == "cpu" or (batch_idx + 1) % self.every_steps == 0:
+            self.look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before weights are scored."""
+        self.look(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last step may have spoilt the weights without a loss that shows it."""
+        if not all(bool(parameter.isfinite().all()) for parameter in pl_module.parameters()):
+            raise diverged("the weights are not finite", trainer.global_step, pl_module)
+
+    def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All processes look at once. Raises Diverged."""
+        first = int(self.first)
+        if trainer.strategy.reduce_boolean_decision(first < NEVER, all=False):
+            raise diverged("the loss is not finite", min(first, trainer.global_step), pl_module)
+
+
+def diverged(what: str, step: int, module: pl.LightningModule) -> Diverged:
+    """What is said of training that diverged."""
+    rate = cast(Method, module).optimizer_settings["lr"]
+    return Diverged(
+        f"training diverged at step {step}: {what}; try a lower method.optimizer.lr (now {rate:g}), trainer.clip=1 or"
+        " strategy.precision=32-true"
+    )
 
 
 class ResumePoints(Callback):

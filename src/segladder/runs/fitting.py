@@ -21,7 +21,7 @@ from segladder.report import record as records
 from segladder.report.provenance import device_name, peak_memory_mb
 from segladder.runs import build
 from segladder.runs.build import Training
-from segladder.runs.callbacks import KeepWeights, Progress, ResumePoints, write_weights
+from segladder.runs.callbacks import Finite, KeepWeights, Progress, ResumePoints, write_weights
 from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
 from segladder.runs.interruption import Interruption
 from segladder.runs.loading import fill, weights_of
@@ -95,7 +95,8 @@ def fit(run: Run) -> None:
         write_status(record, run.folder, "running")
 
     keep = KeepWeights(run.folder, points, selection(run), note)
-    callbacks: list[pl.Callback] = [points, keep, *([Progress()] if run.config.trainer.progress else [])]
+    finite = Finite(run.config.trainer.checkpoint_every)
+    callbacks: list[pl.Callback] = [finite, points, keep, *([Progress()] if run.config.trainer.progress else [])]
     if is_first_process():
         run.mirrors = build.loggers(run.config, run.folder)
     trainer = build.trainer(run.config, run.folder, callbacks, run.mirrors)

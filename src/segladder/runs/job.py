@@ -35,6 +35,7 @@ from segladder.runs.folder import (
 )
 from segladder.runs.ownership import Owned, owned
 
+OVER = ("finished", "diverged")
 NOT_THE_RUNS = ("resume=", "runs=")  # overrides that say which run is meant, and nothing of the run itself
 
 
@@ -201,9 +202,9 @@ def newest_that_fits(config: DictConfig, held: ExitStack) -> Path | None:
 
 
 def unfinished_runs(runs: Path) -> list[tuple[records.Record, Path]]:
-    """Records and folders of the unfinished runs under `runs`, the latest first."""
+    """Records and folders of the unfinished runs under `runs`, the latest first; what diverged would do so again."""
     found = records.find_records(runs)[0] if runs.is_dir() else []
-    unfinished = [(r, folder) for r, folder in found if r.status != "finished" and (folder / CONFIG).exists()]
+    unfinished = [(r, folder) for r, folder in found if r.status not in OVER and (folder / CONFIG).exists()]
     return sorted(unfinished, key=lambda pair: (pair[0].time, pair[1]), reverse=True)
 
 

@@ -25,7 +25,7 @@ COMMANDS = {
 }
 GROUPS = ("method", "labels", "backbone", "loss", "data", "protocol", "prices", "strategy", "logger", "experiment")
 OPEN = ("backbone.options", "embeddings.words")  # dictionaries whose keys are the user's
-NO_NAME = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)|true|false", re.IGNORECASE)
+NO_NAME = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)|true|false|null", re.IGNORECASE)
 
 
 def main() -> int:

@@ -34,7 +34,7 @@ def run(config: DictConfig) -> int:
         check_keys(config, TrainKeys)
         check_choices(config)
     except ConfigError:
-        discard_if_empty(fresh_folder(), Path(config.runs))
+        discard_if_empty(fresh_folder(), Path(str(config.runs)))
         raise
     with own_job(config) as job:
         return 0 if job is None else carry_through(*job)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.errors import ConfigError
 from segladder.runs import build
+from segladder.runs.composition import choices, composed
 from segladder.runs.instantiation import instantiated
 
 
@@ -15,7 +19,7 @@ def check_choices(config: DictConfig) -> None:
     """Raise ConfigError when method, labels, loss, data, protocol and selection do not fit together."""
     check_labels(config)
     check_data(config)
-    build.protocol(config)
+    check_scored(config)
     if config.selection == "held_out" and not config.loader.held_out:
         raise ConfigError(
             "selection=held_out needs held-out training images: set loader.held_out=0.05 (a share) or more"
@@ -30,6 +34,26 @@ def check_data(config: DictConfig) -> None:
             f"protocol={config.protocol.name} scores {scored}, but data={data}: choose data={scored} or"
             " protocol=semantic"
         )
+
+
+def check_scored(config: DictConfig) -> None:
+    """Raise ConfigError, naming protocols that do, when the protocol does not score such a method."""
+    method, protocol = config.method, build.protocol(config)
+    try:
+        protocol.check_method(method.name, method.supervision)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; choose protocol= {', '.join(scoring(method.supervision))}") from error
+
+
+def scoring(supervision: str) -> list[str]:
+    """The protocols of any data set that score methods of some supervision."""
+    found = []
+    for name in choices("protocol"):
+        with suppress(OmegaConfBaseException):  # takes settings of one data set
+            config = composed([f"protocol={name}"])
+            if config.protocol.dataset == config.data.name and supervision in build.protocol(config).supervisions:
+                found.append(name)
+    return found
 
 
 def check_labels(config: DictConfig) -> None:

@@ -19,8 +19,8 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     text = str(error)
     if "'hydra/launcher/submitit" in text:
         return "hydra/launcher=slurm needs a plugin: pip install 'segladder[slurm]'"
-    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-        options = re.findall(r"^\t([^_\s]\S*)$", text, re.MULTILINE)  # without _NAME: what choices share
+    if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        options = re.findall(r"^\t([^_\s]\S*)$", text, re.MULTILINE) or choices(found[1])
         return f"{found[1]}={found[2]}: no such choice{suggestion(found[2], options)}; choose from {', '.join(options)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         parent, _, key = found[1].rpartition(".")
@@ -30,6 +30,13 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     if (override := getattr(error, "override", None)) is not None:
         return f"{override}: not understood, expected key=value with closed brackets and quotes"
     return " ".join(text.split())
+
+
+def choices(group: str) -> list[str]:
+    """The names that `GROUP=NAME` takes in `conf/`; files `_NAME.yaml` hold what choices share and are none."""
+    folder = files("segladder.conf") / group
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and not name.startswith("_"))
 
 
 def is_group(key: str) -> bool:

@@ -73,7 +73,7 @@ def chosen_folder(config: DictConfig, held: ExitStack) -> Path:
             return own(resumed_folder(config.resume), held)
         return new_folder(config, held)
     except ConfigError:
-        discard_if_empty(fresh_folder(), Path(config.runs))
+        discard_if_empty(fresh_folder(), Path(str(config.runs)))
         raise
 
 

@@ -41,7 +41,7 @@ class Pool:
         if len(found) < shots:
             raise DataError(
                 f"class {name}: {len(found)} of {len(self.images)} images of the pool hold it, protocol.shots={shots};"
-                " take a larger pool, fewer shots or a laxer protocol.min_object"
+                " take a larger pool, fewer shots or set protocol.min_object=none"
             )
         return found
 
@@ -67,7 +67,7 @@ def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
     if not base or not candidates:
         names = ", ".join(items.classes[k] for k in novel)
         fault = "every training image holds" if candidates else "no training image holds an object of"
-        raise DataError(f"{items.name}: {fault} {names}; choose other data.folds or a laxer protocol.min_object")
+        raise DataError(f"{items.name}: {fault} {names}; choose other data.folds or set protocol.min_object=none")
     images = candidates[:size]
     return Pool(base, images, {k: tuple(i for i in queue if i in images) for k, queue in queues.items()})
 

@@ -175,7 +175,7 @@ class EpisodeDataset(TrainingSet):
                 raise DataError(
                     f"{source.name}: base class {self.classes[k]} has {len(self._holders[k])} of {len(self._all_ids)}"
                     f" training images, {self.shots}-shot episodes need {self.shots + 1}; leave it out with"
-                    " data.classes, take fewer shots or a laxer min_object"
+                    " data.classes, take fewer shots or set protocol.min_object=none"
                 )
 
 

@@ -160,7 +160,8 @@ class _Deck:
             if len(self.holders[k]) < needed:
                 raise DataError(
                     f"{items.name}: class {items.classes[k]} has {len(self.holders[k])} of {len(items.ids)} images,"
-                    f" {shots}-shot episodes need {needed}; leave it out, take fewer shots or a laxer min_object"
+                    f" {shots}-shot episodes need {needed}; leave it out, take fewer shots or set"
+                    " protocol.min_object=none"
                 )
         self.kept = dict(zip(items.ids, items.kept, strict=True))
         self.present = dict(zip(items.ids, map(set, items.present), strict=True))
@@ -213,7 +214,7 @@ class _Deck:
             names = ", ".join(self.items.classes[k] for k in classes)
             raise DataError(
                 f"{self.items.name}: none of {len(self.items.ids)} images is a {self.kind} query for {names};"
-                " leave the class out, choose another kind or a laxer min_object"
+                " leave the class out, choose another kind or set protocol.min_object=none"
             )
         return options
 

@@ -157,12 +157,9 @@ def passes_on(function: Callable[..., Any]) -> bool:
 
 def keys_in(annotation: Any) -> Any:
     """The schema of the keys that a type is or allows, or None."""
-    for option in (annotation, *get_args(annotation)):
-        if is_typeddict(option):
-            return option
-        if isinstance(option, KeysOf):
-            return option.schema
-    return None
+    if is_typeddict(annotation) or isinstance(annotation, KeysOf):
+        return annotation.schema if isinstance(annotation, KeysOf) else annotation
+    return next((found for option in get_args(annotation) if (found := keys_in(option))), None)
 
 
 def expected(annotation: Any) -> str:

@@ -163,8 +163,3 @@ def test_two_processes_build_once_after_a_third_was_killed_building(cached: VOC,
 def test_nothing_packed_is_an_empty_cache(tmp_path: Path) -> None:
     pack(tmp_path / "empty.u8", iter(()))
     assert len(Packed(tmp_path / "empty.u8")) == 0
-
-
-def test_an_unknown_kind_of_cache_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.cache=redis: expected none or memmap"):
-        VOC(tmp_path, cache="redis")

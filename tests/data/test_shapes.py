@@ -133,12 +133,6 @@ def test_class_subset_hides_the_other_classes(shapes_root, shapes):
     assert np.array_equal(subset.attributes(), attribute_table()[[star - 1, disc - 1]])
 
 
-@pytest.mark.parametrize(("key", "value"), [("size", 32), ("train_size", 0), ("val_size", -1)])
-def test_impossible_sizes_name_their_key(tmp_path, key, value):
-    with pytest.raises(ConfigError, match=f"data.{key}={value}: expected at least"):
-        Shapes(tmp_path, **{key: value})
-
-
 def test_an_unknown_split_names_its_list(shapes):
     with pytest.raises(DataError, match=r"trainval\.txt"):
         shapes.split("trainval")

@@ -197,9 +197,7 @@ def test_training_co_fcn_reaches_every_parameter(fusion):
     [
         (OSLSM, {"kernel": 2}, "method.kernel=2"),
         (CoFCN, {"kernel": 2}, "method.kernel=2"),
-        (CoFCN, {"fusion": "middle"}, "method.fusion=middle: expected early or late"),
         (NearestNeighbour, {"level": 4}, r"method.level=4: expected -4..3"),
-        (FineTune, {"pixels": 1}, "method.pixels=1"),
     ],
 )
 def test_a_wrong_choice_is_named(kind, changes, key):

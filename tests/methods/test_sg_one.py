@@ -293,10 +293,7 @@ def test_layer_rates_are_the_official_ones():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"guidance": "add"}, r"method\.guidance=add: expected multiply, none"),
-        ({"form": "resnet"}, r"method\.form=resnet: expected auto, vgg or pyramid"),
         ({"form": "vgg"}, r"method\.form=vgg: expected backbone=vgg16"),
-        ({"preset": "paper"}, r"method\.preset=paper: expected default or official"),
         ({"quirks": {"bgr": True}}, r"method\.quirks: no such switch bgr; expected exit_padding"),
         ({"finest_stride": 32}, r"method\.finest_stride=32: the backbone's last level has 16"),
         ({"output_stride": 8}, r"method\.output_stride=8: expected the backbone's, which is 16, or null"),

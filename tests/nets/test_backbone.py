@@ -76,9 +76,7 @@ def test_unknown_model_is_answered_with_close_names():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"output_stride": 7}, r"backbone\.output_stride=7: expected 8, 16, 32 or null"),
         ({"options": {"wings": 2}}, r"timm cannot build it with wings=2"),
-        ({"batch_norm": "half"}, r"backbone\.batch_norm=half: expected train, frozen or folded"),
         ({"freeze": 6}, r"backbone\.freeze=6: resnet18 has levels 0\.\.5"),
         ({"weights": "missing.safetensors"}, r"backbone\.weights=missing\.safetensors: cannot be read"),
         ({"weights": "weights.pth"}, r"expected none, timm, a \.safetensors file or the folder"),

@@ -54,10 +54,6 @@ class Source(ABC):
         cache: Literal["none", "memmap"] = "none",
         cache_dir: str | Path | None = None,
     ) -> None:
-        if cache not in ("none", "memmap"):
-            raise ConfigError(f"data.cache={cache}: expected none or memmap")
-        if other_classes not in ("ignore", "background"):
-            raise ConfigError(f"data.other_classes={other_classes}: expected ignore or background")
         chosen = list(all_classes[1:]) if classes is None else list(classes)
         unknown = [c for c in chosen if c not in all_classes[1:]]
         if unknown or len(set(chosen)) != len(chosen) or not chosen:

@@ -11,7 +11,7 @@ from typing import Any
 
 from segladder.data.sources.base import Source
 from segladder.data.sources.lists import read_ids
-from segladder.errors import ConfigError, DataError
+from segladder.errors import DataError
 from segladder.foreign import printable, text
 from segladder.settings import ProperShare
 
@@ -35,7 +35,6 @@ class Folder(Source):
 
     Raises:
         DataError: no classes.txt, or fewer than two names.
-        ConfigError: `val_share` outside 0..1.
     """
 
     def __init__(
@@ -46,8 +45,6 @@ class Folder(Source):
         val_share: ProperShare = 0.2,
         **common: Any,
     ) -> None:
-        if not 0 < val_share < 1:
-            raise ConfigError(f"data.val_share={val_share}: expected a share between 0 and 1")
         self.root = Path(root)
         self.val_share = val_share
         super().__init__(name, class_names or read_class_names(self.root / "classes.txt"), **common)

@@ -8,9 +8,10 @@ from collections.abc import Generator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from rich.progress import track
 
 from segladder.data.sources.palette import stored_png
@@ -19,7 +20,7 @@ from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
 from segladder.files import locked, remove_partials, written
 from segladder.machine import cores
-from segladder.settings import Seed
+from segladder.settings import Positive, Seed
 
 SHAPES_CLASSES = ("background", *(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES))
 FOLDS = 4
@@ -45,16 +46,13 @@ class Shapes(VOC):
     def __init__(
         self,
         root: str | Path,
-        train_size: int = 1000,
-        val_size: int = 250,
-        size: int = 96,
+        train_size: Positive = 1000,
+        val_size: Positive = 250,
+        size: Annotated[int, Field(ge=48)] = 96,
         seed: Seed = 0,
         name: str = "shapes",
         **common: Any,
     ) -> None:
-        for key, value, least in (("train_size", train_size, 1), ("val_size", val_size, 1), ("size", size, 48)):
-            if value < least:
-                raise ConfigError(f"data.{key}={value}: expected at least {least}")
         folder = f"v{VERSION}-seed{seed}-{size}px-{train_size}-{val_size}"
         self.sizes = {"train": train_size, "val": val_size}
         self.pixels, self.seed = size, seed

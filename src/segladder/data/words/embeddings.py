@@ -22,8 +22,6 @@ from segladder.settings import Seed
 VOC_TABLE = "data/attributes/voc.csv"  # in conf/
 BUILT_IN = ("shapes_attributes", "voc_attributes")
 TABLES = (".csv", ".npz")  # list classes rather than a language's words; may lack the background
-NORMALIZATIONS = ("none", "l2", "max")
-CONTROLS = ("none", "random", "one_hot")
 PROMPT = "a photo of a {}"
 
 
@@ -81,12 +79,6 @@ class EmbeddingSettings:
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
-        for key, value, allowed in (
-            ("normalize", self.normalize, NORMALIZATIONS),
-            ("control", self.control, CONTROLS),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"embeddings.{key}={value}: expected one of {', '.join(allowed)}")
         if not self.sources:
             choices = f"{', '.join(BUILT_IN)}, files ({', '.join(FORMATS)}) or clip:MODEL/WEIGHTS"
             raise ConfigError(f"embeddings.sources: none given, expected some of {choices}")

@@ -57,8 +57,6 @@ class CoFCN(FewShotMethod):
         **common: Any,
     ) -> None:
         super().__init__(num_classes, criterion, mean=backbone.mean, std=backbone.std, **common)
-        if fusion not in ("early", "late"):
-            raise ConfigError(f"method.fusion={fusion}: expected early or late")
         if kernel % 2 == 0:
             raise ConfigError(f"method.kernel={kernel}: expected an odd number")
         backbone.leftover.clear()  # VGG's own fc6 has 4096 channels

@@ -51,8 +51,6 @@ class PixelClassifier(FewShotMethod):
         levels = len(backbone.channels)
         if not -levels <= level < levels:
             raise ConfigError(f"method.level={level}: expected {-levels}..{levels - 1}, the backbone has {levels} maps")
-        if pixels < 2:
-            raise ConfigError(f"method.pixels={pixels}: expected at least 2")
         backbone.leftover.clear()
         self.backbone = backbone.requires_grad_(False)
         self.level = level

@@ -270,8 +270,6 @@ def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def _is_vgg_form(form: Literal["auto", "vgg", "pyramid"], backbone: FeatureExtractor | None) -> bool:
     is_vgg = backbone is None or (isinstance(backbone, Backbone) and backbone.name.split(".")[0] == "vgg16")
-    if form not in ("auto", "vgg", "pyramid"):
-        raise ConfigError(f"method.form={form}: expected auto, vgg or pyramid")
     if form == "vgg" and not is_vgg:
         raise ConfigError("method.form=vgg: expected backbone=vgg16; other backbones take method.form=pyramid")
     if form == "pyramid" and backbone is None:

@@ -64,8 +64,6 @@ class DenseCRF(Refinement):
         backend: Literal["auto", "pydensecrf", "torch", "exact"],
         **common: Any,
     ) -> None:
-        if certainty is not None and not 0 < certainty < 1:
-            raise ConfigError(f"method.certainty={certainty}: expected a probability between 0 and 1, or null")
         super().__init__(num_classes, background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)
         self.background_power = background_power
         self.certainty = certainty

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.image_level.base import Refinement
 from segladder.nets.affinity import DisplacementHead, EdgeHead, map_size, require_stride
@@ -71,8 +70,6 @@ class IRN(Refinement):
         **common: Any,
     ) -> None:
         super().__init__(num_classes, background_score, mean=backbone.mean, std=backbone.std, **common)
-        if maximum not in MAXIMUM_OVER:
-            raise ConfigError(f"method.maximum={maximum}: expected {' or '.join(MAXIMUM_OVER)}")
         require_stride(backbone, output_stride)
         self.backbone = backbone
         self.edge = EdgeHead(backbone.channels, edge_channels)

@@ -26,11 +26,10 @@ from torch import Tensor
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.image_level.cam import CAM, classification_loss
-from segladder.ops.puzzle import REDUCTIONS, merge, reconstruction_loss, tile
+from segladder.ops.puzzle import merge, reconstruction_loss, tile
 from segladder.ops.upsampling import bilinear
 from segladder.settings import NotNegative, Share
 
-SIDES = ("full", "tiles")
 LOG_FLOOR = 1e-5  # beside probabilities in the entropy
 
 
@@ -63,10 +62,6 @@ class PuzzleCAM(CAM):
         super().__init__(**common)
         if pieces < 4 or isqrt(pieces) ** 2 != pieces:
             raise ConfigError(f"method.pieces={pieces}: expected a square number such as 4, 9 or 16")
-        if reduce not in REDUCTIONS:
-            raise ConfigError(f"method.reduce={reduce}: expected {', '.join(REDUCTIONS)}")
-        if detach not in (None, *SIDES):
-            raise ConfigError(f"method.detach={detach}: expected {', '.join(SIDES)} or null")
         self.pieces = pieces
         self.reduce = reduce
         self.final_alpha = alpha

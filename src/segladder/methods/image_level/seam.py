@@ -91,9 +91,6 @@ class SEAM(CAM):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        for key, value in {"view_scale": view_scale, "hardest": hardest, "lowest": lowest}.items():
-            if not 0 < value <= 1:
-                raise ConfigError(f"method.{key}={value}: expected above 0 and at most 1")
         levels = self.backbone.channels[:-1]
         if len(levels) < 2:
             raise ConfigError(f"backbone: method=seam compares three levels, this one has {len(levels) + 1}")

@@ -15,13 +15,12 @@ an object is painted where the binary branch says so. Outside its mask each plac
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
@@ -31,8 +30,8 @@ from segladder.ops.regions import IGNORE, connected_regions
 from segladder.ops.upsampling import bilinear
 from segladder.settings import AboveZero, NotNegative
 
-REGIONS = ("connected", "image", "place")
-NEAREST = ("cosine", "probability")
+Regions = Literal["connected", "image", "place"]
+Nearest = Literal["cosine", "probability"]
 
 
 class AttributeNetwork(SemanticVectorMethod):
@@ -65,16 +64,13 @@ class AttributeNetwork(SemanticVectorMethod):
         num_classes: int,
         embeddings: Tensor,
         seen: Tensor,
-        regions: str = "connected",
-        nearest: str = "cosine",
+        regions: Regions = "connected",
+        nearest: Nearest = "cosine",
         scale: AboveZero = 10.0,
         attribute_weight: NotNegative = 1.0,
         **common: Any,
     ) -> None:
         super().__init__(features, embeddings, seen, **common)
-        for key, value, allowed in (("regions", regions, REGIONS), ("nearest", nearest, NEAREST)):
-            if value not in allowed:
-                raise ConfigError(f"method.{key}={value}: expected {', '.join(allowed)}")
         self.mask_branch = nn.Conv2d(features.channels, 1, 1)
         self.attribute_head = nn.Conv2d(features.channels, embeddings.shape[1], 1)
         self.register_buffer("table", attribute_table(self.embeddings), persistent=False)

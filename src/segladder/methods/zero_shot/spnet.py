@@ -67,8 +67,6 @@ class SPNet(SemanticVectorMethod):
         **common: Any,
     ) -> None:
         super().__init__(features, embeddings, seen, few_labels, **common)
-        if softmax_over not in ("seen", "all"):
-            raise ConfigError(f"method.softmax_over={softmax_over}: expected seen or all")
         self.projection = nn.Conv2d(features.channels, embeddings.shape[1], 1)
         self.cosine = cosine
         self.scale = scale

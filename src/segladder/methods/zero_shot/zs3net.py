@@ -28,7 +28,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segladder.errors import ConfigError
 from segladder.methods import presets
 from segladder.methods.base import Batch, Method
 from segladder.methods.zero_shot.generative import GenerativeMethod
@@ -113,8 +112,6 @@ class ZS3Net(GenerativeMethod):
         **common: Any,
     ) -> None:
         super().__init__(features, embeddings, seen, **common)
-        if context not in ("none", "graph"):
-            raise ConfigError(f"method.context={context}: expected none or graph")
         self.quirks = Quirks.chosen(preset, quirks)
         given: dict[str, Any] = {"hidden_channels": hidden_channels, "noise_channels": noise_channels}
         given |= {"dropout": dropout, "sigmas": list(sigmas), "pixels_per_class": pixels_per_class}

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from hydra.utils import get_object
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -93,7 +93,7 @@ def check_value(annotation: Any, value: Any, place: str) -> None:
     if isinstance(value, Mapping) and TARGET in value:
         if value[TARGET] == MISSING:
             raise ConfigError(f"{place}: needs a choice, give {place}=NAME")
-        check(get_object(value[TARGET]), value, place)
+        check(resolve_name(value[TARGET]), value, place)
     elif isinstance(value, list) and any(isinstance(item, Mapping) and TARGET in item for item in value):
         for position, item in enumerate(value):
             check_value(Node, item, f"{place}[{position}]")

@@ -44,5 +44,5 @@ def of_machine(error: BaseException) -> MachineError | None:
         if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
             place = f"{cause.filename}: " if cause.filename else ""
             return MachineError(f"{place}{cause.strerror}; {UNWRITABLE[cause.errno]}")
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None

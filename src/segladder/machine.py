@@ -1,11 +1,44 @@
-"""What this process may use of the machine."""
+"""What this process may use of the machine: cores, and processes on them."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+from collections.abc import Callable
+from multiprocessing.pool import Pool
+from typing import Any, Literal
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def cores(most: int | None = None) -> int:
     """CPU cores that this process may use, at least 1; not more than `most` where that is given."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return found if most is None else min(most, found)
+
+
+def pool(
+    how: Literal["fork", "spawn"], workers: int, start: Callable[..., None] | None = None, *arguments: Any
+) -> Pool:
+    """Processes that leave stopping to this one, so that Ctrl-C prints nothing of theirs.
+
+    Args:
+        how: they begin.
+        workers: how many.
+        start: what each calls first, with `arguments`.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # until a worker has let go of the parent's handlers
+    try:
+        return multiprocessing.get_context(how).Pool(workers, begin, (start, arguments))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    """For a worker: Ctrl-C is for the parent, and the SIGTERM that ends a worker runs no handler of the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    if start is not None:
+        start(*arguments)

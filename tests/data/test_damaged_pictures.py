@@ -173,3 +173,10 @@ def test_check_finds_a_jpeg_that_decoders_fill_up(tmp_path: Path, progressive: b
     )
     (fault,) = check_item(data, "2007_train00").faults
     assert fault.startswith(f"{path}: damaged")
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_gray_of_few_bits_is_no_mask(tmp_path: Path, bits: int) -> None:
+    (path := tmp_path / "few.png").write_bytes(png(4, 1, zlib.compress(bytes([0, 0b00011011, 0])), bits=bits))
+    with pytest.raises(DataError, match=rf"few\.png: gray of {bits} bits, .* save it in 8 bits"):
+        read_mask(path)

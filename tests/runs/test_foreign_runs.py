@@ -10,7 +10,7 @@ from PIL import Image
 
 from segladder.errors import ConfigError, DataError
 from segladder.report import record as records
-from segladder.runs.folder import hash_of_learnt, stored_config
+from segladder.runs.folder import content_of, hash_of_learnt, stored_config
 from segladder.runs.instantiation import conf_folders, named, trusted
 from segladder.runs.loading import load_run
 
@@ -273,3 +273,20 @@ def test_class_scores_that_were_not_written_so_are_computed_anew(segladder, fore
 def test_what_every_run_writes_is_trusted(run):
     stored = yaml.safe_load((run / "config.yaml").read_text())
     assert trusted(stored, run / "config.yaml") == stored_config(run)
+
+
+def test_a_configuration_that_repeats_itself_without_end_is_refused(foreign):
+    folder = foreign()
+    lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    (folder / "config.yaml").write_text("\n".join(["a0: &a0 [x]", *lines]))
+    with pytest.raises(ConfigError, match=r"config\.yaml: damaged \(line 2 repeats another part"):
+        stored_config(folder)
+
+
+def test_a_run_that_builds_on_itself_is_refused(foreign):
+    folder = foreign()
+    record = record_of(folder)
+    record["config"]["parent"] = str(folder)
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="that run builds on itself"):
+        content_of(folder)

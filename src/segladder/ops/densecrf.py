@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from multiprocessing import current_process, get_context
+from multiprocessing import current_process
 from multiprocessing.pool import Pool
 from typing import NamedTuple
 
 import numpy as np
 
-from segladder.machine import cores
+from segladder.machine import cores, pool
 
 
 class Problem(NamedTuple):
@@ -50,8 +49,8 @@ def solve(problem: Problem) -> np.ndarray:
 
 def solve_each(problems: Sequence[Problem]) -> list[np.ndarray]:
     """`solve` of each, several at once where this process may use several cores."""
-    pool = _pool() if len(problems) > 1 else None
-    return pool.map(solve, problems, chunksize=1) if pool else [solve(problem) for problem in problems]
+    processes = _pool() if len(problems) > 1 else None
+    return processes.map(solve, problems, chunksize=1) if processes else [solve(problem) for problem in problems]
 
 
 @cache
@@ -60,6 +59,6 @@ def _pool() -> Pool | None:
     workers = cores(most=int(os.environ.get("OMP_NUM_THREADS") or 0) or None)
     if workers < 2 or current_process().daemon:
         return None
-    pool = get_context("spawn").Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    atexit.register(pool.terminate)
-    return pool
+    processes = pool("spawn", workers)
+    atexit.register(processes.terminate)
+    return processes

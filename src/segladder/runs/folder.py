@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +17,7 @@ from yaml import YAMLError
 
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError, SegLadderError
-from segladder.foreign import links_elsewhere
+from segladder.foreign import links_elsewhere, text
 from segladder.report import record as records
 from segladder.runs.instantiation import TARGET, trusted
 
@@ -57,7 +58,7 @@ def stored_config(folder: Path) -> DictConfig:
         raise ConfigError(f"run={folder}: no {CONFIG} there, expected the folder of a run")
     require_own_folders(folder)
     try:
-        written = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        written = OmegaConf.to_container(OmegaConf.create(without_aliases(text(folder / CONFIG))))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{folder / CONFIG}: damaged ({error}), expected the configuration of a run") from error
     stored = trusted(with_todays_targets(written), folder / CONFIG)
@@ -65,6 +66,14 @@ def stored_config(folder: Path) -> DictConfig:
     if "labels" not in stored:
         stored.labels = labels_before_they_had_a_name(stored.method)
     return stored
+
+
+def without_aliases(document: str) -> str:
+    """A document of YAML in which nothing stands for a part of it, as many times as it likes. Raises YAMLError."""
+    for event in yaml.parse(document):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1} repeats another part, which no run writes")
+    return document
 
 
 def with_todays_targets(value: Any) -> Any:
@@ -137,12 +146,14 @@ def is_finished(folder: Path) -> bool:
     return False
 
 
-def content_of(folder: Path) -> str:
+def content_of(folder: Path, below: tuple[Path, ...] = ()) -> str:
     """A hash of what a run gives its children: its weights, or its configuration and its own parent's content.
 
     Raises:
-        ConfigError: the run is not there or has not finished.
+        ConfigError: the run is not there, has not finished, or builds on itself, by way of those `below` it.
     """
+    if folder.resolve() in below:
+        raise ConfigError(f"parent={folder}: that run builds on itself, so it is none that was trained")
     if not (folder / records.FILE_NAME).exists():
         raise ConfigError(f"parent={folder}: no {records.FILE_NAME} there, expected the folder of a run")
     require_own_folders(folder)
@@ -151,7 +162,10 @@ def content_of(folder: Path) -> str:
         hint = f"; go on with segladder train resume={folder}" if record.status in ("running", "interrupted") else ""
         raise ConfigError(f"parent={folder}: that run is {record.status}, expected a finished one{hint}")
     above = record.config.get("parent")
-    parts = {"checkpoint": record.checkpoint.get("sha256"), "parent": above and content_of(Path(above))}
+    parts = {
+        "checkpoint": record.checkpoint.get("sha256"),
+        "parent": above and content_of(Path(above), (*below, folder.resolve())),
+    }
     if parts["checkpoint"] is None:
         parts["method"] = record.config["method"]
     return records.hash_of(parts)

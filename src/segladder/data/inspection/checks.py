@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from segladder.data.sources.base import IGNORE, Source, size_error
 from segladder.data.sources.decoding import jpeg_damage
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
+from segladder.machine import pool
 
 SHOWN = 3  # names in a line that stands for many
 SMALL = 100  # so few ids are checked before other processes have started
@@ -217,5 +217,5 @@ def check_items(source: Source, ids: Sequence[str], workers: int) -> Iterator[It
     if workers < 2 or len(ids) < SMALL:
         yield from (check_item(source, image_id) for image_id in ids)
         return
-    with get_context("spawn").Pool(workers, _start, (source,)) as pool:
-        yield from pool.imap(_check, ids, chunksize=8)
+    with pool("spawn", workers, _start, source) as processes:
+        yield from processes.imap(_check, ids, chunksize=8)

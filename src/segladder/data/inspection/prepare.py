@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from segladder.data.sources.sbd import read_sbd_mask, sbd_ids, sbd_root
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.machine import pool
 
 
 def unconverted(source: VOC) -> list[Path]:
@@ -49,8 +49,8 @@ def convert_all(source: VOC, paths: list[Path], workers: int) -> Iterator[str | 
     if workers < 2:
         yield from map(partial(convert, folder), paths)
         return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(partial(convert, folder), paths, chunksize=16)
+    with pool("spawn", workers) as processes:
+        yield from processes.imap_unordered(partial(convert, folder), paths, chunksize=16)
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from segladder.foreign import content
 cv2.setNumThreads(0)  # one file at a time; processes are the parallelism
 
 LARGEST = 150_000_000  # pixels; a header can claim more than any memory holds
+GRAY_BELOW_8_BITS = (b"\x02\x00", b"\x04\x00")  # bit depth and colour type in the header of a PNG
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH  # other depths come as they are, to be refused
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 JPEG_WARNINGS = "Corrupt JPEG data", "Premature end of JPEG"
@@ -117,6 +118,8 @@ def read_mask(path: Path) -> np.ndarray:
     if values is not None:
         return values
     with opened_mask(path, data) as image:
+        if data[24:26] in GRAY_BELOW_8_BITS:
+            raise DataError(f"{path}: gray of {data[24]} bits, which decoders stretch to 0..255; save it in 8 bits")
         if image.mode not in ("P", "L"):
             raise DataError(f"{path}: mode {image.mode}, expected a palette (P) or gray (L) PNG of class values")
         return np.array(image, np.uint8)

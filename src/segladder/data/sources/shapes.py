@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Generator
 from contextlib import closing
 from functools import partial
@@ -19,12 +17,11 @@ from segladder.data.sources.shapes_drawing import HEAD_HUES, HUES, SHAPES, TEXTU
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
 from segladder.files import locked, remove_partials, written
-from segladder.machine import cores
+from segladder.machine import cores, pool
 from segladder.settings import Positive, Seed
 
 SHAPES_CLASSES = ("background", *(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES))
 FOLDS = 4
-STOPPING = {signal.SIGINT, signal.SIGTERM}
 
 
 class Shapes(VOC):
@@ -137,17 +134,5 @@ def in_processes(work: Any, items: list[tuple[str, int]]) -> Generator[None]:
     if workers == 1 or len(items) < 100:
         yield from map(work, items)
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # until a worker has let go of the parent's handlers
-    try:
-        pool = multiprocessing.get_context("fork").Pool(workers, leave_stopping_to_parent)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    with pool:
-        yield from pool.imap_unordered(work, items, chunksize=16)
-
-
-def leave_stopping_to_parent() -> None:
-    """For a worker: Ctrl-C is for the parent, and the SIGTERM that ends a worker runs no handler of the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    with pool("fork", workers) as processes:
+        yield from processes.imap_unordered(work, items, chunksize=16)

@@ -17,8 +17,8 @@ from segladder.processes.memory import keep_freed_memory
 
 CLASSES = 21
 NETWORKS = {  # channels, kernels, side of the image
-    "patch_cnn": ((24, 48, 48), (4, 5, 4), 96),
-    "N4 of the paper": ((48, 48, 48, 48), (4, 5, 4, 4), 48),
+    "patch_cnn": ((24, 48, 48), (4, 5, 4), 64),
+    "N4 of the paper": ((48, 48, 48, 48), (4, 5, 4, 4), 32),
 }
 
 

@@ -13,7 +13,8 @@ It asks for pretrained weights: the attention of random ones is near to uniform.
 serves (class `VisionTransformer`: ViT, DeiT, DINO, DINOv2, CLIP). Its own tokens stay where they are and the class
 tokens come in addition; in the official code they take the place of the one class token. They start as that token with
 its position and a little noise, as in the code but for the noise. Maps lose their minimum before they are divided, as
-there. Not here: V2's patch maps (those of `cam` on this backbone) and their product with the attention.
+there. Images are padded to whole patches, over which maps are stretched. Not here: V2's patch maps (those of `cam` on
+this backbone) and their product with the attention.
 """
 
 from __future__ import annotations
@@ -86,23 +87,24 @@ class AttentionCAM(ClassMapMethod):
 
     def maps_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, C, h, w) and logits (B, C) of one pass."""
-        vit = transformer(self.backbone)
-        found: list[Tensor] = []
-        watching = [
-            block.attn.register_forward_pre_hook(lambda module, given: found.append(attention(module, given[0])))
-            for block in vit.blocks
-        ]
+        vit, classes = transformer(self.backbone), self.class_tokens.shape[1]
+        first = classes + vit.num_prefix_tokens  # patch
+        to_patches, between = [], [torch.zeros((), device=images.device)]
+
+        def watch(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            paid = attention(module, given[0], None if self.refine else classes)  # (B, N or C, N)
+            to_patches.append(paid[:, :classes, first:].clone())
+            between[0] = between[0] + paid[:, first:, first:]
+
+        watching = [block.attn.register_forward_pre_hook(watch) for block in vit.blocks]
         try:
             tokens = self._tokens(images)
         finally:
             for hook in watching:
                 hook.remove()
-        attentions = torch.stack(found)  # (L, B, N, N)
-        classes = self.class_tokens.shape[1]
-        first = classes + vit.num_prefix_tokens  # patch
-        maps = attentions[-self.layers :].sum(0)[:, :classes, first:]  # (B, C, h w)
+        maps = torch.stack(to_patches[-self.layers :]).sum(0)  # (B, C, h w)
         if self.refine:
-            maps = maps @ attentions.sum(0)[:, first:, first:].transpose(1, 2)
+            maps = maps @ between[0].transpose(1, 2)
         return maps.unflatten(2, vit.patch_embed.dynamic_feat_size(images.shape[-2:])), tokens[:, :classes].mean(2)
 
     def _tokens(self, images: Tensor) -> Tensor:
@@ -136,10 +138,19 @@ def first_token(vit: VisionTransformer) -> Tensor:
     return token if vit.no_embed_class or vit.pos_embed is None else token + vit.pos_embed[:, :1].detach()
 
 
-def attention(module: Any, tokens: Tensor) -> Tensor:
-    """Mean over heads (B, N, N) of the attention that a timm module pays in `tokens` (B, N, D), rows sum to 1."""
-    batch, count, _ = tokens.shape
-    parts = module.qkv(tokens).reshape(batch, count, 3, module.num_heads, -1).permute(2, 0, 3, 1, 4)
-    queries, keys = module.q_norm(parts[0]), module.k_norm(parts[1])  # (B, heads, N, D / heads)
-    weights: Tensor = (queries * module.scale @ keys.transpose(2, 3)).float().softmax(-1).mean(1)
-    return weights
+def attention(module: Any, tokens: Tensor, count: int | None = None) -> Tensor:
+    """Mean over heads (B, Q, N) of the attention that a timm module pays; rows sum to 1.
+
+    Args:
+        module: one with `PARTS`.
+        tokens: its input (B, N, D).
+        count: Q, of leading tokens whose attention is asked for; None: all.
+    """
+    batch, length, _ = tokens.shape
+    parts = module.qkv(tokens).reshape(batch, length, 3, module.num_heads, -1).permute(2, 3, 0, 1, 4)
+    queries, keys = module.q_norm(parts[0]) * module.scale, module.k_norm(parts[1])  # (heads, B, N, D / heads)
+    total = torch.zeros((), device=tokens.device)
+    for asked, known in zip(queries[:, :, :count], keys, strict=True):  # heads one by one: all at once take gigabytes
+        total = total + (asked @ known.transpose(1, 2)).float().softmax(-1)
+    mean: Tensor = total / module.num_heads
+    return mean

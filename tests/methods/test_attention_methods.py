@@ -260,6 +260,11 @@ def test_advcam_that_takes_no_step_gives_its_parent_s_scores():
         torch.testing.assert_close(advcam(network, steps=1).class_scores(*asked), expected)
 
 
+def test_advcam_finds_nothing_where_no_class_is():
+    scores = advcam(NETWORKS["cam"]()).class_scores((), pixels(2, 3, 17, 25), torch.zeros(2, 3), (1.0, 0.5), True)
+    assert scores.shape == (2, 3, 5, 7) and not scores.any()
+
+
 def climbed(regularization: float) -> tuple[Tensor, Tensor]:
     """How much maps of a class grew in eight steps, where they were high and elsewhere, as shares of the maximum."""
     network, images, tags = NETWORKS["cam"](), pixels(2, 3, 64, 96), torch.tensor([[0.0, 1.0, 0.0]] * 2)

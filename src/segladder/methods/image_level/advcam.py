@@ -94,13 +94,11 @@ class AdvCAM(LaterStage):
         """Maps (B, C, h, w) summed over the steps, 0 for absent classes, of raw pixels (B, 3, H, W), tags (B, C)."""
         with differentiating():
             image, k = tags.nonzero(as_tuple=True)  # P pairs of an image and a class that it holds
-            images, chunks = (
-                network.normalize(pixels.clone()),
-                zip(image.split(len(pixels)), k.split(len(pixels)), strict=True),
-            )
+            if len(k) == 0:
+                return torch.zeros(*tags.shape, 1, 1, device=pixels.device)
+            images, size = network.normalize(pixels.clone()), len(pixels)
+            chunks = zip(image.split(size), k.split(size), strict=True)
             climbs = [self._climb(network, images[which], of_class) for which, of_class in chunks]
-        if len(k) == 0:
-            return pixels.new_zeros(*tags.shape, 1, 1)
         found = torch.cat(climbs)  # (P, h, w)
         maps = found.new_zeros(*tags.shape, *found.shape[1:])
         maps[image, k] = found

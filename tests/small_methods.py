@@ -21,10 +21,10 @@ def smaller(settings: Mapping[str, Any]) -> list[str]:
 @cache
 def small_words(name: str) -> tuple[str, ...]:
     """The words of a command that choose a method and make it small."""
-    chosen = [f"method={name}", "backbone=tiny", "backbone.width=8"]
     with initialize_config_module("segladder.conf", version_base="1.3"):
-        settings = OmegaConf.to_container(compose("train", overrides=chosen).method, resolve=True)
-    return *chosen, *smaller(settings)
+        config = compose("train", overrides=[f"method={name}"])
+    own = ["backbone.width=8"] if "width" in config.backbone else []  # a method's file may bring its own backbone
+    return f"method={name}", *own, *smaller(OmegaConf.to_container(config.method, resolve=True))
 
 
 @cache

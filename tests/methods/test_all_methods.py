@@ -11,7 +11,7 @@ from small_methods import configuration
 from segladder.cli import choices
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
-from segladder.methods.image_level.base import Refinement
+from segladder.methods.image_level.base import LaterStage
 from segladder.runs import build
 
 METHODS = choices("method")
@@ -27,17 +27,22 @@ def built(name: str, seed: int = 0) -> Method:
         vectors = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(7))
         known = {"embeddings": vectors, "seen": torch.tensor([True, True, True, True, False])}
     method = build.method(config, num_classes=CLASSES, **known)
-    if isinstance(method, Refinement):
-        method.scores = parent_scores
+    if isinstance(method, LaterStage):
+        method.parent = BrightParent()
     return method
 
 
-def parent_scores(ids: Any, images: torch.Tensor, tags: Any, scales: Any, flip: bool) -> torch.Tensor:
-    """What a parent might give: each class lights where the image is bright in one channel."""
-    bright = images.float()[:, [0, 1, 2, 0]] / 255  # (B, C, H, W)
-    scores = torch.nn.functional.avg_pool2d(bright, 4, ceil_mode=True)
-    present = torch.tensor([1.0, 0.0, 1.0, 0.0]) if tags is None else tags
-    return scores * present.view(-1, CLASSES - 1, 1, 1)
+class BrightParent:
+    """What a parent might give: each class lights where the image is bright in one channel; and a network."""
+
+    def __init__(self) -> None:
+        self.method = built("cam").eval()
+
+    def __call__(self, ids: Any, images: torch.Tensor, tags: Any, scales: Any, flip: bool) -> torch.Tensor:
+        bright = images.float()[:, [0, 1, 2, 0]] / 255  # (B, C, H, W)
+        scores = torch.nn.functional.avg_pool2d(bright, 4, ceil_mode=True)
+        present = torch.tensor([1.0, 0.0, 1.0, 0.0]) if tags is None else tags
+        return scores * present.view(-1, CLASSES - 1, 1, 1)
 
 
 def draw(*shape: int, seed: int = 0, high: int = 256) -> torch.Tensor:
@@ -67,7 +72,7 @@ def training_batch(method: Method) -> dict[str, Any]:
         episode = {"image": images(), "mask": masks[:, 0], "support_image": supports, "support_mask": masks[:, 1:]}
         return method.normalized(episode)
     batch: dict[str, Any] = {"image": method.normalize(images()), "id": ["a", "b"]}
-    if method.supervision == "image_level" and not isinstance(method, Refinement):
+    if method.supervision == "image_level" and not isinstance(method, LaterStage):
         return {**batch, "tags": torch.eye(CLASSES - 1)[:2]}
     mask = torch.arange(CLASSES, dtype=torch.uint8).repeat_interleave(20)[:WIDTH].expand(2, HEIGHT, WIDTH).clone()
     mask[:, :4] = 255

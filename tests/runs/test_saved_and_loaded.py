@@ -36,6 +36,7 @@ QUICK = (
     "fcn8s",
     "cam",
     "irn",
+    "advcam",
     "dense_crf",
     "sg_one",
     "prototype",

@@ -81,7 +81,9 @@ class Method(pl.LightningModule):
 
     learns_from: ClassVar[str] = "pixels"  # what its labels must show: `pixels`, `tags`, or `nothing` of some classes
     reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
-    takes: ClassVar[tuple[str, ...]] = ()  # what it uses of `parent=RUN`: `class_scores`, `masks`, `features`
+    takes: ClassVar[
+        tuple[str, ...]
+    ] = ()  # what it uses of `parent=RUN`: `class_scores`, `masks`, `features`, `network`
     needs_parent: ClassVar[bool] = False
     answers: ClassVar[str] = "dense"  # all classes at once, or `episodes`: the class that supports show
     scores_tags: ClassVar[bool] = False  # whether it says where the classes of known tags are, `class_scores`
@@ -197,6 +199,16 @@ def evaluating(method: nn.Module) -> Iterator[None]:
         yield
     finally:
         method.train(training)
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Autograd within the block, whatever mode the caller is in; tensors made in inference mode are to be cloned there.
+
+    With `torch.autograd.grad` the parameters' own gradients stay as they are.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def rate(step: int, total: int, name: str, power: float = 0.9, warmup: float = 0.0) -> float:

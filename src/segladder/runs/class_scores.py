@@ -47,8 +47,9 @@ class StoredScores:
 
     @cached_property
     def method(self) -> TagMethod:
-        """The run's trained method."""
-        method = self.load(self.folder)
+        """The run's trained method; its weights can be differentiated through, whoever asks first."""
+        with torch.inference_mode(False):
+            method = self.load(self.folder)
         if not isinstance(method, TagMethod):
             raise ConfigError(
                 f"parent={self.folder}: method={method.name} gives no class scores, expected cam or alike"
@@ -74,8 +75,10 @@ class StoredScores:
         return torch.stack([scores for scores in found if scores is not None]).to(images.device)
 
     def _computed(self, ids: Sequence[str], images: Tensor, *views: Any) -> Tensor:
+        with torch.inference_mode(False):
+            method = self.method.to(images.device)
         with torch.inference_mode():
-            return self.method.to(images.device).class_scores(ids, images, *views).float()
+            return method.class_scores(ids, images, *views).float()
 
     def _place(self, scales: Sequence[float], flip: bool) -> Path:
         views = {"content": self.content, "scales": list(scales), "flip": flip}

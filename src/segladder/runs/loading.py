@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
-from segladder.methods.image_level.base import Refinement
+from segladder.methods.image_level.base import LaterStage
 from segladder.nets.stored import unpacked
 from segladder.report import record as records
 from segladder.runs import build
@@ -41,8 +41,8 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     method = build.method(config, len(record.data["classes"]), **told)
     if weights:
         fill(method, weights, folder / WEIGHTS)
-    if isinstance(method, Refinement):
-        method.scores = StoredScores(Path(config.parent), trained_method)
+    if isinstance(method, LaterStage):
+        method.parent = StoredScores(Path(config.parent), trained_method)
     return config, record, method.eval()
 
 

@@ -16,7 +16,7 @@ from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.methods.image_level.base import Refinement
+from segladder.methods.image_level.base import LaterStage
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.runs.class_scores import StoredScores
@@ -174,7 +174,7 @@ def provided(learning: Learning, config: DictConfig, method: Method, source: Sou
     folder = Path(config.parent)
     if "features" in method.takes:
         method.inherit(trained_method(folder))
-    if isinstance(method, Refinement):
-        method.scores = StoredScores(folder, trained_method)
+    if isinstance(method, LaterStage):
+        method.parent = StoredScores(folder, trained_method)
     progress = config.trainer.progress and is_first_process()
     return source if learning.masks is None else learning.masks.of(source, progress)

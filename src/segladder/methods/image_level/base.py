@@ -1,14 +1,15 @@
 """What methods that learn from image-level tags share: class scores of an image, of which seeds are made.
 
-`ClassMapMethod` (CAM and its kin) computes them from the image; `Refinement` (random walks, CRFs) improves those of a
-parent run. Both are scored by `protocol=cam_seeds`, and both can be the parent of a further stage.
+`ClassMapMethod` (CAM and its kin) computes them from the image; a `LaterStage` computes better ones from what its
+parent run knows: a `Refinement` (random walks, CRFs) from the parent's scores, AdvCAM from its network. All of them are
+scored by `protocol=cam_seeds`, and all can be the parent of a further stage.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from segladder.methods.base import Method
 from segladder.ops.cam import normalize_cam
 from segladder.settings import Share
 
-Scores = Callable[[Sequence[str], Tensor, Tensor | None, Sequence[float], bool], Tensor]
 SCORE_STRIDE = 4  # class scores are kept at a quarter of the image's size, as the official codes keep them
 
 
@@ -70,6 +70,8 @@ class TagMethod(Method):
 class ClassMapMethod(TagMethod):
     """A classification network whose class maps, averaged over the image, are the logits of the tags.
 
+    A network whose logits come about otherwise says how in `maps_and_logits`.
+
     Args:
         backbone: the feature extractor.
         background_score: see `TagMethod`.
@@ -94,9 +96,14 @@ class ClassMapMethod(TagMethod):
         """Summed maps (B, C, h, w) as scores in 0..1: divided by each class's maximum."""
         return normalize_cam(maps)
 
+    def maps_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class maps (B, C, h, w) and logits of the tags (B, C) for normalised images, in one pass."""
+        maps = self.class_maps(images).float()
+        return maps, maps.mean((2, 3))
+
     def tag_logits(self, images: Tensor) -> Tensor:
         """Logits (B, C) of the tags for normalised images."""
-        return self.class_maps(images).float().mean((2, 3))
+        return self.maps_and_logits(images)[1]
 
     def class_scores(
         self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
@@ -104,34 +111,57 @@ class ClassMapMethod(TagMethod):
         """Positive parts of the maps, summed over views on a grid of stride 4, as `unit_scores` brings them to 0..1."""
         if tags is None:
             tags = (self.tag_logits(self.normalize(images)) > 0).float()
-        height, width = images.shape[-2:]
-        grid = -(-height // SCORE_STRIDE), -(-width // SCORE_STRIDE)
-        total = images.new_zeros((), dtype=torch.float32)
-        for scale in scales:
-            size = max(1, round(height * scale)), max(1, round(width * scale))
-            total = total + self._view(images, size, grid, flip)
+        total = summed_views(images, scales, flip, lambda pixels: self.score_maps(self.normalize(pixels)))
         return self.unit_scores(total * tags[:, :, None, None])
 
-    def _view(self, images: Tensor, size: tuple[int, int], grid: tuple[int, int], flip: bool) -> Tensor:
-        """Positive class maps (B, C, *grid) of the images at one size, the mirrored pair in the same pass."""
+
+def summed_views(images: Tensor, scales: Sequence[float], flip: bool, maps_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Positive parts of the maps of several views of images, summed on a grid of stride 4.
+
+    Args:
+        images: raw pixels uint8 (B, 3, H, W).
+        scales: factors on the image's size.
+        flip: whether each image stands beside its mirror image, in one pass.
+        maps_of: raw pixels float32 (B or 2 B, 3, h, w) to class maps (B or 2 B, C, h', w').
+
+    Returns:
+        float32 (B, C, H / 4, W / 4), sizes rounded up.
+    """
+    height, width = images.shape[-2:]
+    grid = -(-height // SCORE_STRIDE), -(-width // SCORE_STRIDE)
+    total = images.new_zeros((), dtype=torch.float32)
+    for scale in scales:
+        size = max(1, round(height * scale)), max(1, round(width * scale))
         pixels = images.float()
-        if size != tuple(images.shape[-2:]):
+        if size != (height, width):
             pixels = interpolate(pixels, size=size, mode="bilinear", align_corners=False)
         if flip:
             pixels = torch.cat([pixels, pixels.flip(-1)])
-        maps = self.score_maps(self.normalize(pixels)).float().relu()
+        maps = maps_of(pixels).float().relu()
         if flip:
             upright, mirrored = maps.chunk(2)
             maps = upright + mirrored.flip(-1)
-        return interpolate(maps, size=grid, mode="bilinear", align_corners=False)
+        total = total + interpolate(maps, size=grid, mode="bilinear", align_corners=False)
+    return total
 
 
-class Refinement(TagMethod):
-    """Class scores of a parent run, improved image by image.
+class Parent(Protocol):
+    """What a later stage knows of its parent run: its class scores, as of `TagMethod.class_scores`, and its method."""
 
-    `scores` is set by whoever knows the parent (`segladder train parent=RUN`): it gives the parent's class scores.
-    A refinement that trains learns from the parent's pseudo-masks: its batches hold `mask` (B, H, W), with 255 where
-    the parent is not confident, and never a mask that a person drew.
+    @property
+    def method(self) -> TagMethod:
+        """The trained method, in evaluation mode."""
+
+    def __call__(
+        self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
+    ) -> Tensor:
+        """The parent's class scores."""
+
+
+class LaterStage(TagMethod):
+    """A method that makes better class scores of what a parent run knows.
+
+    `parent` is set by whoever knows the run (`segladder train parent=RUN`).
 
     Args:
         num_classes: K, background included.
@@ -139,14 +169,29 @@ class Refinement(TagMethod):
         common: the arguments of `Method`.
     """
 
-    takes: ClassVar[tuple[str, ...]] = ("class_scores", "masks")
     needs_parent = True
 
-    scores: Scores | None = None
+    parent: Parent | None = None
 
     def __init__(self, num_classes: int, background_score: Share, **common: Any) -> None:
         super().__init__(background_score, **common)
         self.num_classes = num_classes
+
+    def known_parent(self) -> Parent:
+        """The parent. Raises ConfigError if there is none."""
+        if self.parent is None:
+            raise ConfigError(f"method={self.name} makes class scores of another run's: give parent=RUN")
+        return self.parent
+
+
+class Refinement(LaterStage):
+    """Class scores of a parent run, improved image by image.
+
+    A refinement that trains learns from the parent's pseudo-masks: its batches hold `mask` (B, H, W), with 255 where
+    the parent is not confident, and never a mask that a person drew.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("class_scores", "masks")
 
     @abstractmethod
     def refine(self, images: Tensor, scores: Tensor, tags: Tensor) -> Tensor:
@@ -159,9 +204,7 @@ class Refinement(TagMethod):
         self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
     ) -> Tensor:
         """The parent's scores, refined."""
-        if self.scores is None:
-            raise ConfigError(f"method={self.name} refines the class scores of another run: give parent=RUN")
-        scores = self.scores(ids, images, tags, scales, flip)
+        scores = self.known_parent()(ids, images, tags, scales, flip)
         if tags is None:
             tags = (scores.amax((2, 3)) > 0).float()[:, 1 - self.num_classes :]
         return self.refine(images, scores, tags)

@@ -217,7 +217,7 @@ class LadderProtocol(Protocol):
             return []
         pool = self.labelled(source)
         names = {i: tuple(source.classes[k] for k, held in pool.holders.items() if i in held) for i in pool.images}
-        return [Labelled(source.name, labels.name, self.novel, names)]
+        return [Labelled(source.name, labels.name, self.novel, names, effort=labels.effort)]
 
     def supports(self, source: Source) -> list[Labelling]:
         """K masks of each novel class, of runs that are shown these when they are asked."""

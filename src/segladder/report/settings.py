@@ -17,7 +17,11 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
-LATER: dict[str, Any] = {"loader.augment.extra": []}  # keys that older records lack, with the value their runs had
+CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundary": 0.0, "effort": 1.0, "source": ""}
+LATER: dict[str, Any] = {  # keys that older records lack, with the value their runs had
+    "loader.augment.extra": [],
+    **{f"labels.noise.{key}": value for key, value in CAREFUL.items()},
+}
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 

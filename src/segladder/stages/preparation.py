@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.inspection.checks import check_training_ready
 from segladder.data.sources.base import Source
+from segladder.data.training.views import as_shown
 from segladder.data.words.embeddings import class_embeddings
 from segladder.errors import ConfigError
 from segladder.protocols.base import Protocol
@@ -44,7 +45,8 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
     ids = training.module.dataset.ids
-    record.data |= {"train_ids": len(ids), "train_fingerprint": train_source.fingerprint(ids)}
+    fingerprint = as_shown(train_source, learning.shown).fingerprint(ids)
+    record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
     own = own_labels(config, source, protocol, learning, training)
     access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])
     check_scored("data.train_split", access, source, protocol)

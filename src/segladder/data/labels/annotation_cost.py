@@ -86,5 +86,12 @@ def annotation_cost(
         "novel_seconds": round(seconds_of(behind, prices, novel) + added, 1),
         "labels": labels.name,
         "novel_labels": [kind for kind in kinds() if kind in of_novel],
-        "source": prices.source,
+        "source": "; ".join(filter(None, [prices.source, effort_of(labels)])),
     }
+
+
+def effort_of(labels: Labels) -> str:
+    """What stands beside the prices where labels take another time than their kind; empty where they do not."""
+    if not labels.effort_source:
+        return ""
+    return f"{labels.words} at {labels.effort:g} of the time of careful ones: {labels.effort_source}"

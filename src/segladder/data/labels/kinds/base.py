@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,6 +32,25 @@ class Labels(ABC):
     shows: ClassVar[str] = ""
     colour: ClassVar[str]
     marker: ClassVar[str]
+
+    def naming(self, classes: Sequence[int]) -> Labels:
+        """The same of an annotator who is asked for these classes, by index."""
+        return self
+
+    @property
+    def words(self) -> str:
+        """What such labels are, for records: the name, unless there is more to say."""
+        return self.name
+
+    @property
+    def effort(self) -> float:
+        """Seconds of such a label over those of the kind's `price` by default."""
+        return 1.0
+
+    @property
+    def effort_source(self) -> str:
+        """Where `effort` is from; empty where it is 1."""
+        return ""
 
     @abstractmethod
     def price(self, prices: Prices) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ladder_data import write_ladder
 
 from segladder.data.inspection.agreement import agreement
 from segladder.data.labels.annotation_cost import annotation_cost
@@ -14,10 +17,12 @@ from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.labelled import Labelled, joined, seconds_of
 from segladder.data.labels.noise import Noise, confused, displaced, dropped, objects, outlined, polygon
 from segladder.data.labels.prices import VOC_PRICES
+from segladder.data.sources.folder import Folder
 from segladder.data.sources.shapes import Shapes
 from segladder.data.training.cache import masks_of
-from segladder.data.training.views import Images, as_shown
+from segladder.data.training.views import Episodes, Images, as_shown
 from segladder.errors import ConfigError
+from segladder.metrics.counts import Counts
 
 CLASSES = range(1, 5)
 CARELESS = {
@@ -220,3 +225,59 @@ def test_a_hurried_outline_costs_what_its_effort_says():
 def test_an_effort_says_where_it_is_from():
     with pytest.raises(ConfigError, match=r"labels.noise.effort=0.5: say in labels.noise.source where that is from"):
         Noise(effort=0.5)
+
+
+def test_episodes_show_careless_masks(tmp_path):
+    source, labels = Folder(write_ladder(tmp_path)), Masks(noise=Noise(boundary=4))
+    episodes = Episodes(novel=("cloud", "drum"), shots=1, min_object="none")
+    dataset = episodes.dataset(source, source.split("train"), labels)
+    item = dataset[0]
+    for image_id, mask in ((item["id"], item["mask"]), (item["support_ids"][0], item["support_mask"][0])):
+        drawn = source.mask(image_id)
+        seen = labels.of_image(drawn, image_id)
+        assert np.array_equal(mask.numpy() == 1, seen == item["class_index"])
+        assert not np.array_equal(mask.numpy() == 1, drawn == item["class_index"])
+
+
+SMALL = [
+    *("data.train_size=24", "data.val_size=10", "data.size=64", "backbone=tiny", "backbone.width=8", "method=fcn8s"),
+    *("loader.batch_size=4", "loader.workers=0", "loader.held_out=0.4", "selection=held_out", "protocol.bootstrap=20"),
+    *("trainer.steps=1", "trainer.progress=false", "trainer.panels=0", "logger=none"),
+]
+HASTY = ["labels.noise.corners=4", "labels.noise.effort=0.1", "labels.noise.source=assumption"]
+
+
+@pytest.fixture(scope="module")
+def runs(segladder, tmp_path_factory):
+    """A careful run and a hasty one."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, words in (("careful", []), ("hasty", HASTY)):
+        assert segladder("train", *SMALL, *words, f"hydra.run.dir={folder / name}") == 0
+    return folder
+
+
+def test_a_run_says_how_careless_its_masks_are_and_is_scored_on_drawn_ones(runs, source):
+    careful, hasty = (json.loads((runs / name / "record.json").read_text()) for name in ("careful", "hasty"))
+    assert careful["label_access"]["labels"] == "masks"
+    assert hasty["label_access"]["labels"] == "careless masks (4 corners)"
+    assert (
+        hasty["label_access"]["score"] != careful["label_access"]["score"]
+    )  # of held-out images, as they are labelled
+    assert hasty["data"]["train_fingerprint"] != careful["data"]["train_fingerprint"]
+    assert hasty["data"]["val_fingerprint"] == careful["data"]["val_fingerprint"]
+    truth = Counts.load(runs / "hasty" / "counts.npz").total().sum(1)
+    drawn = np.concatenate([source.mask(i).ravel() for i in source.split("val")])
+    assert np.array_equal(truth, np.bincount(drawn[drawn < 255], minlength=21))
+    looks, outlines = (record["annotation_cost"]["seconds"] for record in (hasty, careful))
+    assert looks < outlines / 3 and "assumption" in hasty["annotation_cost"]["source"]
+
+
+def test_pseudo_masks_are_nobodys_careless_work(segladder, runs, tmp_path, capsys):
+    words = [word for word in SMALL if not word.startswith(("method=", "selection="))]
+    cam = tmp_path / "cam"
+    assert segladder("train", *words, "method=cam", "protocol=cam_seeds", f"hydra.run.dir={cam}") == 0
+    child = ["method=fcn8s", f"parent={cam}", *HASTY, f"hydra.run.dir={tmp_path / 'child'}"]
+    assert segladder("train", *words, *child) == 2
+    assert "reads pseudo-masks, which nobody draws" in capsys.readouterr().err
+    assert segladder("data", "action=agreement", *SMALL[:3], "labels.noise.corners=4") == 0
+    assert "careless masks (4 corners)" in capsys.readouterr().out

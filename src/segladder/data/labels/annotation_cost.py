@@ -92,6 +92,6 @@ def annotation_cost(
 
 def effort_of(labels: Labels) -> str:
     """What stands beside the prices where labels take another time than their kind; empty where they do not."""
-    if not labels.effort_source:
+    if labels.effort == 1:
         return ""
     return f"{labels.words} at {labels.effort:g} of the time of careful ones: {labels.effort_source}"

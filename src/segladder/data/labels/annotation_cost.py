@@ -77,7 +77,7 @@ def annotation_cost(
     behind = [*own, *inherited]
     base = [part for part in own if not novel or not set(part.classes) & set(novel)]
     images = len({image_id for part in base for image_id in part.held})
-    of_novel = {part.kind for part in behind if set(part.classes) & set(novel)}
+    of_novel = {part.kind for part in behind if part.effort and set(part.classes) & set(novel)}
     of_novel |= {work.labels.name for work in supports}
     return {
         "scheme": SCHEME,

@@ -126,7 +126,7 @@ class Source(ABC):
     def raw_mask(self, image_id: str) -> np.ndarray:
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""
         if not self.has_masks:
-            raise DataError(f"{self.name}: the mask of {image_id} is asked for, but the labels are tags")
+            raise DataError(f"{self.name}: the mask of {image_id} is asked for, but the labels show none")
         return self._stored(image_id)
 
     def _stored(self, image_id: str) -> np.ndarray:

@@ -21,7 +21,8 @@ class Labels(ABC):
         name: what records, prices and the configuration call it.
         singular: what one such label is called, in `protocol.support_annotation`; empty where supports cannot have it.
         rank: place on the ladder, from the least annotation to the most.
-        shows: what training items hold: `nothing`, `tags` or `pixels`; empty where training does not read it.
+        shows: what training items hold: `images` alone, `nothing` of the classes asked about, `tags` or `pixels`; empty
+            where training does not read it.
         colour: in charts, of Okabe and Ito's set, which colour-blind readers tell apart.
         marker: in charts, matplotlib's name.
     """

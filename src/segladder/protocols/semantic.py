@@ -57,7 +57,7 @@ class SemanticProtocol(Protocol):
         bootstrap: resamples over images behind each 95 % interval.
     """
 
-    supervisions: ClassVar[tuple[str, ...]] = ("none", "image_level", "full")
+    supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "none")
 
     classes: tuple[str, ...] | None
     other_classes: OtherClasses

@@ -110,8 +110,41 @@ def test_merged_segments_are_unions_of_neighbours_of_like_colour():
     for segment in np.unique(cut):
         assert len(np.unique(joined[cut == segment])) == 1
     means = [image[joined == segment].mean(0) for segment in np.unique(joined)]
-    for first, second in {(a, b) for a, b in zip(joined[:, :-1].ravel(), joined[:, 1:].ravel(), strict=True) if a != b}:
+    beside = {*zip(joined[:, :-1].flat, joined[:, 1:].flat, strict=True)}
+    beside |= {*zip(joined[:-1].flat, joined[1:].flat, strict=True)}
+    for first, second in {(a, b) for a, b in beside if a != b}:
         assert np.linalg.norm(means[first] - means[second]) >= 30
+
+
+def test_the_likest_neighbours_are_merged_first():
+    image = np.repeat(np.array([0, 40, 70, 120], np.uint8), 4)[None, :, None].repeat(3, 0).repeat(3, 2)
+    stripes = np.repeat(np.arange(4), 4)[None].repeat(3, 0)
+    root = 3**0.5  # grey levels differ in three channels
+    for threshold, expected in (
+        (29 * root, [0, 1, 2, 3]),
+        (31 * root, [0, 1, 1, 2]),  # now at 55: 55 from the first, 65 from the last
+        (56 * root, [0, 0, 0, 1]),  # at 36.7: 83.3 from the last
+        (84 * root, [0, 0, 0, 0]),
+    ):
+        assert merged(image, stripes, threshold)[0, ::4].tolist() == expected
+
+
+def test_merging_is_what_a_slow_search_of_all_neighbours_gives():
+    image = noisy_image()[:24, :24]
+    cut = superpixels(image, 25, 10.0)
+    slow = cut.copy()
+    while True:
+        means = {s: image[slow == s].astype(np.float64).mean(0) for s in np.unique(slow)}
+        beside = {
+            *zip(slow[:, :-1].flat, slow[:, 1:].flat, strict=True),
+            *zip(slow[:-1].flat, slow[1:].flat, strict=True),
+        }
+        gaps = sorted((np.linalg.norm(means[a] - means[b]), min(a, b), max(a, b)) for a, b in beside if a != b)
+        if not gaps or gaps[0][0] >= 40:
+            break
+        slow[slow == gaps[0][2]] = gaps[0][1]
+    assert len(np.unique(cut)) > len(np.unique(slow)) > 1
+    assert np.array_equal(merged(image, cut, 40.0), np.unique(slow, return_inverse=True)[1].reshape(slow.shape))
 
 
 def test_a_segment_is_described_by_its_mean():

@@ -57,7 +57,10 @@ def test_one_checkpoint_is_scored_under_several_protocols(segladder, run, capsys
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["method=sg_one"], "protocol=semantic scores full and image_level methods, but method=sg_one is few_shot"),
+        (
+            ["method=sg_one"],
+            "protocol=semantic scores full and image_level and none methods, but method=sg_one is few_shot",
+        ),
         (["protocol=strict"], "protocol=strict scores few_shot methods, but method=fcn8s is full"),
         (["method=sg_one", "protocol=strict", "fold=4"], "fold=4: shapes has folds 0..3"),
     ],

@@ -152,7 +152,10 @@ def test_labels_that_are_not_among_the_few_change_nothing_that_was_learnt(runs, 
         (["method=spnet", "parent=FIRST", *OPEN, "fold=1"], "has learnt cross_striped, a novel class of fold=1"),
         (["method=spnet", "parent=FIRST", "pseudo_masks.surest=2", *OPEN], "pseudo_masks.surest=2"),
         (["method=zs3net", *OPEN], "method=zs3net builds on another run"),
-        (["method=spnet"], "protocol=semantic scores full and image_level methods, but method=spnet is zero_shot"),
+        (
+            ["method=spnet"],
+            "protocol=semantic scores full and image_level and none methods, but method=spnet is zero_shot",
+        ),
     ],
 )
 def test_leaks_and_what_does_not_fit_are_refused(runs, segladder, tmp_path, capsys, words, complaint):

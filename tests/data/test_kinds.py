@@ -20,7 +20,7 @@ from segladder.data.labels.prices import Prices
 from segladder.data.training.dataset import SegmentationDataset
 from segladder.data.training.views import Images
 
-SHOWS = {"nothing", "tags", "pixels", ""}
+SHOWS = {"images", "nothing", "tags", "pixels", ""}
 KINDS = list(kinds().values())
 
 

@@ -135,7 +135,7 @@ def test_held_out_images_of_tags_have_no_mask(source):
     assert 0 < classification_score(Scoring(Bright(), held_out.source, held_out.judges)) <= 1
     assert np.array_equal(held_out.source.tags(ids[0]), source.tags(ids[0]))
     for ask in (held_out.source.mask, held_out.source.raw_mask, held_out.source.pair):
-        with pytest.raises(DataError, match=f"the mask of {ids[0]} is asked for, but the labels are tags"):
+        with pytest.raises(DataError, match=f"the mask of {ids[0]} is asked for, but the labels show none"):
             ask(ids[0])
 
 

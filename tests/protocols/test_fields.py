@@ -22,7 +22,7 @@ WRONG = {  # by field: what it may not hold
     },
     **{"kind": "easy", "min_object": "big", "aggregate": "avg", "support_annotation": "polygon", "absent": "none"},
     **{"other_classes": "drop", "gamma_on": "pixels", "gamma_rule": "guess", "background": "x", "unseen_pixels": "x"},
-    **{"split_name": "half", "supervision": "none", "shots": 0, "episodes": 0, "ways": 0, "beside": -1, "bootstrap": 0},
+    **{"split_name": "half", "supervision": "some", "shots": 0, "episodes": 0, "ways": 0, "beside": -1, "bootstrap": 0},
     **{"min_area": -1, "gamma_images": 0, "seen_kept": 1.5, "input_side": 0, "input_size": -3},
     **{"boundary_width": 2, "contour_bound": -0.1, "flip": "perhaps", "repeats": "perhaps", "transductive": 3},
     **{"label_conditioned": 2, "threshold": 0.123, "thresholds": ["a"], "scales": ["a"], "gammas": ["a"], "gamma": "x"},

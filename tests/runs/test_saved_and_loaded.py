@@ -27,6 +27,7 @@ EPISODES = ["protocol.min_object=none", "protocol.episodes=5", "protocol.seeds=[
 USUAL = {  # settings of each supervision
     "full": ["protocol=semantic"],
     "image_level": ["protocol=cam_seeds", "protocol.scales=[1]"],
+    "none": ["protocol=semantic", "method.naming_images=5"],
     "few_shot": ["data.train_size=160", "data.val_size=60", "protocol=strict", *EPISODES],
     "zero_shot": ["protocol=zero_shot", "protocol.transductive=true", "protocol.unseen_pixels=ignore"],
 }
@@ -34,6 +35,7 @@ PARENTS = {"image_level": "cam", "zero_shot": "seen_classifier"}
 BACKGROUNDS = ("ignore", "seen")
 QUICK = (
     "fcn8s",
+    "kmeans",
     "cam",
     "irn",
     "advcam",

@@ -1,16 +1,18 @@
-"""`segladder data`: check every file of a data set, prepare it, or preview what the network is shown."""
+"""`segladder data`: check every file of a data set, prepare it, or show what annotators make of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from segladder.data.inspection.checks import SplitReport, check_items, check_splits, only_ignored
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
@@ -25,7 +27,7 @@ from segladder.settings import Count, Node, Positive, Seed
 class Keys(TypedDict, total=False):
     """The keys of the command, and those that a data set brings along."""
 
-    action: Literal["check", "prepare", "preview", "audit"]
+    action: Literal["check", "prepare", "preview", "audit", "agreement"]
     workers: Positive | None
     download: bool
     out: str
@@ -33,6 +35,7 @@ class Keys(TypedDict, total=False):
     columns: Positive
     seed: Seed
     fold: Count
+    labels: Node
     data: Node
     loader: Loader
     protocol: Node
@@ -42,7 +45,7 @@ class Keys(TypedDict, total=False):
 def run(config: DictConfig) -> int:
     """Carry out `action` on the data set and return the exit code: 1 if something is wrong with it."""
     check_keys(config, Keys)
-    actions = {"check": check, "prepare": prepare, "preview": preview, "audit": audit}
+    actions = {"check": check, "prepare": prepare, "preview": preview, "audit": audit, "agreement": agreement}
     return actions[config.action](config, instantiated(config.data, "data"))
 
 
@@ -128,7 +131,6 @@ def prepare_voc(config: DictConfig, source: VOC) -> int:
 def preview(config: DictConfig, source: Source) -> int:
     """Write a contact sheet of training images as the network is shown them."""
     from segladder.data.inspection.preview import contact_sheet
-    from segladder.data.labels.kinds.masks import Masks
     from segladder.data.training.augmentation import TrainAugmentation
     from segladder.data.training.datamodule import item_seed
     from segladder.data.training.dataset import SegmentationDataset
@@ -137,7 +139,7 @@ def preview(config: DictConfig, source: Source) -> int:
     step = max(1, len(ids) // config.count)  # spread over the split
     chosen = ids[::step][: config.count]
     settings: Any = OmegaConf.to_container(config.loader.augment, resolve=True)
-    dataset = SegmentationDataset(source, chosen, Masks(), TrainAugmentation(**settings))
+    dataset = SegmentationDataset(source, chosen, pixel_labels(config, source), TrainAugmentation(**settings))
     items = []
     for index, image_id in enumerate(chosen):
         item = dataset[index, item_seed(config.seed, 0, index)]
@@ -147,6 +149,33 @@ def preview(config: DictConfig, source: Source) -> int:
     contact_sheet(items, source.classes, config.columns).save(out)
     print(f"{out}: {len(items)} of {len(ids)} images of {source.train_split}")
     return 0
+
+
+def agreement(config: DictConfig, source: Source) -> int:
+    """Print how far the masks of `labels.noise` agree with the drawn ones of the training split."""
+    from segladder.data.inspection.agreement import agreement as measured
+
+    labels = pixel_labels(config, source)
+    ids = source.split(source.train_split)
+    found = measured(source, ids, labels)
+    print(f"{source.name}: {labels.words}, against the drawn masks of {len(ids)} images of {source.train_split}")
+    for what, share in (
+        ("pixels with the same label", found.same),
+        ("of them where either has an object", found.same_of_objects),
+        ("mIoU", float(np.nanmean(found.iou))),
+    ):
+        print(f"  {what:<34} {share:.1%}")
+    print("  ADE20K, drawn again by its annotator: 82.4% of the pixels, nearly all of them in objects; by two others")
+    print("  41.5% and 25% (Zhou et al. 2019)")
+    return 0
+
+
+def pixel_labels(config: DictConfig, source: Source) -> Labels:
+    """The labels of `config.labels`. Raises ConfigError where they show no pixels."""
+    labels: Labels = instantiated(config.labels, "labels")
+    if labels.shows != "pixels":
+        raise ConfigError(f"labels={labels.name}: action={config.action} is for labels that show pixels, such as masks")
+    return labels.naming(range(1, len(source.classes)))
 
 
 def audit(config: DictConfig, source: Source) -> int:

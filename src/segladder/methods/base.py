@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pydantic import Field
@@ -70,7 +71,7 @@ class Method(pl.LightningModule):
 
     Args:
         name: public name, the file name of its yaml.
-        supervision: `full`, `image_level`, `few_shot` or `zero_shot`.
+        supervision: `full`, `image_level`, `few_shot`, `zero_shot` or `none`.
         trains: whether `segladder train` optimises it.
         optimizer: `name` (adamw, sgd, adam), `lr`, `weight_decay`, `momentum`, and the factors `head_lr` (parameters
             outside the backbone) and `bias_lr`; biases and normalisation weights are never decayed.
@@ -79,7 +80,7 @@ class Method(pl.LightningModule):
         std: input standard deviation per channel, in 0..1.
     """
 
-    learns_from: ClassVar[str] = "pixels"  # what its labels must show: `pixels`, `tags`, or `nothing` of some classes
+    learns_from: ClassVar[str] = "pixels"  # what its labels must show, see `Labels.shows`
     reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
     takes: ClassVar[
         tuple[str, ...]
@@ -89,6 +90,10 @@ class Method(pl.LightningModule):
     scores_tags: ClassVar[bool] = False  # whether it says where the classes of known tags are, `class_scores`
     tells_tags: ClassVar[bool] = False  # whether it tells the tags of an image, `tag_logits`
     scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
+    studies: ClassVar[bool] = False  # whether it looks at images once where others are optimised, `study`
+    cuts: ClassVar[bool] = False  # whether it cuts images into segments that have one class each, `segments`
+    study_images: int = 0  # how many images `study` looks at
+    naming_images: int = 0  # how many drawn masks it is given for names of what it found: an oracle's
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -135,6 +140,26 @@ class Method(pl.LightningModule):
             ConfigError: the method has none.
         """
         raise ConfigError(f"method={self.name} has no scores of its feature map")
+
+    def study(self, images: Iterable[np.ndarray], named: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Find in images without labels what the classes might be; then learn from an oracle what they are called.
+
+        Args:
+            images: uint8 (H, W, 3).
+            named: other images with their masks uint8 (H, W), 255 ignored.
+
+        Raises:
+            ConfigError: the method has nothing to find, or finds nothing in them.
+        """
+        raise ConfigError(f"method={self.name} studies no images")
+
+    def segments(self, images: Tensor) -> Tensor:
+        """The segment of each pixel, int64 (B, H, W) from 0 in each image, for raw pixels (B, 3, H, W) in 0..255.
+
+        Raises:
+            ConfigError: the method has none.
+        """
+        raise ConfigError(f"method={self.name} cuts no image into segments")
 
     def inherit(self, parent: Method) -> None:
         """Take over what `takes` names `features` from the trained method of the parent run.

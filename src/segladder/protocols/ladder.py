@@ -96,11 +96,11 @@ class LadderProtocol(Protocol):
         bootstrap: resamples over images behind each 95 % interval.
     """
 
-    supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "few_shot", "zero_shot")
+    supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "few_shot", "zero_shot", "none")
     swept: ClassVar[str] = "gamma"
     ladder: ClassVar[tuple[str, ...]] = ("told_mIoU", "hard_mIoU", "negative_area", "base_mIoU", "harmonic_mIoU")
 
-    supervision: Literal["full", "image_level", "few_shot", "zero_shot"]
+    supervision: Literal["full", "image_level", "few_shot", "zero_shot", "none"]
     classes: tuple[str, ...] | None
     other_classes: OtherClasses
     folds: tuple[tuple[str, ...], ...]
@@ -142,6 +142,11 @@ class LadderProtocol(Protocol):
     def by_names(self) -> bool:
         """Whether the run's method knows the novel classes by name alone."""
         return self.supervision == "zero_shot"
+
+    @property
+    def by_nobody(self) -> bool:
+        """Whether the run's method has no labels, of base classes neither; an oracle names what it finds."""
+        return self.supervision == "none"
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -205,20 +210,23 @@ class LadderProtocol(Protocol):
             return HiddenClasses(self.novel, "seen", "drop")
         if self.by_supports:
             return Episodes(self.novel, 1, "drop", min_object=self.min_object, min_area=self.min_area)
+        if self.by_nobody:
+            return Images()
         pool = self.labelled(source)
         return Images((*pool.base, *pool.images))
 
     def hidden(self) -> tuple[str, ...]:
         """The novel classes, for runs that have no label of them in training."""
-        return self.novel if self.by_names or self.by_supports or self.pool == 0 else ()
+        has_none = self.by_names or self.by_supports or self.pool == 0
+        return self.novel if has_none and not self.by_nobody else ()  # an oracle that names clusters has all
 
     def labelled_novel(self, source: Source, labels: Labels) -> list[Labelled]:
         """The pool with the run's labels, of runs that have some in training."""
-        if self.by_supports or self.by_names or self.pool == 0:
+        if self.by_supports or self.by_names or self.by_nobody or self.pool == 0:
             return []
         pool = self.labelled(source)
         names = {i: tuple(source.classes[k] for k, held in pool.holders.items() if i in held) for i in pool.images}
-        return [Labelled(source.name, labels.name, self.novel, names)]
+        return [Labelled(source.name, labels.name, self.novel, names, effort=labels.effort)]
 
     def supports(self, source: Source) -> list[Labelling]:
         """K masks of each novel class, of runs that are shown these when they are asked."""

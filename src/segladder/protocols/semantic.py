@@ -8,10 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
+from segladder.metrics.bootstrap import estimate
 from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.boundary import boundary_counts
 from segladder.metrics.confusion import confusion_matrix
@@ -19,6 +21,7 @@ from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.overlap import COLUMNS, per_class, summary
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.size import SIZES, iou_by_size
+from segladder.metrics.superpixels import majority_answer
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured, scored
 from segladder.protocols.fields import Absent, OtherClasses
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
@@ -28,6 +31,7 @@ SCORES = (
     Score("mIoU", shown=("summary", "curve"), statistic=FromCounts("mean_iou")),
     Score("pixel_accuracy", shown=("summary",), statistic=FromCounts("pixel_accuracy")),
     Score("boundary_iou", shown=("summary",)),
+    Score("superpixel_bound", shown=("summary", "table")),  # of methods that cut images into segments
     *(Score(f"iou_{size}", shown=("summary",)) for size in SIZES),
     Score("over_activation", better="lower", shown=("summary", "curve")),
     Score("under_activation", better="lower", shown=("summary", "curve")),
@@ -54,7 +58,7 @@ class SemanticProtocol(Protocol):
         bootstrap: resamples over images behind each 95 % interval.
     """
 
-    supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level")
+    supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "none")
 
     classes: tuple[str, ...] | None
     other_classes: OtherClasses
@@ -80,16 +84,27 @@ class SemanticProtocol(Protocol):
         source = scoring.source
         self.check(source)
         counts, boundary = Counts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
+        bound = Counts(len(source.classes))
+
+        def count(image_id: str, prediction: np.ndarray, mask: np.ndarray) -> None:
+            self.count(counts, boundary, image_id, prediction, mask)
+            if scoring.method.cuts:
+                self.count_bound(bound, image_id, self.segments(scoring.method, source.image(image_id), mask), mask)
+
         predict_seconds = answered(
             scoring,
             scoring.among(self.split),
             lambda _, images, masks: self.predictions(scoring.method, images, masks[0].shape),
-            lambda image_id, prediction, mask: self.count(counts, boundary, image_id, prediction, mask),
+            count,
             f"{self.name} {self.split}",
         )
-        parts = gathered((counts, boundary))
-        whole = Counts.merged(part for part, _ in parts)
-        result = self.result(whole, np.sum([part for _, part in parts], axis=0), source.classes)
+        parts = gathered((counts, boundary, bound))
+        whole = Counts.merged(part for part, _, _ in parts)
+        result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source.classes)
+        if scoring.method.cuts:
+            best = Counts.merged(part for _, _, part in parts)
+            rule = FromCounts("mean_iou", absent=self.absent)
+            result.metrics["superpixel_bound"] = scored(*estimate(best, rule, self.bootstrap))
         result.predict_seconds = predict_seconds
         return result
 
@@ -107,6 +122,12 @@ class SemanticProtocol(Protocol):
         pixels = to_pixels(images, self.input_size, method.device)
         return class_maps(method.predict, pixels, (size[0], size[1]), self.scales, self.flip).cpu().numpy()
 
+    def segments(self, method: Method, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The segment of each pixel of a mask (H, W), of a method that cuts its image (H, W, 3)."""
+        found = method.segments(to_pixels([image], self.input_size, method.device))[:, None].double()  # (1, 1, h, w)
+        segments: np.ndarray = interpolate(found, mask.shape, mode="nearest")[0, 0].long().cpu().numpy()
+        return segments
+
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image with its truth and prediction."""
         image, truth = source.pair(item.image)
@@ -120,6 +141,11 @@ class SemanticProtocol(Protocol):
         matrix = confusion_matrix(torch.from_numpy(prediction), torch.from_numpy(mask), counts.num_classes)
         counts.add(image_id, matrix)
         boundary += boundary_counts(prediction, mask, counts.num_classes, width=self.boundary_width)
+
+    def count_bound(self, bound: Counts, image_id: str, segments: np.ndarray, mask: np.ndarray) -> None:
+        """Add what the best answer that follows segments (H, W) makes of one image."""
+        best = majority_answer(segments, mask, bound.num_classes)
+        bound.add(image_id, confusion_matrix(torch.from_numpy(best), torch.from_numpy(mask), bound.num_classes))
 
     def result(self, counts: Counts, boundary: np.ndarray, classes: Sequence[str]) -> Result:
         """All scores of the counted images, with intervals of those that follow from the counts."""

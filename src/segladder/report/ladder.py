@@ -26,7 +26,7 @@ class Rung:
     """A row of a ladder's table with what its labels cost.
 
     Attributes:
-        label: method, settings and shots.
+        label: method, settings and shots, and whether labels that score it, or that nobody paid for, chose something.
         novel_seconds: of work on labels of the novel classes, mean over runs; `seconds` with those of base classes.
         value: what ranks, with the ends `low` and `high` of its interval where there is one.
     """
@@ -67,7 +67,8 @@ def _rung(row: Row, runs: Sequence[Record], metric: str) -> Rung | None:
     if novel is None or whole is None or row.value is None:
         return None
     shots = "" if row.shots is None else f", {row.shots} mask{'s' if row.shots > 1 else ''} a class"
-    return Rung(row.label + shots, row, novel, whole, row.value, row.low, row.high)
+    oracle = ", by an oracle" if row.selection == "oracle" else ""
+    return Rung(row.label + shots + oracle, row, novel, whole, row.value, row.low, row.high)
 
 
 def frontier(ladder: Sequence[Rung], score: Score) -> list[Rung]:

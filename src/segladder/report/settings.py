@@ -11,13 +11,18 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
     *("parent", "stages"),  # the lineage says what a run builds on
     "labels.name",  # the rung says
+    "labels.noise.source",  # the cost says
     *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
     "backbone.weights",  # the column pretraining, without the folder of a file
     *("embeddings.seed", "embeddings.cache_dir"),
     *("data.folds", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
-LATER: dict[str, Any] = {"loader.augment.extra": []}  # keys that older records lack, with the value their runs had
+CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundary": 0.0, "effort": 1.0}
+LATER: dict[str, Any] = {  # keys that older records lack, with the value their runs had
+    "loader.augment.extra": [],
+    **{f"labels.noise.{key}": value for key, value in CAREFUL.items()},
+}
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 

@@ -28,6 +28,7 @@ from segladder.runs.loading import fill, weights_of
 from segladder.runs.ranks import watched
 from segladder.runs.recording import write_status
 from segladder.runs.scoring import fill_scores, log_scores, print_scores, write_panels
+from segladder.runs.studying import Study
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Run:
     method: Method
     record: records.Record
     interruption: Interruption
+    study: Study = field(default_factory=Study)
     mirrors: list[Logger] = field(default_factory=list)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -72,10 +74,13 @@ def carry_out(run: Run) -> None:
 
 
 def learn(run: Run) -> None:
-    """Write the weights: those that training ends with, or those of features that never learn, if there are any."""
+    """Write the weights, if there are any: what training ends with, what a study found, features that never learn."""
     if run.method.trains:
         fit(run)
-    elif (weights := run.method.state_dict()) and is_first_process():
+        return
+    if run.method.studies:
+        run.study.carry_out(run.method, run.source)
+    if (weights := run.method.state_dict()) and is_first_process():
         write_weights(weights, run.folder / WEIGHTS)
 
 

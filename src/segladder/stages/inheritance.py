@@ -92,8 +92,9 @@ def decided(
         ConfigError: settings that do not fit together.
     """
     labels: Labels = instantiated(config.labels, "labels")
+    labels = labels.naming([k for k, name in enumerate(source.classes) if k and name not in protocol.hidden()])
     own = labels if labels.shows != "nothing" else Masks()  # seen classes of runs that know others by name
-    learning = Learning(protocol.training(source), own, labels, own, method.supervision, own.name)
+    learning = Learning(protocol.training(source), own, labels, own, method.supervision, own.words)
     if parent is not None:
         learning = replace(learning, parents=(parent.id,), lineage=(*parent.lineage, parent.method))
         learning = from_parent(learning, config, method, source, protocol, parent)
@@ -115,6 +116,11 @@ def from_parent(
     learning = replace(learning, labels=theirs, paid=theirs, supervision=parent.supervision)
     if "masks" not in method.takes or not method.trains:
         return learning
+    if learning.shown.words != learning.shown.name:
+        raise ConfigError(
+            f"labels: {learning.shown.words}, but with parent={config.parent} training reads pseudo-masks, which nobody"
+            " draws; leave labels.noise out, or give it to the parent"
+        )
     ids, novel, base = without_masks(config, source, protocol, learning.view)
     masks = PseudoMasks(Path(config.parent), config.pseudo_masks, tuple(ids), tuple(novel), tuple(base))
     learning = replace(learning, shown=Masks(), words="pseudo-masks", masks=masks)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.inspection.checks import check_training_ready
 from segladder.data.sources.base import Source
+from segladder.data.training.views import as_shown
 from segladder.data.words.embeddings import class_embeddings
 from segladder.errors import ConfigError
 from segladder.protocols.base import Protocol
@@ -20,6 +21,7 @@ from segladder.runs.fitting import Run
 from segladder.runs.folder import is_first_process
 from segladder.runs.interruption import Interruption
 from segladder.runs.recording import describe_scoring
+from segladder.runs.studying import Study
 from segladder.runs.told import Told, kept
 from segladder.stages.access import BACKBONE, absent_from, own_access, write_labelled
 from segladder.stages.annotation_cost import cost_of, own_labels
@@ -39,23 +41,33 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     check_claims(above, config, source, protocol, learning.labels, learning.supervision)
     describe_learning(record, learning, above, protocol)
     describe_scoring(record, source, protocol)
-    scored = protocol.split if config.method.trains and not protocol.on_training_images else None
+    learns = config.method.trains or method.studies
+    scored = protocol.split if learns and not protocol.on_training_images else None
     check_training_ready(source, learning.paid, scored)
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
     ids = training.module.dataset.ids
-    record.data |= {"train_ids": len(ids), "train_fingerprint": train_source.fingerprint(ids)}
-    own = own_labels(config, source, protocol, learning, training)
+    fingerprint = as_shown(train_source, learning.shown).fingerprint(ids)
+    record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
+    study = Study.of(method, training)
+    own = [*own_labels(config, source, protocol, learning, training), *study.labelled(source)]
     access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])
     check_scored("data.train_split", access, source, protocol)
     record.annotation_cost = cost_of(config, source, protocol, learning, own, access)
-    record.label_access |= access.plain()
+    record.label_access |= access.plain() | described_oracle(study)
     if is_first_process():
         record.label_access["labelled"] = write_labelled(folder, access.labelled)
     record.parameters = parameter_count(method)
     record.config["method"].update(method.resolved)
     record.error = None
-    return Run(config, folder, source, protocol, training, method, record, interruption)
+    return Run(config, folder, source, protocol, training, method, record, interruption, study)
+
+
+def described_oracle(study: Study) -> dict[str, Any]:
+    """What a record says where masks named what a run found: its row in a leaderboard stands under `oracle`."""
+    if not study.naming:
+        return {}
+    return {"selection": "oracle", "chosen_by": f"masks of {len(study.naming)} training images, which name clusters"}
 
 
 def describe_learning(

@@ -77,7 +77,7 @@ def annotation_cost(
     behind = [*own, *inherited]
     base = [part for part in own if not novel or not set(part.classes) & set(novel)]
     images = len({image_id for part in base for image_id in part.held})
-    of_novel = {part.kind for part in behind if set(part.classes) & set(novel)}
+    of_novel = {part.kind for part in behind if part.effort and set(part.classes) & set(novel)}
     of_novel |= {work.labels.name for work in supports}
     return {
         "scheme": SCHEME,
@@ -86,5 +86,12 @@ def annotation_cost(
         "novel_seconds": round(seconds_of(behind, prices, novel) + added, 1),
         "labels": labels.name,
         "novel_labels": [kind for kind in kinds() if kind in of_novel],
-        "source": prices.source,
+        "source": "; ".join(filter(None, [prices.source, effort_of(labels)])),
     }
+
+
+def effort_of(labels: Labels) -> str:
+    """What stands beside the prices where labels take another time than their kind; empty where they do not."""
+    if labels.effort == 1:
+        return ""
+    return f"{labels.words} at {labels.effort:g} of the time of careful ones: {labels.effort_source}"

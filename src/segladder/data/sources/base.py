@@ -68,6 +68,7 @@ class Source(ABC):
         self.training_masks = None if masks is None else Path(masks)
         self.has_masks = True
         self.see: Callable[[np.ndarray, str], np.ndarray] | None = None  # what `mask` makes of (mask, image id)
+        self.seen_key = ""  # tells what `see` makes of masks from the masks on disk
         self.cache = cache
         self.cache_dir = cache_dir
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
@@ -102,10 +103,13 @@ class Source(ABC):
             other._training_ids = frozenset(ids)
         return other
 
-    def as_seen(self, see: Callable[[np.ndarray, str], np.ndarray] | None) -> Source:
-        """The same data set whose masks are what `see` makes of (mask, image id); None: it has tags and no mask."""
+    def as_seen(self, see: Callable[[np.ndarray, str], np.ndarray] | None, key: str = "") -> Source:
+        """The same data set whose masks are what `see` makes of (mask, image id); None: it has no mask.
+
+        `key` tells these masks from those on disk, in fingerprints and caches; empty where they are the same.
+        """
         other = copy.copy(self)
-        other.see, other.has_masks = see, see is not None
+        other.see, other.has_masks, other.seen_key = see, see is not None, key
         return other
 
     @cached_property
@@ -119,7 +123,7 @@ class Source(ABC):
     def raw_mask(self, image_id: str) -> np.ndarray:
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""
         if not self.has_masks:
-            raise DataError(f"{self.name}: the mask of {image_id} is asked for, but the labels are tags")
+            raise DataError(f"{self.name}: the mask of {image_id} is asked for, but the labels show none")
         return self._stored(image_id)
 
     def _stored(self, image_id: str) -> np.ndarray:
@@ -167,12 +171,12 @@ class Source(ABC):
         return tags_of(self._in_use(self._stored(image_id)), len(self.classes))
 
     def fingerprint(self, ids: Iterable[str]) -> str:
-        """First 16 hex digits of a sha256 over ids, classes in use and the bytes of the mask files."""
+        """First 16 hex digits of a sha256 over ids, classes in use, bytes of mask files and what is seen of them."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for image_id in ids:
             digest.update(image_id.encode() + b"\0")
             digest.update(hashlib.sha256(self.mask_path(image_id).read_bytes()).digest())
-        digest.update(self.lookup.tobytes())
+        digest.update(self.lookup.tobytes() + self.seen_key.encode())
         return digest.hexdigest()[:16]
 
     def image_fingerprint(self, ids: Iterable[str]) -> str:

@@ -73,7 +73,7 @@ class SegmentationDataset(TrainingSet):
 
     Where labels show pixels an item holds a mask, and its tags are those of the whole mask; `inside` tells a pixel of
     the image without a label from padding, both 255 in the mask. Elsewhere it has none: tags are read once at the
-    start, and neither the item nor this object can reach a mask.
+    start, unless labels show images alone, and neither the item nor this object can reach a mask.
 
     Args:
         source: the data set on disk.
@@ -107,7 +107,8 @@ class SegmentationDataset(TrainingSet):
         self._masks = masks_of(source, ids) if has_masks else None
         self._mask_path = source.mask_path if has_masks else None
         self._tables = tables
-        self._tags = None if has_masks else np.stack([source.tags(image_id) for image_id in ids])  # (N, K - 1)
+        has_tags = not has_masks and labels.shows != "images"
+        self._tags = np.stack([source.tags(image_id) for image_id in ids]) if has_tags else None  # (N, K - 1)
 
     def __getitem__(self, key: Key) -> Item:
         """The item at an index as it is, or at (index, seed) augmented with that seed."""
@@ -132,18 +133,19 @@ class SegmentationDataset(TrainingSet):
         mask = None if mask is None else _marked(mask)
         if seed is not None and self.augment is not None:
             image, mask = self.augment(image, mask, seed, out)
-        item: Item = {"image": _tensor(image).permute(2, 0, 1), "tags": torch.from_numpy(tags), "id": self.ids[index]}
+        item: Item = {"image": _tensor(image).permute(2, 0, 1), "id": self.ids[index]}
+        if tags is not None:
+            item["tags"] = torch.from_numpy(tags)
         if mask is not None:
             item["inside"] = torch.from_numpy(mask != IGNORE)  # (H, W)
             mask[mask == UNLABELLED] = IGNORE
             item["mask"] = torch.from_numpy(mask)  # (H, W)
         return item
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         image = self._images[index]  # (H, W, 3)
         if self._masks is None:
-            assert self._tags is not None
-            return image, None, self._tags[index]
+            return image, None, None if self._tags is None else self._tags[index]
         mask = self._masks[index]  # (H, W)
         if mask.shape != image.shape[:2]:
             assert self._mask_path is not None

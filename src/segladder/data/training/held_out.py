@@ -8,7 +8,7 @@ from functools import cached_property
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
-from segladder.data.training.views import TrainingView
+from segladder.data.training.views import TrainingView, as_shown
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class HeldOut:
     @classmethod
     def of(cls, source: Source, ids: Sequence[str], labels: Labels, view: TrainingView) -> HeldOut:
         """Some images of a source as labels of one kind show them."""
-        return cls(source.as_seen(labels.of_image if labels.shows == "pixels" else None), ids, labels, view)
+        return cls(as_shown(source, labels), ids, labels, view)
 
     @cached_property
     def judges(self) -> Sequence[str]:

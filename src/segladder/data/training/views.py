@@ -29,6 +29,13 @@ class Recipe(NamedTuple):
 PLAIN = Recipe()
 
 
+def as_shown(source: Source, labels: Labels) -> Source:
+    """A source whose masks are what labels of a kind show; where they show no pixels, it has none."""
+    if labels.shows != "pixels":
+        return source.as_seen(None)
+    return source.as_seen(labels.of_image, "" if labels == Masks() else repr(labels))
+
+
 class TrainingView(ABC):
     """What training may see of a source's training split.
 
@@ -104,7 +111,7 @@ class Episodes(TrainingView):
         """Episodes; see `TrainingView.dataset`."""
         drawn = {} if self.class_draw is None else {"class_draw": self.class_draw}
         return EpisodeDataset(
-            source,
+            as_shown(source, labels),
             ids,
             self.novel,
             self.shots,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,8 @@ class Labels(ABC):
         name: what records, prices and the configuration call it.
         singular: what one such label is called, in `protocol.support_annotation`; empty where supports cannot have it.
         rank: place on the ladder, from the least annotation to the most.
-        shows: what training items hold: `nothing`, `tags` or `pixels`; empty where training does not read it.
+        shows: what training items hold: `images` alone, `nothing` of the classes asked about, `tags` or `pixels`; empty
+            where training does not read it.
         colour: in charts, of Okabe and Ito's set, which colour-blind readers tell apart.
         marker: in charts, matplotlib's name.
     """
@@ -31,6 +33,25 @@ class Labels(ABC):
     shows: ClassVar[str] = ""
     colour: ClassVar[str]
     marker: ClassVar[str]
+
+    def naming(self, classes: Sequence[int]) -> Labels:
+        """The same of an annotator who is asked for these classes, by index."""
+        return self
+
+    @property
+    def words(self) -> str:
+        """What such labels are, for records: the name, unless there is more to say."""
+        return self.name
+
+    @property
+    def effort(self) -> float:
+        """Seconds of such a label over those of the kind's `price` by default."""
+        return 1.0
+
+    @property
+    def effort_source(self) -> str:
+        """Where `effort` is from; empty where it is 1."""
+        return ""
 
     @abstractmethod
     def price(self, prices: Prices) -> float:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.noise import Noise
 from segladder.data.labels.prices import Prices
 
 
 @dataclass(frozen=True)
 class Masks(Labels):
-    """Every object outlined, border pixels 255 where the data set has such."""
+    """Every object outlined, border pixels 255 where the data set has such.
+
+    Args:
+        noise: how careless the annotator is.
+        classes: indices of those that the annotator names, and so may confuse; `naming` sets them.
+    """
 
     name: str = "masks"
     singular: ClassVar[str] = "mask"
@@ -22,10 +29,36 @@ class Masks(Labels):
     colour: ClassVar[str] = "#cc79a7"
     marker: ClassVar[str] = "^"
 
+    noise: Noise = field(default_factory=Noise)
+    classes: tuple[int, ...] = ()
+
+    def naming(self, classes: Sequence[int]) -> Masks:
+        """The same of an annotator who may confuse these classes."""
+        return replace(self, classes=tuple(classes)) if self.noise.confused else self
+
+    @property
+    def words(self) -> str:
+        """`masks`, or how careless they are."""
+        return f"careless masks ({self.noise.words})" if self.noise.words else self.name
+
+    @property
+    def effort(self) -> float:
+        """The annotator's, as a share of a careful one's."""
+        return self.noise.effort
+
+    @property
+    def effort_source(self) -> str:
+        """Where that is from."""
+        return self.noise.source
+
     def price(self, prices: Prices) -> float:
         """An outline of each object."""
-        return prices.objects_of_class * prices.mask
+        return prices.objects_of_class * prices.mask * self.effort
 
     def of_object(self, mask: np.ndarray) -> np.ndarray:
-        """The mask itself."""
+        """The mask itself: supports are drawn with care."""
         return mask.copy()
+
+    def of_image(self, mask: np.ndarray, image_id: str) -> np.ndarray:
+        """The mask itself, or what a careless annotator makes of it."""
+        return self.noise.of(mask, image_id, self.classes)

@@ -1,0 +1,34 @@
+"""None: nobody says anything of any image, not even what its classes are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.prices import Prices
+from segladder.data.sources.base import Source
+
+
+@dataclass(frozen=True)
+class Nothing(Labels):
+    """Images alone. Who wants classes of such a run must have its clusters named afterwards, by an oracle."""
+
+    name: str = "none"
+    rank: ClassVar[int] = 0
+    shows: ClassVar[str] = "images"
+    colour: ClassVar[str] = "#666666"
+    marker: ClassVar[str] = "*"
+
+    def price(self, prices: Prices) -> float:
+        """Nothing."""
+        return 0.0
+
+    def seconds(self, prices: Prices, images: int, classes: int, held: float) -> float:
+        """Nothing: nobody looks at an image."""
+        return 0.0
+
+    def file(self, source: Source, image_id: str) -> Path:
+        """The image itself."""
+        return source.image_path(image_id)

@@ -1,0 +1,1 @@
+"""Methods without labels: clusters of pixels or segments, named by an oracle."""

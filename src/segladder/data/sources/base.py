@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from segladder.data.sources.decoding import read_mask, read_upright_image
+from segladder.data.sources.instances import Instances
 from segladder.errors import ConfigError, DataError
 
 IGNORE = 255
@@ -141,6 +142,21 @@ class Source(ABC):
         """Class indices into `classes`, uint8 (H, W), 255 = ignored. Raises DataError like `raw_mask`."""
         mask = self._in_use(self.raw_mask(image_id))
         return mask if self.see is None else self.see(mask, image_id)
+
+    def instances(self, image_id: str) -> Instances | None:
+        """The single objects of an image, of the classes in use; None where nothing tells them apart.
+
+        Nothing does where another folder's masks stand for the drawn one, or where a kind of label shows less than it.
+        Void pixels belong to no object. Raises DataError if the labels are tags, or naming a file that does not fit.
+        """
+        if not self.has_masks:
+            raise DataError(f"{self.name}: the objects of {image_id} are asked for, but the labels are tags")
+        drawn = self.see is None and self.mask_path(image_id) == self.drawn_mask_path(image_id)
+        return self.drawn_instances(image_id) if drawn else None
+
+    def drawn_instances(self, image_id: str) -> Instances | None:
+        """The objects behind the data set's own mask, of the classes in use; None where it does not know them."""
+        return None
 
     def _in_use(self, mask: np.ndarray) -> np.ndarray:
         return mask if self.keeps_values else cv2.LUT(mask, self.lookup)

@@ -12,6 +12,7 @@ import numpy as np
 
 from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import read_mask
+from segladder.data.sources.instances import Instances, instances_of
 from segladder.data.sources.lists import read_ids, stem_of
 from segladder.data.sources.sbd import derive_train_aug, read_sbd_mask, sbd_ids, sbd_root
 from segladder.data.sources.tag_file import read_tag_file
@@ -31,6 +32,8 @@ class VOC(Source):
     A mask is looked for in SegmentationClass, then SegmentationClassAug, then SBD's .mat files. The split `train_aug`
     is read from train_aug.txt or trainaug.txt, or else derived: VOC train + SBD train + SBD val - VOC val. `train_sbd`
     is what that adds to VOC train, so that settings can be chosen by training on it and scoring `train`.
+
+    Objects are told apart by SegmentationObject/ID.png, where there is one: 0 no object, 255 void.
 
     Args:
         root: the folder VOC2012.
@@ -85,6 +88,13 @@ class VOC(Source):
         if self.sbd is not None:
             candidates.append(self._sbd_masks / f"{image_id}.mat")
         return next((path for path in candidates if path.is_file()), own)
+
+    def drawn_instances(self, image_id: str) -> Instances | None:
+        """Those of SegmentationObject/ID.png. Raises DataError where it disagrees with the mask."""
+        path = self.root / "SegmentationObject" / f"{image_id}.png"
+        if not path.is_file():
+            return None
+        return instances_of(read_mask(path), self._stored(image_id), self.lookup, path, image_id)
 
     def decode_mask(self, path: Path) -> np.ndarray:
         """Class values of a PNG or of an SBD .mat file, uint8 (H, W)."""

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from dummy_data import save_image, save_mask, write_list
 
+from segladder.data.labels.kinds.points import Points
+from segladder.data.labels.kinds.tags import Tags
 from segladder.data.sources.shapes import Shapes
 from segladder.data.sources.shapes_drawing import draw
 from segladder.data.sources.voc import VOC
@@ -88,9 +90,9 @@ def test_nothing_tells_objects_apart_without_their_file_or_under_other_masks(voc
 
 def test_labels_that_show_less_than_masks_reach_no_object(voc):
     source = VOC(voc)
-    assert source.as_seen(lambda mask, _: np.zeros_like(mask)).instances("a") is None
+    assert source.as_seen(Points()).instances("a") is None
     with pytest.raises(DataError, match="the objects of a are asked for, but the labels are tags"):
-        source.as_seen(None).instances("a")
+        source.as_seen(Tags()).instances("a")
 
 
 def test_shapes_have_one_object_for_each_creature_drawn(shapes_root):

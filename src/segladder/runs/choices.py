@@ -32,12 +32,18 @@ def check_choices(config: DictConfig) -> None:
 def check_labels(config: DictConfig) -> None:
     """Raise ConfigError when the method or the loss cannot learn from what the labels show."""
     labels: Labels = instantiated(config.labels, "labels")
-    wanted = build.method_class(config).learns_from
+    method = build.method_class(config)
+    wanted = method.learns_from
     if labels.shows != wanted:
         fitting = ", ".join(f"labels={name}" for name, kind in kinds().items() if kind.shows == wanted)
         raise ConfigError(
             f"labels={labels.name}: method={config.method.name} does not learn from them; choose {fitting}, or another"
             " method"
+        )
+    if labels.partial and method.answers == "episodes":
+        raise ConfigError(
+            f"labels={labels.name}: method={config.method.name} is taught by episodes, which need whole masks; choose"
+            " labels=masks (supports may have less: protocol.support_annotation), or a method that scores all classes"
         )
     if "criterion" in config.method and kinds()[config.loss.labels].shows != labels.shows:
         raise ConfigError(f"the loss needs {config.loss.labels}, but labels={labels.name}: choose another loss")

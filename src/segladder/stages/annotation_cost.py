@@ -39,7 +39,7 @@ def own_labels(
         return novel
     base = [name for name in source.classes[1:] if name not in protocol.novel]
     images = [*training.module.dataset.ids, *protocol.judges(source), *judges(config, learning, training)]
-    return [Labelled.of(source, learning.paid.name, images, base), *novel]
+    return [Labelled.of(source, learning.paid, images, base), *novel]
 
 
 def judges(config: DictConfig, learning: Learning, training: Training) -> Sequence[str]:

@@ -94,6 +94,9 @@ def decided(
     labels: Labels = instantiated(config.labels, "labels")
     own = labels if labels.shows != "nothing" else Masks()  # seen classes of runs that know others by name
     learning = Learning(protocol.training(source), own, labels, own, method.supervision, own.name)
+    if protocol.ladder and labels.partial:  # each rung has masks of base classes
+        words = f"masks of base classes and {labels.name} of novel ones"
+        learning = replace(learning, paid=Masks(), words=words)
     if parent is not None:
         learning = replace(learning, parents=(parent.id,), lineage=(*parent.lineage, parent.method))
         learning = from_parent(learning, config, method, source, protocol, parent)

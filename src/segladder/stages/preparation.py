@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.inspection.checks import check_training_ready
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.words.embeddings import class_embeddings
 from segladder.errors import ConfigError
@@ -49,13 +51,21 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])
     check_scored("data.train_split", access, source, protocol)
     record.annotation_cost = cost_of(config, source, protocol, learning, own, access)
-    record.label_access |= access.plain()
+    record.label_access |= access.plain() | told_objects(source, learning.labels, ids)
     if is_first_process():
         record.label_access["labelled"] = write_labelled(folder, access.labelled)
     record.parameters = parameter_count(method)
     record.config["method"].update(method.resolved)
     record.error = None
     return Run(config, folder, source, protocol, training, method, record, interruption)
+
+
+def told_objects(source: Source, labels: Labels, ids: Sequence[str]) -> dict[str, Any]:
+    """What told the objects of training images apart, where each has a label: in how many images each."""
+    if not labels.by_object:
+        return {}
+    told = (source.told_objects(image_id) for image_id in ids)
+    return {"objects": dict(sorted(Counter("components" if what is None else what[0] for what in told).items()))}
 
 
 def describe_learning(

@@ -81,6 +81,10 @@ class Shapes(VOC):
         """One object for each class of the mask: no picture holds two creatures of a class."""
         return Instances.of_classes(self._in_use(self._stored(image_id)))
 
+    def object_file(self, image_id: str) -> tuple[str, Path]:
+        """`instances`, which the mask tells."""
+        return "instances", self.drawn_mask_path(image_id)
+
     def prepare(self) -> None:
         """Render the data set if its folder does not exist; several processes may call this at once."""
         final = self.root.parent

@@ -30,7 +30,7 @@ class HeldOut:
     @classmethod
     def of(cls, source: Source, ids: Sequence[str], labels: Labels, view: TrainingView) -> HeldOut:
         """Some images of a source as labels of one kind show them."""
-        return cls(source.as_seen(labels.of_image if labels.shows == "pixels" else None), ids, labels, view)
+        return cls(source.as_seen(view.sight(source, labels)), ids, labels, view)
 
     @cached_property
     def judges(self) -> Sequence[str]:

@@ -22,7 +22,7 @@ class Masks(Labels):
     colour: ClassVar[str] = "#cc79a7"
     marker: ClassVar[str] = "^"
 
-    def price(self, prices: Prices) -> float:
+    def price(self, prices: Prices, acts: float | None = None) -> float:
         """An outline of each object."""
         return prices.objects_of_class * prices.mask
 

@@ -107,9 +107,10 @@ def prepare_voc(config: DictConfig, source: VOC) -> int:
 
 
 def preview(config: DictConfig, source: Source) -> int:
-    """Write a contact sheet of training images as the network is shown them."""
+    """Write a contact sheet of training images and labels as the network is shown them."""
     from segladder.data.inspection.preview import contact_sheet
-    from segladder.data.labels.kinds.masks import Masks
+    from segladder.data.labels.kinds import kinds
+    from segladder.data.labels.kinds.base import Labels
     from segladder.data.training.augmentation import TrainAugmentation
     from segladder.data.training.datamodule import item_seed
     from segladder.data.training.dataset import SegmentationDataset
@@ -118,7 +119,11 @@ def preview(config: DictConfig, source: Source) -> int:
     step = max(1, len(ids) // config.count)  # spread over the split
     chosen = ids[::step][: config.count]
     settings: Any = OmegaConf.to_container(config.loader.augment, resolve=True)
-    dataset = SegmentationDataset(source, chosen, Masks(), TrainAugmentation(**settings))
+    labels: Labels = instantiated(config.labels, "labels")
+    if labels.shows != "pixels":
+        fitting = ", ".join(f"labels={name}" for name, kind in kinds().items() if kind.shows == "pixels")
+        raise ConfigError(f"labels={labels.name}: they show no pixels to draw; choose from {fitting}")
+    dataset = SegmentationDataset(source, chosen, labels, TrainAugmentation(**settings))
     items = []
     for index, image_id in enumerate(chosen):
         item = dataset[index, item_seed(config.seed, 0, index)]

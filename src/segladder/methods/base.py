@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
+from segladder.nets.losses import Pictures
 
 
 class Batch(TypedDict, total=False):
@@ -127,6 +128,14 @@ class Method(pl.LightningModule):
     def normalized(self, batch: Batch) -> Batch:
         """A batch whose images are the backbone's input."""
         return {**batch, "image": self.normalize(batch["image"])}
+
+    def pictures(self, batch: Batch) -> Pictures:
+        """What a loss may know of the images of a normalised batch."""
+        return self.pictured(batch["image"], batch.get("inside"))
+
+    def pictured(self, images: Tensor, inside: Tensor | None = None) -> Pictures:
+        """The same of normalised images (B, 3, H, W), of which `inside` (B, H, W) is no padding."""
+        return Pictures(images, self.pixel_mean, self.pixel_std, inside)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One optimisation step's loss; logs every part of it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig
 
@@ -14,7 +14,7 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses, TrainingView
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import Refinement
 from segladder.protocols.base import Protocol
@@ -58,7 +58,9 @@ class Learning:
         shown = self.view.shown
         labelled = {name for names in shown.values() for name in names}
         hidden = [name for name in protocol.hidden() if name not in labelled]
-        access = {"labels": self.words, "kind": self.labels.name, "hidden": hidden}
+        access: dict[str, Any] = {"labels": self.words, "kind": self.labels.name, "hidden": hidden}
+        if settings := {key: value for key, value in asdict(cast(Any, self.labels)).items() if key != "name"}:
+            access["settings"] = settings
         return access | ({"shown": dict(shown)} if shown else {})
 
 
@@ -119,7 +121,7 @@ def from_parent(
     if "masks" not in method.takes or not method.trains:
         return learning
     ids, novel, base = without_masks(config, source, protocol, learning.view)
-    masks = PseudoMasks(Path(config.parent), config.pseudo_masks, tuple(ids), tuple(novel), tuple(base))
+    masks = PseudoMasks(Path(config.parent), config.pseudo_masks, tuple(ids), tuple(novel), tuple(base), theirs)
     learning = replace(learning, shown=Masks(), words="pseudo-masks", masks=masks)
     return replace(learning, paid=Masks(), words="masks of base classes and pseudo-masks") if novel else learning
 
@@ -146,9 +148,17 @@ def with_few_labels(learning: Learning) -> Learning:
 
 
 def labels_of(record: records.Record) -> Labels:
-    """The kind of label that a run has of the classes it is asked about."""
+    """The kind of label that a run has of the classes it is asked about, with its settings.
+
+    A run that builds on others may have inherited the kind; then they are those of `label_access.settings`.
+    """
     cost = record.annotation_cost or {}
-    return kinds()[record.label_access.get("kind") or cost.get("labels", "masks")]  # older versions name what was paid
+    kind = kinds()[record.label_access.get("kind") or cost.get("labels", "masks")]  # older versions name what was paid
+    try:
+        found: Labels = replace(cast(Any, kind), **record.label_access.get("settings", {}))
+        return found
+    except TypeError as error:
+        raise DataError(f"run {record.id}: label_access.settings of {kind.name}: {error}") from error
 
 
 def without_masks(

@@ -100,6 +100,10 @@ class Labels(ABC):
         """
         return None
 
+    def settled(self, answer: np.ndarray, scene: Scene) -> np.ndarray:
+        """A network's answer, already of allowed classes, as a label of another run: class indices uint8 (H, W)."""
+        return answer
+
     @property
     def key(self) -> str:
         """What decides what `of_image` makes of a scene; empty where that is the drawn mask."""

@@ -23,6 +23,7 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.scene import Scene
 
 ROUNDS = 5  # of GrabCut
+NEARLY_EMPTY = 0.2  # share of a box; our choice
 INSIDE = (cv2.GC_FGD, cv2.GC_PR_FGD)
 
 
@@ -67,11 +68,14 @@ class Boxes(Labels):
         """What the boxes become, larger ones beneath, uint8 (H, W); 0 outside."""
         seen = np.zeros_like(scene.mask)
         for number, (k, place) in enumerate(boxes_of(scene)):
-            if self.becomes == "filled":
-                seen[place] = k
-            else:
-                seen[cut_out(scene.image, place, hashed_seed("grabcut", scene.image_id, number))] = k
+            self._draw(seen, scene, number, k, place)
         return seen
+
+    def _draw(self, seen: np.ndarray, scene: Scene, number: int, k: int, place: Place) -> None:
+        if self.becomes == "filled":
+            seen[place] = k
+        else:
+            seen[cut_out(scene.image, place, hashed_seed("grabcut", scene.image_id, number))] = k
 
     def allowed(self, scene: Scene, classes: int) -> np.ndarray:
         """A class is inside its boxes, the background is anywhere."""
@@ -80,6 +84,14 @@ class Boxes(Labels):
         for k, place in boxes_of(scene):
             allowed[k][place] = True
         return allowed
+
+    def settled(self, answer: np.ndarray, scene: Scene) -> np.ndarray:
+        """The answer; a box that it leaves nearly empty is as in the first round, else its object would be unlearnt."""
+        seen = answer.copy()
+        for number, (k, place) in enumerate(boxes_of(scene)):
+            if (answer[place] == k).mean() < NEARLY_EMPTY:
+                self._draw(seen, scene, number, k, place)
+        return seen
 
     def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
         """The mask, what tells objects apart, and for GrabCut the picture."""

@@ -158,6 +158,11 @@ def test_weights_that_have_seen_boxes_start_no_run_of_points(segladder, root, tm
     words = ["labels=points", f"backbone.weights={tmp_path / 'boxes'}"]
     assert segladder("train", *SMALL, *words, f"data.root={root}", f"hydra.run.dir={tmp_path / 'points'}") == 2
     assert "has learnt apple from boxes" in capsys.readouterr().err
+    path = tmp_path / "boxes" / "record.json"
+    path.write_text(path.read_text().replace('"becomes": "filled"', '"becomes": "outlined"'))
+    words = [f"parent={tmp_path / 'boxes'}", f"hydra.run.dir={tmp_path / 'child'}"]
+    assert segladder("train", *SMALL, *words, f"data.root={root}") == 1
+    assert "label_access.settings do not fit labels=boxes" in capsys.readouterr().err
 
 
 def test_a_preview_shows_the_labels_that_training_sees(segladder, root, tmp_path, capsys):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig
+from pydantic import TypeAdapter
 
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
@@ -154,11 +156,15 @@ def labels_of(record: records.Record) -> Labels:
     """
     cost = record.annotation_cost or {}
     kind = kinds()[record.label_access.get("kind") or cost.get("labels", "masks")]  # older versions name what was paid
+    settings = record.label_access.get("settings", {})
     try:
-        found: Labels = replace(cast(Any, kind), **record.label_access.get("settings", {}))
-        return found
-    except TypeError as error:
-        raise DataError(f"run {record.id}: label_access.settings of {kind.name}: {error}") from error
+        if unknown := {*settings} - {field.name for field in fields(cast(Any, kind))}:
+            raise ValueError(f"no key {min(unknown)}")
+        text = json.dumps({**settings, "name": kind.name})
+        return TypeAdapter(type(kind)).validate_json(text, strict=True)
+    except (TypeError, ValueError) as error:  # pydantic's is of the latter
+        told = " ".join(str(error).split())
+        raise DataError(f"run {record.id}: label_access.settings do not fit labels={kind.name}: {told}") from error
 
 
 def without_masks(

@@ -26,7 +26,7 @@ def components(mask: np.ndarray) -> Iterator[Component]:
     for k in range(1, count):
         # the largest stays, however many specks there are
         if sizes[k] >= min(SPECK * sizes[1:].sum(), sizes[1:].max()):
-            left, top, width, height = found[k, : cv2.CC_STAT_AREA]
+            left, top, width, height = found[k, : cv2.CC_STAT_AREA].tolist()
             place = slice(top, top + height), slice(left, left + width)
             yield place, (labels[place] == k).astype(np.uint8)
 

@@ -94,7 +94,7 @@ def test_impossible_choices_leave_no_folder(capsys, monkeypatch, tmp_path):
         (["method=cam", "labels=masks"], "labels=masks: method=cam does not learn from them; choose labels=tags, or"),
         (
             ["method=fcn8s", "labels=tags"],
-            "labels=tags: method=fcn8s does not learn from them; choose labels=masks, or",
+            "labels=tags: method=fcn8s does not learn from them; choose labels=points, labels=scribbles, labels=boxes,",
         ),
         (["method=spnet", "labels=tags"], "choose labels=names, or another method"),
     ],

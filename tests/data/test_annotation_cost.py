@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 
 from segladder.data.labels.annotation_cost import SCHEME, Labelling, annotation_cost, supports
 from segladder.data.labels.kinds import kinds
+from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.kinds.points import Points
 from segladder.data.labels.labelled import Labelled, joined, seconds_of
 from segladder.data.labels.prices import VOC_PRICES, Prices
+from segladder.data.sources.shapes import Shapes
 from segladder.errors import ConfigError
 
 OUTLINE = VOC_PRICES.objects_of_class * VOC_PRICES.mask
@@ -82,8 +86,34 @@ def test_a_union_costs_no_more_than_its_parts_and_no_less_than_any(parts):
     assert whole == pytest.approx(seconds_of(blocks, VOC_PRICES))
 
 
+def test_clicks_and_boxes_that_were_counted_are_paid_for():
+    """Three classes looked for in two images; `one` holds a and c."""
+    clicks = replace(labelled("points", one="ac", two=""), acts={"one": (3, 3)}, background=3)
+    assert seconds_of([clicks], VOC_PRICES) == pytest.approx(4 * 1 + 2 * 3 * 2.4 + 2 * 3 * 2.4)
+    assert seconds_of([clicks], VOC_PRICES, "c") == pytest.approx(1 + 3 * 2.4 + 2 * 3 * 2.4)
+    assert seconds_of([clicks], VOC_PRICES, "x") == 0
+    boxes = replace(labelled("boxes", one="ac", two="b"), acts={"one": (1, 4)})
+    assert seconds_of([boxes], VOC_PRICES) == pytest.approx(3 * 1 + 5 * 7 + 7 * 2.8 / 1.5)
+    fewer = replace(clicks, acts={"one": (1, 1)}, background=1)
+    for parts in ([clicks, fewer], [fewer, clicks]):
+        assert seconds_of(joined(parts), VOC_PRICES) == seconds_of([clicks], VOC_PRICES)
+
+
+def test_what_a_source_tells_of_objects_is_counted(shapes_root):
+    source = Shapes(shapes_root, train_size=24, val_size=10, size=64)
+    ids, names = source.split("train")[:5], source.classes[1:]
+    boxes, points = (Labelled.of(source, labels, ids, names) for labels in (Boxes(), Points(amount=2)))
+    held = {i: sum(source.tags(i)) for i in ids}
+    assert {i: sum(found) for i, found in boxes.acts.items()} == held  # one creature of a class
+    assert {i: sum(found) for i, found in points.acts.items()} == {i: 2 * found for i, found in held.items()}
+    assert (boxes.background, points.background) == (0, 2)
+    assert Labelled.of(source, Masks(), ids, names).acts == {}
+
+
 def test_labels_come_back_as_they_were_kept():
     block = labelled("masks", one="ac", two="")
+    counted = replace(block, acts={"one": (1, 2)}, background=3)
+    assert Labelled.from_plain(json.loads(json.dumps(counted.plain()))) == counted
     assert Labelled.from_plain(json.loads(json.dumps(block.plain()))) == block
 
 

@@ -18,9 +18,10 @@ from segladder.data.labels.labelled import Labelled, joined, seconds_of
 from segladder.data.labels.noise import Noise, confused, displaced, dropped, objects, outlined, polygon
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.folder import Folder
+from segladder.data.sources.scene import Scene
 from segladder.data.sources.shapes import Shapes
 from segladder.data.training.cache import masks_of
-from segladder.data.training.views import Episodes, Images, as_shown
+from segladder.data.training.views import Episodes, Images
 from segladder.errors import ConfigError
 from segladder.metrics.counts import Counts
 
@@ -47,6 +48,11 @@ def masks(draw):
     return mask
 
 
+def before(mask: np.ndarray, image_id: str) -> Scene:
+    """What the annotator of an image has before them."""
+    return Scene(image_id, mask, lambda: np.zeros((*mask.shape, 3), np.uint8))
+
+
 def generator() -> np.random.Generator:
     return np.random.default_rng(0)
 
@@ -63,7 +69,7 @@ def scene() -> np.ndarray:
 
 @given(masks())
 def test_no_carelessness_changes_nothing(mask):
-    assert np.array_equal(Masks().of_image(mask, "a"), mask)
+    assert np.array_equal(Masks().of_image(before(mask, "a")), mask)
     for same in (
         dropped(mask, 0, generator()),
         confused(mask, 0, CLASSES, generator()),
@@ -76,12 +82,14 @@ def test_no_carelessness_changes_nothing(mask):
 def test_a_careless_mask_follows_from_mask_id_and_seed_alone(settings):
     mask = scene()
     labels = Masks(noise=Noise(**settings)).naming(CLASSES)
-    seen = labels.of_image(mask, "a")
+    seen = labels.of_image(before(mask, "a"))
     assert np.array_equal(mask, scene()) and seen.dtype == np.uint8 and not np.array_equal(seen, mask)
-    assert np.array_equal(seen, Masks(noise=Noise(**settings)).naming(CLASSES).of_image(scene(), "a"))
+    assert np.array_equal(seen, Masks(noise=Noise(**settings)).naming(CLASSES).of_image(before(scene(), "a")))
     if "corners" not in settings:  # no chance in that
-        others = [Masks(noise=Noise(seed=n, **settings)).naming(CLASSES).of_image(mask, "a") for n in range(1, 9)]
-        elsewhere = [labels.of_image(mask, f"image {n}") for n in range(8)]
+        others = [
+            Masks(noise=Noise(seed=n, **settings)).naming(CLASSES).of_image(before(mask, "a")) for n in range(1, 9)
+        ]
+        elsewhere = [labels.of_image(before(mask, f"image {n}")) for n in range(8)]
         assert len({m.tobytes() for m in others}) > 1 and len({m.tobytes() for m in elsewhere}) > 1
 
 
@@ -171,7 +179,7 @@ def test_agreement_is_that_of_the_pixels_that_both_label(source):
     ids = source.split("train")[:6]
     labels = Masks(noise=Noise(dropped=0.3, corners=5)).naming(range(1, 21))
     found = agreement(source, ids, labels)
-    pairs = [(source.mask(i), labels.of_image(source.mask(i), i)) for i in ids]
+    pairs = [(source.mask(i), labels.of_image(before(source.mask(i), i))) for i in ids]
     drawn, seen = (np.concatenate([pair[n].ravel() for pair in pairs]) for n in (0, 1))
     both = (drawn < 255) & (seen < 255)
     held = both & ((drawn > 0) | (seen > 0))
@@ -186,9 +194,9 @@ def test_agreement_is_that_of_the_pixels_that_both_label(source):
 
 def test_training_and_held_out_images_show_careless_masks(source):
     ids, labels = source.split("train")[:6], Masks(noise=Noise(corners=4, boundary=2))
-    items, shown = Images().dataset(source, ids, labels), as_shown(source, labels)
+    items, shown = Images().dataset(source, ids, labels), source.as_seen(labels)
     for index, image_id in enumerate(ids):
-        expected = labels.of_image(source.mask(image_id), image_id)
+        expected = labels.of_image(before(source.mask(image_id), image_id))
         assert np.array_equal(items[index]["mask"].numpy(), expected)
         assert np.array_equal(shown.mask(image_id), expected)
         assert not np.array_equal(expected, source.mask(image_id))
@@ -198,12 +206,12 @@ def test_a_cache_holds_the_masks_of_one_annotator(shapes_root, tmp_path):
     source = Shapes(shapes_root, train_size=24, val_size=10, size=64, cache="memmap", cache_dir=tmp_path)
     ids = source.split("train")[:4]
     annotators = [Masks(), *(Masks(noise=Noise(boundary=3, seed=n)) for n in range(2))]
-    keys = {as_shown(source, labels).fingerprint(ids) for labels in annotators}
-    assert len(keys) == 3 and as_shown(source, Masks()).fingerprint(ids) == source.fingerprint(ids)
+    keys = {source.as_seen(labels).fingerprint(ids) for labels in annotators}
+    assert len(keys) == 3 and source.as_seen(Masks()).fingerprint(ids) == source.fingerprint(ids)
     for labels in annotators:
-        cached = masks_of(as_shown(source, labels), ids)
+        cached = masks_of(source.as_seen(labels), ids)
         for index, image_id in enumerate(ids):
-            assert np.array_equal(cached[index], labels.of_image(source.mask(image_id), image_id))
+            assert np.array_equal(cached[index], labels.of_image(before(source.mask(image_id), image_id)))
 
 
 def test_a_hurried_outline_costs_what_its_effort_says():
@@ -234,7 +242,7 @@ def test_episodes_show_careless_masks(tmp_path):
     item = dataset[0]
     for image_id, mask in ((item["id"], item["mask"]), (item["support_ids"][0], item["support_mask"][0])):
         drawn = source.mask(image_id)
-        seen = labels.of_image(drawn, image_id)
+        seen = labels.of_image(before(drawn, image_id))
         assert np.array_equal(mask.numpy() == 1, seen == item["class_index"])
         assert not np.array_equal(mask.numpy() == 1, drawn == item["class_index"])
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segladder.data.inspection.checks import check_training_ready
+from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.kinds.tags import Tags
 from segladder.data.sources.base import Source, tags_of
@@ -260,3 +261,31 @@ def test_real_class_subset_is_complete() -> None:
     check_training_ready(data, Masks())
     tags = np.stack([data.tags(image_id) for image_id in data.split("val")])
     assert tags.sum(axis=0).tolist() == [80, 46, 79, 55, 60, 40]
+
+
+def test_boxes_come_from_instances_else_from_xml(voc: Path) -> None:
+    boxed = """<annotation><object><name>dog</name><difficult>1</difficult><bndbox><xmax>20.4</xmax><xmin>5</xmin>
+        <ymin>2</ymin><ymax>30</ymax></bndbox></object><object><name>cow</name><bndbox><xmin>1</xmin><ymin>1</ymin>
+        <xmax>{right}</xmax><ymax>64</ymax></bndbox></object></annotation>"""
+    path = voc / "Annotations" / "2007_train00.xml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(boxed.format(right=80))
+    found = source(voc, classes=["dog", "cow"]).boxes("2007_train00")
+    assert found is not None and found.classes == (1, 2) and found.path == path
+    assert found.places.tolist() == [[4, 1, 20, 30], [0, 0, 80, 64]]
+    assert source(voc, classes=["cat", "dog"]).boxes("2007_train00").classes == (2,)
+    assert source(voc).told_objects("2007_train00") == ("xml", path)
+    assert source(voc).told_objects("2007_train01") is None and source(voc).boxes("2007_train01") is None
+    for right, fault in ((81, "has a box from"), ("wide", "object cow has no whole bndbox")):
+        path.write_text(boxed.format(right=right))
+        with pytest.raises(DataError, match=rf"2007_train00\.xml: .*{fault}"):
+            Boxes().of_image(source(voc).scene("2007_train00"))
+    mask = read_mask(voc / "SegmentationClass" / "2007_train00.png")
+    save_mask(voc / "SegmentationObject" / "2007_train00.png", np.where(mask == 255, 255, mask > 0).astype(np.uint8))
+    with pytest.raises(DataError, match=r"2007_train00\.png: disagrees with the mask of 2007_train00: object 1"):
+        Boxes().of_image(source(voc).scene("2007_train00"))
+    objects = np.select([mask == 8, mask == 12, mask == 255], [2, 1, 255]).astype(np.uint8)
+    save_mask(voc / "SegmentationObject" / "2007_train00.png", objects)
+    told = source(voc).boxes("2007_train00")
+    assert told is not None and told.path.parent.name == "SegmentationObject"
+    assert {*told.classes} == {8, 12} and source(voc, masks=voc).told_objects("2007_train00") is None

@@ -285,7 +285,7 @@ def test_the_regulariser_holds_high_scores_back_and_the_others_rise():
 
 def test_advcam_refuses_a_parent_without_class_maps():
     refinement = advcam(NETWORKS["cam"]())
-    with pytest.raises(ConfigError, match="climbs on the network of a run such as method=cam, not on method=AdvCAM"):
+    with pytest.raises(ConfigError, match="climbs on the network of a run such as method=cam, which the parent is not"):
         advcam(refinement).predict(pixels(1, 3, 16, 16))
     refinement.parent = None
     with pytest.raises(ConfigError, match="give parent=RUN"):

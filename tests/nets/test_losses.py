@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segladder.errors import ConfigError
-from segladder.nets.losses import CrossEntropy, Dice, Focal, Lovasz, WeightedSum
+from segladder.nets.losses import SPREAD, CrossEntropy, Dice, Focal, GatedCRF, Lovasz, Pictures, WeightedSum
+from segladder.ops.gated_crf import Kernel, gated_crf_energy
 
 LOSSES = {
     "cross_entropy": CrossEntropy(),
@@ -147,3 +148,41 @@ def test_number_of_class_weights_is_checked():
 def test_number_of_sum_weights_is_checked():
     with pytest.raises(ConfigError, match=r"loss\.weights: 1 values, expected 2"):
         WeightedSum([Dice(), Lovasz()], [1.0])
+
+
+def pictures(images: torch.Tensor, inside: torch.Tensor | None = None) -> Pictures:
+    """Images that were normalised by their channels' means and deviations in 0..255."""
+    return Pictures(images, torch.tensor([10.0, 20, 30]).view(1, 3, 1, 1), torch.full((1, 3, 1, 1), 50.0), inside)
+
+
+def test_the_gated_crf_loss_is_the_energy_of_pooled_logits_and_colours():
+    logits, target = example(6)
+    rgb = torch.rand(2, 3, 5, 6, dtype=torch.float64) * 255
+    shown = pictures((rgb - torch.tensor([10.0, 20, 30]).view(1, 3, 1, 1)) / 50, torch.rand(2, 5, 6) < 0.8)
+    loss = GatedCRF([{"weight": 1.0, "xy": 6, "rgb": 0.1}, {"weight": 0.5, "xy": 2}], radius=2, stride=2)
+
+    def pooled(maps: torch.Tensor) -> torch.Tensor:
+        squares = [[maps[..., y : y + 2, x : x + 2].mean((-2, -1)) for x in (0, 2, 4)] for y in (0, 2, 4)]
+        return torch.stack([torch.stack(row, -1) for row in squares], -2)
+
+    colours = pooled(rgb / 255 / torch.tensor(SPREAD).view(1, 3, 1, 1))
+    kernels = [Kernel(1.0, 6, 0.1), Kernel(0.5, 2)]
+    inside = pooled(shown.inside.double()) == 1
+    expected = gated_crf_energy(pooled(logits).softmax(1), colours, kernels, 2, sources=inside)
+    assert loss(logits, target, shown).item() == pytest.approx(expected.item(), rel=1e-4) and expected.item() > 0
+
+
+def test_a_sum_shows_its_terms_the_pictures():
+    logits, target = example(7)
+    shown = pictures(torch.randn(2, 3, 5, 6))
+    crf = GatedCRF([{"weight": 1.0, "xy": 6, "rgb": 0.1}])
+    both = WeightedSum([CrossEntropy(), crf], [1.0, 0.1])(logits, target, shown)
+    assert both.item() == pytest.approx(CrossEntropy()(logits, target).item() + 0.1 * crf(logits, target, shown).item())
+    with pytest.raises(ValueError, match="needs the pictures"):
+        crf(logits, target)
+
+
+@pytest.mark.parametrize("kernel", [{"weight": 1, "rgb": 2}, {"weight": 1, "xy": 0}, {"weight": 1, "xy": 1, "hue": 3}])
+def test_a_kernel_that_is_none_is_named(kernel):
+    with pytest.raises(ConfigError, match=r"loss\.kernels: .*expected"):
+        GatedCRF([kernel])

@@ -129,7 +129,7 @@ def prepare_voc(config: DictConfig, source: VOC) -> int:
 
 
 def preview(config: DictConfig, source: Source) -> int:
-    """Write a contact sheet of training images as the network is shown them."""
+    """Write a contact sheet of training images and labels as the network is shown them."""
     from segladder.data.inspection.preview import contact_sheet
     from segladder.data.training.augmentation import TrainAugmentation
     from segladder.data.training.datamodule import item_seed

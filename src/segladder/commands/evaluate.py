@@ -21,9 +21,8 @@ from segladder.report.provenance import git_state, versions
 from segladder.runs import build
 from segladder.runs.choices import check_choices
 from segladder.runs.composition import check_keys
-from segladder.runs.devices import chosen_device
 from segladder.runs.folder import plain_config
-from segladder.runs.loading import load_run
+from segladder.runs.loading import chosen_device, load_run
 from segladder.runs.recording import describe_scoring
 from segladder.runs.scoring import fill_scores, print_scores, write_panels
 from segladder.settings import Count, Device, Positive

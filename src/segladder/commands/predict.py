@@ -16,8 +16,7 @@ from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.inference import class_maps, to_pixels
 from segladder.runs import few_shot_prediction
 from segladder.runs.composition import check_keys
-from segladder.runs.devices import chosen_device
-from segladder.runs.loading import load_run
+from segladder.runs.loading import chosen_device, load_run
 from segladder.runs.pictures import listed, save, segment_each
 from segladder.settings import Device, Positive, Scales
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
+from segladder.nets.losses import Pictures
 from segladder.settings import NotNegative, Share
 
 Factor = Annotated[float, Field(ge=0, le=1e6)]
@@ -177,6 +178,14 @@ class Method(pl.LightningModule):
     def normalized(self, batch: Batch) -> Batch:
         """A batch whose images are the backbone's input."""
         return {**batch, "image": self.normalize(batch["image"])}
+
+    def pictures(self, batch: Batch) -> Pictures:
+        """What a loss may know of the images of a normalised batch."""
+        return self.pictured(batch["image"], batch.get("inside"))
+
+    def pictured(self, images: Tensor, inside: Tensor | None = None) -> Pictures:
+        """The same of normalised images (B, 3, H, W), of which `inside` (B, H, W) is no padding."""
+        return Pictures(images, self.pixel_mean, self.pixel_std, inside)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One optimisation step's loss; logs every part of it."""

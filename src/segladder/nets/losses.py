@@ -1,24 +1,61 @@
-"""Losses of dense prediction: logits (B, K, H, W) and targets int64 (B, H, W), 255 ignored, to a scalar.
+"""Losses of dense prediction: logits (B, K, H, W), targets int64 (B, H, W), 255 ignored, and pictures, to a scalar.
 
-A batch whose pixels are all ignored costs 0 and sends back zero gradients, never NaN.
+Each is called as `loss(logits, target, pictures)`; few look at the pictures. With labels on some pixels alone, such as
+clicks, a loss over labelled pixels is partial: unlabelled ones are 255. A batch whose pixels are all ignored costs 0
+and sends back zero gradients, never NaN; only `GatedCRF` teaches pixels without a label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NamedTuple
 
 import segmentation_models_pytorch as smp
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
+from segladder.ops.gated_crf import Kernel, gated_crf_energy
 from segladder.settings import NotNegative, Share
 
 IGNORE = 255
+SPREAD = (0.229, 0.224, 0.225)  # ImageNet's standard deviations of RGB in 0..1
 
 
-class CrossEntropy(nn.Module):
+class Pictures(NamedTuple):
+    """What a loss may know of the images of a batch.
+
+    Attributes:
+        images: the network's input (B, 3, H, W).
+        mean: of their channels before they were normalised, in 0..255, (1, 3, 1, 1).
+        std: the standard deviations, likewise.
+        inside: false where augmentation filled up or cut out what is no pixel of the image, bool (B, H, W); None: all
+            are.
+    """
+
+    images: Tensor
+    mean: Tensor
+    std: Tensor
+    inside: Tensor | None = None
+
+    @property
+    def colours(self) -> Tensor:
+        """RGB in 0..1, float32 (B, 3, H, W)."""
+        return (self.images.float() * self.std + self.mean) / 255
+
+
+class Loss(nn.Module, ABC):
+    """What every loss is."""
+
+    @abstractmethod
+    def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
+        """Scalar loss of logits (B, K, H, W) against targets int64 (B, H, W), 255 ignored."""
+
+
+class CrossEntropy(Loss):
     """Cross entropy, averaged over labelled pixels by the weight of their class.
 
     Args:
@@ -37,7 +74,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss."""
         weights = self.class_weights
         if weights is not None and len(weights) != logits.shape[1]:
@@ -50,7 +87,7 @@ class CrossEntropy(nn.Module):
         return total / share.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-class Focal(nn.Module):
+class Focal(Loss):
     """Focal loss (Lin et al. 2017) of segmentation-models-pytorch: one-versus-rest sigmoids, averaged over classes.
 
     Args:
@@ -62,12 +99,12 @@ class Focal(nn.Module):
         super().__init__()
         self.loss = smp.losses.FocalLoss("multiclass", alpha=alpha, gamma=gamma, ignore_index=IGNORE)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss."""
         return self.loss(logits, target) if (target != IGNORE).any() else _nothing(logits)
 
 
-class Dice(nn.Module):
+class Dice(Loss):
     """Soft Dice loss (Milletari et al. 2016) of segmentation-models-pytorch over the batch, averaged over all classes.
 
     Args:
@@ -78,13 +115,13 @@ class Dice(nn.Module):
         super().__init__()
         self.loss = smp.losses.DiceLoss("multiclass", smooth=smooth, ignore_index=IGNORE)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss; classes absent from the batch add nothing."""
         loss: Tensor = self.loss(logits, target)
         return loss
 
 
-class Lovasz(nn.Module):
+class Lovasz(Loss):
     """Lovasz-Softmax (Berman et al. 2018) of segmentation-models-pytorch over the classes present.
 
     Args:
@@ -96,7 +133,7 @@ class Lovasz(nn.Module):
         self.per_image = per_image
         self.loss = smp.losses.LovaszLoss("multiclass", ignore_index=IGNORE)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss."""
         logits = logits.float()  # the library's Jaccard weights are float32
         parts = zip(logits.split(1), target.split(1), strict=True) if self.per_image else [(logits, target)]
@@ -104,7 +141,54 @@ class Lovasz(nn.Module):
         return torch.stack(losses).mean() if losses else _nothing(logits)
 
 
-class WeightedSum(nn.Module):
+class GatedCRF(Loss):
+    """Energy of the Gated CRF loss (Obukhov et al. 2019), a term beside partial cross entropy.
+
+    Padding tells nothing to pixels of the image; every pixel, labelled or not, is told something, as in official code.
+
+    Args:
+        kernels: Gaussians, each with `weight`, `xy` in pixels, and `rgb` in standard deviations of ImageNet's colours
+            (none: of places alone). Official training: one, weight 1, xy 6, rgb .1.
+        radius: of the square around a pixel that others are looked at in; official: 5.
+        stride: logits and pictures are averaged over squares of so many pixels first; official: crops of 256 at 64.
+    """
+
+    def __init__(
+        self,
+        kernels: Sequence[Mapping[str, float | None]],
+        radius: Annotated[int, Field(ge=1)] = 5,
+        stride: Annotated[int, Field(ge=1)] = 4,
+    ) -> None:
+        super().__init__()
+        self.kernels = [_kernel(settings) for settings in kernels]
+        self.radius, self.stride = radius, stride
+
+    def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
+        """Scalar loss. Raises ValueError without pictures."""
+        if pictures is None:
+            raise ValueError("the Gated CRF loss needs the pictures")
+        inside = None if pictures.inside is None else self._pooled(pictures.inside[:, None].float())[:, 0] == 1
+        spread = logits.new_tensor(SPREAD).view(1, 3, 1, 1)
+        probabilities = self._pooled(logits).softmax(1)  # (B, K, h, w)
+        return gated_crf_energy(
+            probabilities, self._pooled(pictures.colours / spread), self.kernels, self.radius, sources=inside
+        )
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        return maps if self.stride == 1 else F.avg_pool2d(maps, self.stride, ceil_mode=True)
+
+
+def _kernel(settings: Mapping[str, float | None]) -> Kernel:
+    """A kernel of the configuration. Raises ConfigError for a key there is not, or a bandwidth of 0 or less."""
+    if not {"weight", "xy"} <= set(settings) <= {"weight", "xy", "rgb"}:
+        raise ConfigError(f"loss.kernels: {dict(settings)}: expected weight, xy and perhaps rgb")
+    weight, xy, rgb = (settings.get(key) for key in ("weight", "xy", "rgb"))
+    if weight is None or xy is None or xy <= 0 or (rgb is not None and rgb <= 0):
+        raise ConfigError(f"loss.kernels: {dict(settings)}: expected a weight, and bandwidths above 0")
+    return Kernel(weight, xy, rgb)
+
+
+class WeightedSum(Loss):
     """A sum of losses.
 
     Args:
@@ -119,10 +203,11 @@ class WeightedSum(nn.Module):
         self.terms = nn.ModuleList(terms)
         self.weights = list(weights)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss."""
         return sum(
-            (w * term(logits, target) for w, term in zip(self.weights, self.terms, strict=True)), logits.new_zeros(())
+            (w * term(logits, target, pictures) for w, term in zip(self.weights, self.terms, strict=True)),
+            logits.new_zeros(()),
         )
 
 

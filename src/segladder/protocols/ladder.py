@@ -213,7 +213,7 @@ class LadderProtocol(Protocol):
         if self.by_nobody:
             return Images()
         pool = self.labelled(source)
-        return Images((*pool.base, *pool.images))
+        return Images((*pool.base, *pool.images), labelled=self.novel)
 
     def hidden(self) -> tuple[str, ...]:
         """The novel classes, for runs that have no label of them in training."""
@@ -226,7 +226,7 @@ class LadderProtocol(Protocol):
             return []
         pool = self.labelled(source)
         names = {i: tuple(source.classes[k] for k, held in pool.holders.items() if i in held) for i in pool.images}
-        return [Labelled(source.name, labels.name, self.novel, names, effort=labels.effort)]
+        return [Labelled.holding(source, labels, self.novel, names)]
 
     def supports(self, source: Source) -> list[Labelling]:
         """K masks of each novel class, of runs that are shown these when they are asked."""

@@ -59,10 +59,18 @@ def scoring(supervision: str) -> list[str]:
 def check_labels(config: DictConfig) -> None:
     """Raise ConfigError when the method cannot learn from what the labels show."""
     labels: Labels = instantiated(config.labels, "labels")
-    wanted = build.method_class(config).learns_from
+    method = build.method_class(config)
+    wanted = method.learns_from
+    whole = method.answers == "episodes"
     if labels.shows != wanted:
-        fitting = ", ".join(f"labels={name}" for name, kind in kinds().items() if kind.shows == wanted)
+        fits = [name for name, kind in kinds().items() if kind.shows == wanted and not (whole and kind.partial)]
+        fitting = ", ".join(f"labels={name}" for name in fits)
         raise ConfigError(
             f"labels={labels.name}: method={config.method.name} does not learn from them; choose {fitting}, or another"
             " method"
+        )
+    if whole and labels.partial:
+        raise ConfigError(
+            f"labels={labels.name}: method={config.method.name} is taught by episodes, which need whole masks; choose"
+            " labels=masks (supports may have less: protocol.support_annotation), or a method that scores all classes"
         )

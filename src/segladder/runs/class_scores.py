@@ -7,6 +7,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 from segladder.methods.base import Method
-from segladder.methods.image_level.base import TagMethod
+from segladder.methods.full.base import DenseMethod
+from segladder.methods.image_level.base import SCORE_STRIDE, TagMethod
+from segladder.protocols.inference import resized, scaled_pixels
 from segladder.report import record as records
 from segladder.runs.folder import content_of
 
@@ -46,13 +50,21 @@ class StoredScores:
         self.content = content_of(folder)
 
     @cached_property
-    def method(self) -> TagMethod:
-        """The run's trained method; its weights can be differentiated through, whoever asks first."""
+    def method(self) -> TagMethod | DenseScores:
+        """What scores classes: the run's trained method, or the answers of one that had points, scribbles or boxes.
+
+        Its weights can be differentiated through, whoever asks first.
+        """
         with torch.inference_mode(False):
             method = self.load(self.folder)
+        kind = kinds().get(records.read(self.folder).label_access.get("kind", ""))
+        if isinstance(method, DenseMethod) and kind is not None and kind.partial:
+            return DenseScores(method)
         if not isinstance(method, TagMethod):
+            partial = ", ".join(name for name, each in kinds().items() if each.partial)
             raise ConfigError(
-                f"parent={self.folder}: method={method.name} gives no class scores, expected cam or alike"
+                f"parent={self.folder}: method={method.name} gives no class scores, expected cam or alike, or a network"
+                f" that had one of {partial}"
             )
         return method
 
@@ -90,6 +102,43 @@ class StoredScores:
         elif manifest.read_text() != text:
             raise DataError(f"{manifest}: of other class scores; remove the folder to compute them again")
         return place
+
+
+@dataclass(frozen=True)
+class DenseScores:
+    """The probabilities of a network that scores all classes, as class scores with a background.
+
+    Attributes:
+        method: trained, in evaluation mode.
+    """
+
+    method: DenseMethod
+
+    def to(self, device: torch.device) -> DenseScores:
+        """The same on a device."""
+        self.method.to(device)
+        return self
+
+    def class_scores(
+        self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool
+    ) -> Tensor:
+        """Mean probabilities of all views on a grid of stride 4, 0 for classes that the tags leave out (B, K, h, w)."""
+        height, width = images.shape[-2:]
+        grid = -(-height // SCORE_STRIDE), -(-width // SCORE_STRIDE)
+        total = images.new_zeros((), dtype=torch.float32)
+        for scale in scales:
+            pixels = images if scale == 1 else scaled_pixels(images, scale)
+            total = total + self._probabilities(pixels, grid)
+            if flip:
+                total = total + self._probabilities(pixels.flip(3), grid).flip(3)
+        scores = total / (len(scales) * (1 + flip))
+        if tags is None:
+            return scores
+        held = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # (B, K)
+        return scores * held[:, :, None, None]
+
+    def _probabilities(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        return resized(self.method.predict(pixels).softmax(1), grid)
 
 
 def digest_of(values: np.ndarray) -> str:

@@ -104,7 +104,7 @@ def require_unchanged(folder: Path, written: Any) -> None:
 def labels_before_they_had_a_name(method: DictConfig) -> dict[str, str]:
     """The node `labels` of a run whose version had none: the one kind that its method could learn from."""
     found: Any = get_class(method._target_)
-    kind = next(kind for kind in kinds().values() if kind.shows == found.learns_from)
+    kind = next(kind for kind in kinds().values() if kind.shows == found.learns_from and not kind.partial)
     return {"_target_": f"{type(kind).__module__}.{type(kind).__name__}", "name": kind.name}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -79,3 +80,16 @@ def told_of(folder: Path, record: records.Record, weights: dict[str, Tensor]) ->
 def trained_method(folder: Path) -> Method:
     """The method of a run, with its weights, in eval mode; errors as of `load`."""
     return load_run(folder)[2]
+
+
+def chosen_device(asked: str | None) -> torch.device:
+    """The device asked for (`cpu`, `cuda`, `cuda:N`), or the first CUDA device, or the CPU where there is none.
+
+    Raises:
+        ConfigError: no such device is visible.
+    """
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = torch.device(asked or ("cuda" if visible else "cpu"))
+    if device.type == "cuda" and (device.index or 0) >= visible:
+        raise ConfigError(f"device={asked}: {visible or 'no'} CUDA devices are visible; leave it out, or choose cpu")
+    return device

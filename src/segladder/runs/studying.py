@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from segladder.data.hashing import hashed_share
 from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.kinds.none import Nothing
 from segladder.data.labels.labelled import Labelled
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
@@ -51,5 +52,5 @@ class Study:
 
     def carry_out(self, method: Method, source: Source) -> None:
         """Let the method find clusters in images, and name them by drawn masks."""
-        pictures = source.as_seen(None)
+        pictures = source.as_seen(Nothing())
         method.study(map(pictures.image, self.images), map(source.pair, self.naming))

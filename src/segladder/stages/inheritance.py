@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig
+from pydantic import TypeAdapter
 
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses, TrainingView
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import LaterStage
 from segladder.protocols.base import Protocol
@@ -58,7 +60,9 @@ class Learning:
         shown = self.view.shown
         labelled = {name for names in shown.values() for name in names}
         hidden = [name for name in protocol.hidden() if name not in labelled]
-        access = {"labels": self.words, "kind": self.labels.name, "hidden": hidden}
+        access: dict[str, Any] = {"labels": self.words, "kind": self.labels.name, "hidden": hidden}
+        if settings := {key: value for key, value in asdict(cast(Any, self.labels)).items() if key != "name"}:
+            access["settings"] = settings
         return access | ({"shown": dict(shown)} if shown else {})
 
 
@@ -95,6 +99,9 @@ def decided(
     labels = labels.naming([k for k, name in enumerate(source.classes) if k and name not in protocol.hidden()])
     own = labels if labels.shows != "nothing" else Masks()  # seen classes of runs that know others by name
     learning = Learning(protocol.training(source), own, labels, own, method.supervision, own.words)
+    if protocol.ladder and labels.partial:  # each rung has masks of base classes
+        words = f"masks of base classes and {labels.name} of novel ones"
+        learning = replace(learning, paid=Masks(), words=words)
     if parent is not None:
         learning = replace(learning, parents=(parent.id,), lineage=(*parent.lineage, parent.method))
         learning = from_parent(learning, config, method, source, protocol, parent)
@@ -122,7 +129,7 @@ def from_parent(
             " draws; leave labels.noise out, or give it to the parent"
         )
     ids, novel, base = without_masks(config, source, protocol, learning.view)
-    masks = PseudoMasks(Path(config.parent), config.pseudo_masks, tuple(ids), tuple(novel), tuple(base))
+    masks = PseudoMasks(Path(config.parent), config.pseudo_masks, tuple(ids), tuple(novel), tuple(base), theirs)
     learning = replace(learning, shown=Masks(), words="pseudo-masks", masks=masks)
     return replace(learning, paid=Masks(), words="masks of base classes and pseudo-masks") if novel else learning
 
@@ -149,9 +156,21 @@ def with_few_labels(learning: Learning) -> Learning:
 
 
 def labels_of(record: records.Record) -> Labels:
-    """The kind of label that a run has of the classes it is asked about."""
+    """The kind of label that a run has of the classes it is asked about, with its settings.
+
+    A run that builds on others may have inherited the kind; then they are those of `label_access.settings`.
+    """
     cost = record.annotation_cost or {}
-    return kinds()[record.label_access.get("kind") or cost.get("labels", "masks")]  # older versions name what was paid
+    kind = kinds()[record.label_access.get("kind") or cost.get("labels", "masks")]  # older versions name what was paid
+    settings = record.label_access.get("settings", {})
+    try:
+        if unknown := {*settings} - {field.name for field in fields(cast(Any, kind))}:
+            raise ValueError(f"no key {min(unknown)}")
+        text = json.dumps({**settings, "name": kind.name})
+        return TypeAdapter(type(kind)).validate_json(text, strict=True)
+    except (TypeError, ValueError) as error:  # pydantic's is of the latter
+        told = " ".join(str(error).split())
+        raise DataError(f"run {record.id}: label_access.settings do not fit labels={kind.name}: {told}") from error
 
 
 def without_masks(

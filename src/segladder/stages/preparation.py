@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.inspection.checks import check_training_ready
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
-from segladder.data.training.views import as_shown
 from segladder.data.words.embeddings import class_embeddings
 from segladder.errors import ConfigError
 from segladder.protocols.base import Protocol
@@ -47,14 +48,15 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
     ids = training.module.dataset.ids
-    fingerprint = as_shown(train_source, learning.shown).fingerprint(ids)
-    record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
+    seen = train_source.as_seen(learning.view.sight(train_source, learning.shown))
+    record.data |= {"train_ids": len(ids), "train_fingerprint": seen.fingerprint(ids)}
     study = Study.of(method, training)
     own = [*own_labels(config, source, protocol, learning, training), *study.labelled(source)]
     access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])
     check_scored("data.train_split", access, source, protocol)
     record.annotation_cost = cost_of(config, source, protocol, learning, own, access)
-    record.label_access |= access.plain() | described_oracle(study)
+    objects = told_objects(source, learning.labels, ids)
+    record.label_access |= access.plain() | described_oracle(study) | objects
     if is_first_process():
         record.label_access["labelled"] = write_labelled(folder, access.labelled)
     record.parameters = parameter_count(method)
@@ -68,6 +70,14 @@ def described_oracle(study: Study) -> dict[str, Any]:
     if not study.naming:
         return {}
     return {"selection": "oracle", "chosen_by": f"masks of {len(study.naming)} training images, which name clusters"}
+
+
+def told_objects(source: Source, labels: Labels, ids: Sequence[str]) -> dict[str, Any]:
+    """What told the objects of training images apart, where each has a label: in how many images each."""
+    if not labels.by_object:
+        return {}
+    told = (source.told_objects(image_id) for image_id in ids)
+    return {"objects": dict(sorted(Counter("components" if what is None else what[0] for what in told).items()))}
 
 
 def describe_learning(

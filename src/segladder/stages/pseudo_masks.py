@@ -15,8 +15,10 @@ from rich.progress import Progress
 
 from segladder.data.hashing import hashed_share
 from segladder.data.inspection.checks import some
+from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.palette import stored_png
+from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 from segladder.metrics.overlap import iou
@@ -47,6 +49,7 @@ class PseudoMasks:
         ids: the images.
         novel: indices of the classes that pseudo-masks show, where the others keep their drawn pixels; none for all.
         base: images without novel classes, whose drawn masks may choose the threshold.
+        labels: the kind that people gave of the images, which pseudo-masks keep to; None: it tells nothing of places.
 
     Raises:
         ConfigError: settings that do not fit together.
@@ -57,6 +60,7 @@ class PseudoMasks:
     ids: tuple[str, ...]
     novel: tuple[int, ...] = ()
     base: tuple[str, ...] = ()
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
         check_settings(self.settings, self.novel)
@@ -69,7 +73,7 @@ class PseudoMasks:
     def of(self, source: Source, progress: bool) -> Source:
         """The source with these masks for its training images; makes those not there yet.
 
-        Its images and tags are read, and no mask, unless some classes are novel.
+        Its images and tags are read, and no mask, unless some classes are novel or labels show pixels.
 
         Raises:
             ConfigError: the parent gives no class scores.
@@ -95,6 +99,8 @@ class PseudoMasks:
             "novel": list(novel),
             "image_fingerprint": source.image_fingerprint(sorted(ids)),
         }
+        if self.labels is not None and self.labels.partial:
+            key |= {"labels": self.labels.key, "label_fingerprint": source.fingerprint(sorted(ids))}
         folder = self.parent / FOLDER / records.hash_of(key)
         if (folder / MANIFEST).exists():
             require_images(folder, ids, key)
@@ -103,13 +109,29 @@ class PseudoMasks:
         with Progress(disable=not progress) as bar:
             task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
             for chunk in same_size_chunks(source, missing, BATCH):
-                for image_id, labels in zip(chunk, labelled(scores, source, chunk, wanted, views, novel), strict=True):
+                scenes = self.scenes(source, chunk)
+                allowed = [None if scene is None else self.allowed(scene, source) for scene in scenes]
+                found = labelled(scores, source, chunk, wanted, views, novel, allowed)
+                for image_id, labels, scene in zip(chunk, found, scenes, strict=True):
+                    if scene is not None and self.labels is not None:
+                        labels = self.labels.settled(labels, scene)
                     if novel:
                         labels = with_drawn(labels, source.mask(image_id), novel)
                     write_mask(folder / f"{image_id}.png", labels, source)
                 bar.advance(task, len(chunk))
         write_manifest(folder, ids, {**key, "parent": records.read(self.parent).id})
         return folder
+
+    def scenes(self, source: Source, ids: Sequence[str]) -> Sequence[Scene | None]:
+        """What the labels of some images were made from; None where labels tell nothing of places."""
+        if self.labels is None or not self.labels.partial:
+            return [None] * len(ids)
+        scenes = [source.scene(image_id) for image_id in ids]
+        return [scene.only(self.novel) for scene in scenes] if self.novel else scenes
+
+    def allowed(self, scene: Scene, source: Source) -> np.ndarray | None:
+        """The classes that the label of an image allows each pixel, bool (K, H, W); None: all."""
+        return None if self.labels is None else self.labels.allowed(scene, len(source.classes))
 
 
 def check_settings(settings: DictConfig, novel: Sequence[int]) -> None:
@@ -170,20 +192,26 @@ def labelled(
     settings: dict[str, Any],
     views: dict[str, Any],
     novel: Sequence[int],
+    allowed: Sequence[np.ndarray | None],
 ) -> list[np.ndarray]:
-    """Class indices uint8 (H, W), 255 where not confident, of some images of one size; novel ones alone, if any."""
+    """Class indices uint8 (H, W), 255 where not confident, of some images of one size; novel ones alone, if any.
+
+    What a label does not allow is no answer: of scores with a background the best class that it does, else 255.
+    """
     given = class_scores(scores, source, ids, views)
     if novel:
         first = given.shape[1] - len(source.classes) + 1  # channel of class 0, -1 where there is none
         base = [k + first - 1 for k in range(1, len(source.classes)) if k not in novel]
         given[:, base] = 0
     if given.shape[1] == len(source.classes):  # scores with a background of their own need no threshold
-        return list(given.argmax(1).astype(np.uint8))
+        free = [each if may is None else np.where(may, each, -np.inf) for each, may in zip(given, allowed, strict=True)]
+        return [each.argmax(0).astype(np.uint8) for each in free]
     sure = {at: [labels_of(each, settings["background"], settings[at]) for each in given] for at in SURE}
     if settings["crf"]:
         images = [source.image(image_id) for image_id in ids]
         sure = {at: fitted(images, labels, settings["crf"]) for at, labels in sure.items()}
-    return [joined(*both) for both in zip(*sure.values(), strict=True)]
+    answers = [joined(*both) for both in zip(*sure.values(), strict=True)]
+    return [each if may is None else kept(each, may) for each, may in zip(answers, allowed, strict=True)]
 
 
 def class_scores(scores: StoredScores, source: Source, ids: Sequence[str], views: dict[str, Any]) -> np.ndarray:
@@ -204,6 +232,13 @@ def labels_of(scores: np.ndarray, background: str, value: float) -> np.ndarray:
     best, height = scores.argmax(0).astype(np.uint8) + 1, scores.max(0)
     limit = (1 - np.clip(height, 0, 1)) ** value if background == "power" else value
     return np.where(height > limit, best, 0).astype(np.uint8)
+
+
+def kept(labels: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Labels (H, W), 255 where `allowed` (K, H, W) rules their class out; its class where it leaves one alone."""
+    told = np.where(allowed.sum(0) == 1, allowed.argmax(0), IGNORE)
+    fits = np.take_along_axis(allowed, labels[None].clip(max=len(allowed) - 1), 0)[0] & (labels != IGNORE)
+    return np.where(fits, labels, told).astype(np.uint8)
 
 
 def joined(objects: np.ndarray, cautious: np.ndarray) -> np.ndarray:

@@ -50,8 +50,8 @@ def agreement(source: Source, ids: Iterable[str], labels: Labels) -> Agreement:
     labels = labels.naming(range(1, count))
 
     def counted(image_id: str) -> np.ndarray:
-        drawn = source.mask(image_id)
-        shown = labels.of_image(drawn, image_id)
+        scene = source.scene(image_id)
+        drawn, shown = scene.mask, labels.of_image(scene)
         both = (drawn != IGNORE) & (shown != IGNORE)
         joint = drawn[both].astype(np.int64) * count + shown[both]
         pixels: np.ndarray = np.bincount(joint, minlength=count**2).reshape(count, count)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.sources.base import IGNORE, Source, size_error
+from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.decoding import jpeg_damage
+from segladder.data.sources.scene import size_error
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
 from segladder.machine import pool
@@ -39,9 +40,9 @@ def check_training_ready(source: Source, labels: Labels, scored: str | None = No
         )
     train, val = source.split(source.train_split), source.split(source.val_split)
     _require([source.image_path(i) for i in (*train, *val)], "images")
-    _require([labels.file(source, i) for i in train], "training labels")
+    _require([path for i in train for path in labels.files(source, i)], "training labels")
     _require([source.mask_path(i) for i in val], "masks to score against")
-    trains_on_masks = labels.file(source, train[0]) == source.mask_path(train[0])
+    trains_on_masks = source.mask_path(train[0]) in labels.files(source, train[0])
     for fault in (trains_on_masks and only_ignored(source, train), only_ignored(source, val)):
         if fault:
             raise DataError(fault)

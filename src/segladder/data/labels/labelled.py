@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from segladder.data.labels.kinds import kinds
@@ -19,6 +19,7 @@ from segladder.data.sources.base import Source
 from segladder.machine import cores
 
 MOST_THREADS = 4
+BACKGROUND = ""  # in place of the name of a class
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Labelled:
         classes: those that have labels.
         held: the images, each with those of the classes that it holds.
         searched: whether each image was looked through for each class; else the images were found already.
+        acts: for some images how many clicks, strokes or boxes the label of each class that it holds took; the others
+            take what VOC's do on average.
+        background: how many the background of each image took.
         effort: work behind a label over that of the kind's price, see `Labels.effort`.
     """
 
@@ -39,6 +43,8 @@ class Labelled:
     classes: tuple[str, ...]
     held: Mapping[str, tuple[str, ...]]
     searched: bool = True
+    acts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    background: int = 0
     effort: float = 1.0
 
     @classmethod
@@ -49,45 +55,83 @@ class Labelled:
         with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
             tags = pool.map(source.tags, ids)
             held = {i: tuple(name for k, name in columns if found[k]) for i, found in zip(ids, tags, strict=True)}
-        return cls(source.name, labels.name, tuple(classes), held, effort=labels.effort)
+        return cls.holding(source, labels, classes, held)
+
+    @classmethod
+    def holding(
+        cls, source: Source, labels: Labels, classes: Sequence[str], held: Mapping[str, tuple[str, ...]]
+    ) -> Labelled:
+        """Images of a source of which it is known what they hold; boxes of objects are counted where it knows them."""
+
+        def acts(image_id: str) -> tuple[int, ...]:
+            boxes = source.boxes(image_id) if labels.by_object else None
+            indices = [source.classes.index(name) for name in held[image_id]]
+            return labels.acts(indices, None if boxes is None else boxes.classes)
+
+        with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
+            counted = {i: found for i, found in zip(held, pool.map(acts, held), strict=True) if found}
+        background, effort = labels.background_acts, labels.effort
+        return cls(source.name, labels.name, tuple(classes), held, True, counted, background, effort)
 
     def plain(self) -> dict[str, Any]:
-        """In JSON types, the classes that an image holds as positions in `classes`."""
+        """In JSON types, the classes that an image holds as positions in `classes`; `acts` in their order."""
         held = {i: [self.classes.index(name) for name in names] for i, names in sorted(self.held.items())}
-        plain = {"data": self.data, "kind": self.kind, "searched": self.searched, "classes": self.classes, "held": held}
-        return plain if self.effort == 1 else {**plain, "effort": self.effort}
+        said = {"data": self.data, "kind": self.kind, "searched": self.searched, "classes": self.classes, "held": held}
+        counted = {"acts": dict(sorted(self.acts.items()))} if self.acts else {}
+        effort = {} if self.effort == 1 else {"effort": self.effort}
+        return said | counted | ({"background": self.background} if self.background else {}) | effort
 
     @classmethod
     def from_plain(cls, stored: Mapping[str, Any]) -> Labelled:
         """What `plain` gave. Raises KeyError, TypeError or IndexError for anything else."""
         classes = tuple(map(str, stored["classes"]))
         held = {str(i): tuple(classes[k] for k in positions) for i, positions in stored["held"].items()}
-        searched, effort = bool(stored["searched"]), float(stored.get("effort", 1.0))
-        return cls(str(stored["data"]), str(stored["kind"]), classes, held, searched, effort)
+        acts = {str(i): tuple(map(int, found)) for i, found in stored.get("acts", {}).items()}
+        kind, searched = str(stored["kind"]), bool(stored["searched"])
+        background, effort = int(stored.get("background", 0)), float(stored.get("effort", 1.0))
+        return cls(str(stored["data"]), kind, classes, held, searched, acts, background, effort)
+
+    def seconds(self, prices: Prices, image_id: str, name: str) -> float:
+        """Seconds that the label of one class in one image took."""
+        if name not in self.held[image_id]:
+            return prices.presence if self.searched else 0.0
+        counted = self.acts.get(image_id)
+        acts = None if counted is None else counted[self.held[image_id].index(name)]
+        return kinds()[self.kind].price(prices, acts) * self.effort
 
 
 def joined(labelled: Iterable[Labelled]) -> tuple[Labelled, ...]:
     """The same labels, images of the same kind, classes and data in one."""
-    groups: dict[tuple[Any, ...], dict[str, tuple[str, ...]]] = defaultdict(dict)
+    groups: dict[tuple[Any, ...], Labelled] = {}
     for part in labelled:
         if part.held and part.classes:
-            groups[part.data, part.kind, part.classes, part.searched, part.effort].update(part.held)
-    return tuple(
-        Labelled(data, kind, classes, held, searched, effort)
-        for (data, kind, classes, searched, effort), held in groups.items()
-    )
+            key = part.data, part.kind, part.classes, part.searched, part.background, bool(part.acts), part.effort
+            groups[key] = _in_one(groups[key], part) if key in groups else part
+    return tuple(groups.values())
+
+
+def _in_one(first: Labelled, second: Labelled) -> Labelled:
+    acts = dict(first.acts)
+    for image_id, found in second.acts.items():  # of one image the larger counts, as long as both are of its classes
+        known = acts.get(image_id, ())
+        acts[image_id] = tuple(map(max, known, found)) if len(known) == len(found) else found
+    return replace(first, held={**first.held, **second.held}, acts=acts)
 
 
 def seconds_of(labelled: Iterable[Labelled], prices: Prices, classes: Collection[str] | None = None) -> float:
-    """Seconds of human work behind labels, each image and class once; of some classes alone, where given."""
+    """Seconds of human work behind labels, each image and class once; of some classes alone, where given.
+
+    The background of an image belongs to the classes that were labelled with it.
+    """
     paid: dict[tuple[str, str, str], float] = {}
     for part in labelled:
-        label = kinds()[part.kind].price(prices) * part.effort
-        look = prices.presence if part.searched else 0.0
-        for name in part.classes if classes is None else [name for name in part.classes if name in classes]:
-            for image_id, held in part.held.items():
+        names = part.classes if classes is None else [name for name in part.classes if name in classes]
+        background = kinds()[part.kind].price(prices, part.background) if part.background else 0.0
+        for image_id in part.held:
+            seconds = [(name, part.seconds(prices, image_id, name)) for name in names]
+            for name, price in [*seconds, *([(BACKGROUND, background)] if names and background else [])]:
                 key = part.data, image_id, name
-                paid[key] = max(paid.get(key, 0.0), label if name in held else look)
+                paid[key] = max(paid.get(key, 0.0), price)
     return sum(paid.values())
 
 

@@ -5,18 +5,38 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 
 from segladder.data.sources.decoding import read_mask, read_upright_image
+from segladder.data.sources.instances import Instances
+from segladder.data.sources.scene import ObjectBoxes, Scene, size_error
 from segladder.errors import ConfigError, DataError
 
 IGNORE = 255
+
+
+class Sight(Protocol):
+    """What is seen of images; a kind of label is one."""
+
+    @property
+    def shows(self) -> str:
+        """`pixels`, `tags`, `images` or `nothing`."""
+
+    @property
+    def key(self) -> str:
+        """What decides what `of_image` makes of a scene; empty where that is the drawn mask."""
+
+    def of_image(self, scene: Scene) -> np.ndarray:
+        """Class indices uint8 (H, W), 255 where nothing is told."""
+
+    def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
+        """The files that it is made from."""
 
 
 class Source(ABC):
@@ -67,8 +87,7 @@ class Source(ABC):
         self.folds = _checked_folds(folds, all_classes[1:])
         self.training_masks = None if masks is None else Path(masks)
         self.has_masks = True
-        self.see: Callable[[np.ndarray, str], np.ndarray] | None = None  # what `mask` makes of (mask, image id)
-        self.seen_key = ""  # tells what `see` makes of masks from the masks on disk
+        self.sight: Sight | None = None  # what `mask` shows of the drawn one
         self.cache = cache
         self.cache_dir = cache_dir
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
@@ -103,13 +122,10 @@ class Source(ABC):
             other._training_ids = frozenset(ids)
         return other
 
-    def as_seen(self, see: Callable[[np.ndarray, str], np.ndarray] | None, key: str = "") -> Source:
-        """The same data set whose masks are what `see` makes of (mask, image id); None: it has no mask.
-
-        `key` tells these masks from those on disk, in fingerprints and caches; empty where they are the same.
-        """
+    def as_seen(self, sight: Sight) -> Source:
+        """The same data set whose masks are what `sight` shows of them; it has none unless that shows pixels."""
         other = copy.copy(self)
-        other.see, other.has_masks, other.seen_key = see, see is not None, key
+        other.sight, other.has_masks = sight, sight.shows == "pixels"
         return other
 
     @cached_property
@@ -140,8 +156,59 @@ class Source(ABC):
 
     def mask(self, image_id: str) -> np.ndarray:
         """Class indices into `classes`, uint8 (H, W), 255 = ignored. Raises DataError like `raw_mask`."""
-        mask = self._in_use(self.raw_mask(image_id))
-        return mask if self.see is None else self.see(mask, image_id)
+        return self._drawn(image_id) if self.sight is None else self.sight.of_image(self.scene(image_id))
+
+    def _drawn(self, image_id: str) -> np.ndarray:
+        return self._in_use(self.raw_mask(image_id))
+
+    def scene(self, image_id: str) -> Scene:
+        """What an annotator works from. Raises DataError like `raw_mask`."""
+        return Scene(
+            image_id,
+            self._drawn(image_id),
+            lambda: self.image(image_id),
+            lambda: self.boxes(image_id),
+            self.mask_path(image_id),
+        )
+
+    def boxes(self, image_id: str) -> ObjectBoxes | None:
+        """The box around each object of the classes in use; None where nothing tells objects apart.
+
+        Raises DataError naming a file that does not fit.
+        """
+        told = self.told_objects(image_id)
+        return None if told is None else self.boxes_from(image_id, *told)
+
+    def boxes_from(self, image_id: str, what: str, path: Path) -> ObjectBoxes | None:
+        """The boxes that a file tells, which `object_file` has named."""
+        found = self.drawn_instances(image_id)
+        return None if found is None else ObjectBoxes(tuple(found.classes.tolist()), found.boxes, path)
+
+    def told_objects(self, image_id: str) -> tuple[str, Path] | None:
+        """What tells the objects of an image apart, such as `instances`, and its file; None where nothing does.
+
+        Nothing does where another folder's mask stands for the drawn one.
+        """
+        return self.object_file(image_id) if self.mask_path(image_id) == self.drawn_mask_path(image_id) else None
+
+    def object_file(self, image_id: str) -> tuple[str, Path] | None:
+        """The same for the data set's own mask."""
+        return None
+
+    def instances(self, image_id: str) -> Instances | None:
+        """The single objects of an image, of the classes in use; None where nothing tells them apart.
+
+        Nothing does where another folder's masks stand for the drawn one, or where a kind of label shows less than it.
+        Void pixels belong to no object. Raises DataError if the labels are tags, or naming a file that does not fit.
+        """
+        if not self.has_masks:
+            raise DataError(f"{self.name}: the objects of {image_id} are asked for, but the labels are tags")
+        drawn = self.sight is None and self.mask_path(image_id) == self.drawn_mask_path(image_id)
+        return self.drawn_instances(image_id) if drawn else None
+
+    def drawn_instances(self, image_id: str) -> Instances | None:
+        """The objects behind the data set's own mask, of the classes in use; None where it does not know them."""
+        return None
 
     def _in_use(self, mask: np.ndarray) -> np.ndarray:
         return mask if self.keeps_values else cv2.LUT(mask, self.lookup)
@@ -176,7 +243,7 @@ class Source(ABC):
         for image_id in ids:
             digest.update(image_id.encode() + b"\0")
             digest.update(hashlib.sha256(self.mask_path(image_id).read_bytes()).digest())
-        digest.update(self.lookup.tobytes() + self.seen_key.encode())
+        digest.update(self.lookup.tobytes() + (self.sight.key if self.sight else "").encode())
         return digest.hexdigest()[:16]
 
     def image_fingerprint(self, ids: Iterable[str]) -> str:
@@ -202,10 +269,3 @@ def tags_of(mask: np.ndarray, num_classes: int) -> np.ndarray:
     """Foreground classes present in a mask of class indices, float32 (num_classes - 1,)."""
     values = mask.tobytes()  # searching bytes is faster than counting them
     return np.array([bytes((value,)) in values for value in range(1, num_classes)], np.float32)
-
-
-def size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> DataError:
-    """The error for a mask file of another size (H, W) than its image (H, W, 3)."""
-    return DataError(
-        f"{path}: size {mask[1]}x{mask[0]}, expected {image[1]}x{image[0]} (width x height) like its image"
-    )

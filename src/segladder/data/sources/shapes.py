@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 from rich.progress import track
 
+from segladder.data.sources.instances import Instances
 from segladder.data.sources.palette import stored_png
 from segladder.data.sources.shapes_drawing import HEAD_HUES, HUES, SHAPES, TEXTURES, VERSION, draw
 from segladder.data.sources.voc import VOC
@@ -71,6 +72,14 @@ class Shapes(VOC):
         """SegmentationClass/ID.png."""
         self.prepare()
         return super().drawn_mask_path(image_id)
+
+    def drawn_instances(self, image_id: str) -> Instances:
+        """One object for each class of the mask: no picture holds two creatures of a class."""
+        return Instances.of_classes(self._in_use(self._stored(image_id)))
+
+    def object_file(self, image_id: str) -> tuple[str, Path]:
+        """`instances`, which the mask tells."""
+        return "instances", self.drawn_mask_path(image_id)
 
     def prepare(self) -> None:
         """Render the data set if its folder does not exist; several processes may call this at once."""

@@ -12,8 +12,10 @@ import numpy as np
 
 from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import read_mask
+from segladder.data.sources.instances import Instances, instances_of
 from segladder.data.sources.lists import read_ids, stem_of
 from segladder.data.sources.sbd import derive_train_aug, read_sbd_mask, sbd_ids, sbd_root
+from segladder.data.sources.scene import ObjectBoxes
 from segladder.data.sources.tag_file import read_tag_file
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import content
@@ -31,6 +33,8 @@ class VOC(Source):
     A mask is looked for in SegmentationClass, then SegmentationClassAug, then SBD's .mat files. The split `train_aug`
     is read from train_aug.txt or trainaug.txt, or else derived: VOC train + SBD train + SBD val - VOC val. `train_sbd`
     is what that adds to VOC train, so that settings can be chosen by training on it and scoring `train`.
+
+    Objects are told apart by SegmentationObject/ID.png, where there is one: 0 no object, 255 void.
 
     Args:
         root: the folder VOC2012.
@@ -86,6 +90,39 @@ class VOC(Source):
             candidates.append(self._sbd_masks / f"{image_id}.mat")
         return next((path for path in candidates if path.is_file()), own)
 
+    def object_path(self, image_id: str) -> Path:
+        """SegmentationObject/ID.png."""
+        return self.root / "SegmentationObject" / f"{image_id}.png"
+
+    def drawn_instances(self, image_id: str) -> Instances | None:
+        """Those of SegmentationObject/ID.png. Raises DataError where it disagrees with the mask."""
+        path = self.object_path(image_id)
+        if not path.is_file():
+            return None
+        return instances_of(read_mask(path), self._stored(image_id), self.lookup, path, image_id)
+
+    def object_file(self, image_id: str) -> tuple[str, Path] | None:
+        """`instances` of SegmentationObject, else `xml` of Annotations, difficult objects included."""
+        places = {"instances": self.object_path(image_id), "xml": self.annotation_path(image_id)}
+        return next(((what, path) for what, path in places.items() if path.is_file()), None)
+
+    def boxes_from(self, image_id: str, what: str, path: Path) -> ObjectBoxes | None:
+        """Those of the XML, or around instances."""
+        return self.xml_boxes(image_id) if what == "xml" else super().boxes_from(image_id, what, path)
+
+    def xml_boxes(self, image_id: str) -> ObjectBoxes:
+        """The boxes of Annotations/ID.xml. Raises DataError naming file and class or object."""
+        path = self.annotation_path(image_id)
+        found = [(self._known(name, path), box) for name, box in read_boxes(path) if self._known(name, path)]
+        places = np.array([box for _, box in found], np.int64).reshape(-1, 4)
+        return ObjectBoxes(tuple(k for k, _ in found), places, path)
+
+    def _known(self, name: str, path: Path) -> int:
+        """The index of a class, 0 where it is not in use. Raises DataError for a name that the data set has not."""
+        if name not in self.all_classes:
+            raise DataError(f"{path}: object {name}, expected one of {', '.join(self.all_classes[1:])}")
+        return self.classes.index(name) if name in self.classes else 0
+
     def decode_mask(self, path: Path) -> np.ndarray:
         """Class values of a PNG or of an SBD .mat file, uint8 (H, W)."""
         return read_sbd_mask(path) if path.suffix == ".mat" else read_mask(path)
@@ -119,10 +156,8 @@ class VOC(Source):
         path = self.annotation_path(image_id)
         tags = np.zeros(len(self.classes) - 1, np.float32)
         for name, difficult in read_objects(path):
-            if name not in self.all_classes:
-                raise DataError(f"{path}: object {name}, expected one of {', '.join(self.all_classes[1:])}")
-            if name in self.classes and (self.difficult or not difficult):
-                tags[self.classes.index(name) - 1] = 1
+            if (k := self._known(name, path)) and (self.difficult or not difficult):
+                tags[k - 1] = 1
         return tags
 
     @cached_property
@@ -153,9 +188,35 @@ class VOC(Source):
 
 def read_objects(path: Path) -> list[tuple[str, bool]]:
     """Objects of a VOC annotation as (class name, difficult). Raises DataError for a missing or damaged file."""
+    return [(class_of(node), node.findtext("difficult", "0").strip() == "1") for node in object_nodes(path)]
+
+
+def read_boxes(path: Path) -> list[tuple[str, tuple[int, int, int, int]]]:
+    """Objects of a VOC annotation as (class name, box): left, top, and right and bottom one pixel beyond.
+
+    VOC counts pixels from 1, and a few of its corners are fractions. Raises DataError for a missing or damaged file, or
+    an object without a box.
+    """
+    found = []
+    for node in object_nodes(path):
+        try:
+            corners = [round(float(node.findtext(f"bndbox/{key}", ""))) for key in ("xmin", "ymin", "xmax", "ymax")]
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"{path}: object {class_of(node)} has no whole bndbox ({error})") from error
+        left, top, right, bottom = corners
+        found.append((class_of(node), (left - 1, top - 1, right, bottom)))
+    return found
+
+
+def class_of(node: ElementTree.Element) -> str:
+    """The class name of an object of a VOC annotation."""
+    return node.findtext("name", "").strip()
+
+
+def object_nodes(path: Path) -> list[ElementTree.Element]:
+    """The objects of a VOC annotation. Raises DataError for a missing or damaged file."""
     try:
-        objects = ElementTree.fromstring(content(path)).findall("object")
-        return [(node.findtext("name", "").strip(), node.findtext("difficult", "0").strip() == "1") for node in objects]
+        return ElementTree.fromstring(content(path)).findall("object")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}, expected a VOC annotation (data.tags=xml)") from error
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of encodings

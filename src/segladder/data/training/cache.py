@@ -110,11 +110,22 @@ def images_of(source: Source, ids: Sequence[str]) -> Pixels:
 
 
 def masks_of(source: Source, ids: Sequence[str]) -> Pixels:
-    """The source's masks of class indices by position in `ids`, from files or from the cache."""
+    """The masks of class indices by position in `ids`, as the source shows them, from files or from the cache."""
     files = MaskFiles(source, ids)
     if source.cache == "none":
         return files
-    return packed(source, "masks", source.fingerprint(ids), (files[i] for i in range(len(ids))))
+    return packed(source, "masks", mask_key(source, ids), (files[i] for i in range(len(ids))))
+
+
+def mask_key(source: Source, ids: Sequence[str]) -> str:
+    """16 hex digits over the masks, and over what makes something else of them: its settings, the files it reads."""
+    sight, drawn = source.sight, source.fingerprint(ids)
+    if sight is None or not sight.key:
+        return drawn
+    digest = hashlib.sha256(f"{drawn}\0{sight.key}".encode())
+    for path in {path: None for image_id in ids for path in sight.files(source, image_id)}:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def image_key(source: Source, ids: Sequence[str]) -> str:

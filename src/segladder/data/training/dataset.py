@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from segladder.data.labels.kinds.base import Labels
-from segladder.data.sources.base import IGNORE, Source, size_error, tags_of
+from segladder.data.sources.base import IGNORE, Sight, Source, tags_of
+from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import Places, TrainAugmentation
 from segladder.data.training.cache import images_of, masks_of
 from segladder.errors import DataError
@@ -78,7 +78,7 @@ class SegmentationDataset(TrainingSet):
     Args:
         source: the data set on disk.
         ids: which images, in the order of the indices.
-        labels: of which kind.
+        labels: of which kind, or what a view shows of them.
         augment: applied to the items of keys (index, seed).
         tables: what each value of each image's mask becomes, uint8 (256,) for each id; None: itself.
 
@@ -90,7 +90,7 @@ class SegmentationDataset(TrainingSet):
         self,
         source: Source,
         ids: Sequence[str],
-        labels: Labels,
+        labels: Sight,
         augment: TrainAugmentation | None = None,
         tables: Sequence[np.ndarray] | None = None,
     ) -> None:
@@ -103,8 +103,7 @@ class SegmentationDataset(TrainingSet):
         self.classes = source.classes
         self._images = images_of(source, ids)
         has_masks = labels.shows == "pixels"
-        self._labels = labels
-        self._masks = masks_of(source, ids) if has_masks else None
+        self._masks = masks_of(source.as_seen(labels), ids) if has_masks else None
         self._mask_path = source.mask_path if has_masks else None
         self._tables = tables
         has_tags = not has_masks and labels.shows != "images"
@@ -150,7 +149,6 @@ class SegmentationDataset(TrainingSet):
         if mask.shape != image.shape[:2]:
             assert self._mask_path is not None
             raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
-        mask = self._labels.of_image(mask, self.ids[index])
         if self._tables is not None:
             mask = cv2.LUT(mask, self._tables[index])
         return image, mask, tags_of(mask, len(self.classes))

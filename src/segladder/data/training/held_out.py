@@ -8,7 +8,7 @@ from functools import cached_property
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
-from segladder.data.training.views import TrainingView, as_shown
+from segladder.data.training.views import TrainingView
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class HeldOut:
     @classmethod
     def of(cls, source: Source, ids: Sequence[str], labels: Labels, view: TrainingView) -> HeldOut:
         """Some images of a source as labels of one kind show them."""
-        return cls(as_shown(source, labels), ids, labels, view)
+        return cls(source.as_seen(view.sight(source, labels)), ids, labels, view)
 
     @cached_property
     def judges(self) -> Sequence[str]:

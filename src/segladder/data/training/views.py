@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -12,7 +13,8 @@ import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import IGNORE, Sight, Source
+from segladder.data.sources.scene import Scene
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.dataset import SegmentationDataset, TrainingSet
 from segladder.data.training.episode_dataset import EpisodeDataset
@@ -27,13 +29,6 @@ class Recipe(NamedTuple):
 
 
 PLAIN = Recipe()
-
-
-def as_shown(source: Source, labels: Labels) -> Source:
-    """A source whose masks are what labels of a kind show; where they show no pixels, it has none."""
-    if labels.shows != "pixels":
-        return source.as_seen(None)
-    return source.as_seen(labels.of_image, "" if labels == Masks() else repr(labels))
 
 
 class TrainingView(ABC):
@@ -53,6 +48,10 @@ class TrainingView(ABC):
         """Which of some images that are kept from training may choose weights and settings: all, unless some hide."""
         return ids
 
+    def sight(self, source: Source, labels: Labels) -> Sight:
+        """What labels of one kind show of an image: the kind itself, unless some classes have others."""
+        return labels
+
     @abstractmethod
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """The data set that shows it.
@@ -70,14 +69,60 @@ class TrainingView(ABC):
 
 
 @dataclass(frozen=True)
+class BesideMasks:
+    """Labels of some classes beside drawn masks of all others.
+
+    An image without a pixel of these classes shows its mask. In the others, where the labels tell of no drawn object,
+    they are what is seen; background that a mask shows would be the outline of what has none.
+
+    Attributes:
+        labels: of these classes.
+        classes: their indices.
+    """
+
+    labels: Labels
+    classes: tuple[int, ...]
+
+    @property
+    def shows(self) -> str:
+        """What the labels show."""
+        return self.labels.shows
+
+    @property
+    def key(self) -> str:
+        """What decides what is made of a scene."""
+        return f"{self.labels.key} of {self.classes}"
+
+    def of_image(self, scene: Scene) -> np.ndarray:
+        """Class indices uint8 (H, W), 255 where nothing is told."""
+        mask = scene.mask
+        if not np.isin(mask, self.classes).any():
+            return mask
+        drawn = ~np.isin(mask, [0, IGNORE, *self.classes])
+        return np.where(drawn, mask, self.labels.of_image(scene.only(self.classes)))
+
+    def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
+        """Those of the labels."""
+        return self.labels.files(source, image_id)
+
+
+@dataclass(frozen=True)
 class Images(TrainingView):
     """Images with labels of one kind.
 
     Args:
         chosen: which images of the training split; None for all.
+        labelled: names of the classes that have such labels, where all others have masks; None: all have them.
     """
 
     chosen: tuple[str, ...] | None = None
+    labelled: tuple[str, ...] | None = None
+
+    def sight(self, source: Source, labels: Labels) -> Sight:
+        """The labels, beside masks of the classes that have some."""
+        if self.labelled is None or not labels.partial:
+            return labels
+        return BesideMasks(labels, tuple(source.classes.index(name) for name in self.labelled))
 
     def ids(self, source: Source) -> Sequence[str]:
         """The chosen images."""
@@ -85,7 +130,7 @@ class Images(TrainingView):
 
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Items with what the labels show; see `TrainingView.dataset`."""
-        return SegmentationDataset(source, ids, labels, recipe.augment)
+        return SegmentationDataset(source, ids, self.sight(source, labels), recipe.augment)
 
 
 @dataclass(frozen=True)
@@ -111,7 +156,7 @@ class Episodes(TrainingView):
         """Episodes; see `TrainingView.dataset`."""
         drawn = {} if self.class_draw is None else {"class_draw": self.class_draw}
         return EpisodeDataset(
-            as_shown(source, labels),
+            source.as_seen(labels),
             ids,
             self.novel,
             self.shots,

@@ -31,7 +31,7 @@ class FewShotMethod(Method):
 
     Args:
         num_classes: of the data set; an episode has one class and the background.
-        criterion: logits (B, 2, H, W) and masks int64 (B, H, W), 255 ignored, to a scalar.
+        criterion: logits (B, 2, H, W), masks int64 (B, H, W), 255 ignored, and pictures to a scalar.
         common: the arguments of `Method`.
     """
 
@@ -89,7 +89,7 @@ class FewShotMethod(Method):
         """The criterion between the queries' logits and masks."""
         state = self.conditioned(batch["support_image"], (batch["support_mask"] == 1).float())
         logits = self.decode(self.encode(batch["image"]), state, (batch["mask"].shape[-2], batch["mask"].shape[-1]))
-        return {"loss": self.criterion(logits.float(), batch["mask"].long())}
+        return {"loss": self.criterion(logits.float(), batch["mask"].long(), self.pictures(batch))}
 
     def predict(self, images: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Logits (B, 2, H, W) float32 for raw pixels (B, 3, H, W), supports (B, K, 3, h, w) and masks (B, K, h, w)."""

@@ -20,6 +20,7 @@ from segladder.methods.base import Batch
 from segladder.methods.few_shot.base import Features
 from segladder.methods.few_shot.prototype import Prototype
 from segladder.nets.backbone import Backbone, FeatureExtractor
+from segladder.nets.losses import Pictures
 from segladder.ops.prototypes import masked_average_pooling
 from segladder.ops.upsampling import bilinear
 from segladder.settings import AboveZero, NotNegative, OutputStride
@@ -71,14 +72,20 @@ class PANet(Prototype):
         queries = self.encode(batch["image"])
         similarities = self.similarities(queries, state)  # (B, 2, h, w)
         logits = bilinear(similarities, batch["mask"].shape[-2:])
-        segmentation = self.criterion(logits.float(), batch["mask"].long())
+        segmentation = self.criterion(logits.float(), batch["mask"].long(), self.pictures(batch))
         if not self.alignment:
             return {"loss": segmentation}
-        alignment = self.alignment_loss(queries, similarities.argmax(1), supports, support_masks)
+        pictures = self.pictured(images.flatten(0, 1))
+        alignment = self.alignment_loss(queries, similarities.argmax(1), supports, support_masks, pictures)
         return {"loss": segmentation + self.alignment * alignment, "segmentation": segmentation, "alignment": alignment}
 
     def alignment_loss(
-        self, queries: Features, predictions: Tensor, supports: Features, support_masks: Tensor
+        self,
+        queries: Features,
+        predictions: Tensor,
+        supports: Features,
+        support_masks: Tensor,
+        pictures: Pictures | None = None,
     ) -> Tensor:
         """How badly the predicted query segments the supports, a scalar.
 
@@ -87,6 +94,7 @@ class PANet(Prototype):
             predictions: 1 = the class, 0 = background, (B, h, w).
             supports: features (B K, C, h, w).
             support_masks: of 0, 1 and 255 = ignored, (B, K, H, W).
+            pictures: of the supports.
 
         Returns:
             The criterion over the episodes where the class was predicted anywhere, times their share.
@@ -98,8 +106,8 @@ class PANet(Prototype):
         logits = bilinear(self.similarities(supports, state), support_masks.shape[-2:])  # (B K, 2, H, W)
         predicted = foreground.flatten(1).any(1)  # (B,)
         targets = support_masks.long().where(predicted[:, None, None, None], IGNORE)
-        loss: Tensor = self.criterion(logits.float(), targets.flatten(0, 1)) * predicted.float().mean()
-        return loss
+        loss: Tensor = self.criterion(logits.float(), targets.flatten(0, 1), pictures)
+        return loss * predicted.float().mean()
 
 
 def _end_without_activation(vgg: Backbone) -> None:

@@ -16,7 +16,7 @@ class DenseMethod(Method):
     Args:
         backbone: the pretrained part of `network`.
         network: normalised images (B, 3, H, W) to logits (B, K, H, W).
-        criterion: logits (B, K, H, W) and masks int64 (B, H, W), 255 ignored, to a scalar.
+        criterion: logits (B, K, H, W), masks int64 (B, H, W), 255 ignored, and pictures to a scalar.
         common: the arguments of `Method`.
     """
 
@@ -39,7 +39,8 @@ class DenseMethod(Method):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The criterion between logits and masks."""
-        return {"loss": self.criterion(self(batch["image"]).float(), batch["mask"].long())}
+        logits = self(batch["image"]).float()
+        return {"loss": self.criterion(logits, batch["mask"].long(), self.pictures(batch))}
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W) float32 at input size."""

@@ -84,8 +84,7 @@ class AdvCAM(LaterStage):
         network = self.known_parent().method
         if not isinstance(network, ClassMapMethod):
             raise ConfigError(
-                f"parent: method={self.name} climbs on the network of a run such as method=cam, not on"
-                f" method={network.name}"
+                f"parent: method={self.name} climbs on the network of a run such as method=cam, which the parent is not"
             )
         with torch.inference_mode(False):
             return network.to(device)

@@ -149,8 +149,8 @@ class Parent(Protocol):
     """What a later stage knows of its parent run: its class scores, as of `TagMethod.class_scores`, and its method."""
 
     @property
-    def method(self) -> TagMethod:
-        """The trained method, in evaluation mode."""
+    def method(self) -> object:
+        """The trained method, in evaluation mode, or what makes class scores of its answers."""
 
     def __call__(
         self, ids: Sequence[str], images: Tensor, tags: Tensor | None, scales: Sequence[float], flip: bool

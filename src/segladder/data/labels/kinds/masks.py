@@ -11,6 +11,7 @@ import numpy as np
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.noise import Noise
 from segladder.data.labels.prices import Prices
+from segladder.data.sources.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,12 @@ class Masks(Labels):
         """Where that is from."""
         return self.noise.source
 
-    def price(self, prices: Prices) -> float:
+    @property
+    def key(self) -> str:
+        """What the annotator is like; empty for a careful one."""
+        return super().key if self.noise.words else ""
+
+    def price(self, prices: Prices, acts: float | None = None) -> float:
         """An outline of each object."""
         return prices.objects_of_class * prices.mask * self.effort
 
@@ -59,6 +65,6 @@ class Masks(Labels):
         """The mask itself: supports are drawn with care."""
         return mask.copy()
 
-    def of_image(self, mask: np.ndarray, image_id: str) -> np.ndarray:
+    def of_image(self, scene: Scene) -> np.ndarray:
         """The mask itself, or what a careless annotator makes of it."""
-        return self.noise.of(mask, image_id, self.classes)
+        return self.noise.of(scene.mask, scene.image_id, self.classes)

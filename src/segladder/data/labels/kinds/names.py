@@ -19,7 +19,7 @@ class Names(Labels):
     colour: ClassVar[str] = "#0072b2"
     marker: ClassVar[str] = "o"
 
-    def price(self, prices: Prices) -> float:
+    def price(self, prices: Prices, acts: float | None = None) -> float:
         """Nothing."""
         return 0.0
 

@@ -21,7 +21,7 @@ class Nothing(Labels):
     colour: ClassVar[str] = "#666666"
     marker: ClassVar[str] = "*"
 
-    def price(self, prices: Prices) -> float:
+    def price(self, prices: Prices, acts: float | None = None) -> float:
         """Nothing."""
         return 0.0
 
@@ -29,6 +29,6 @@ class Nothing(Labels):
         """Nothing: nobody looks at an image."""
         return 0.0
 
-    def file(self, source: Source, image_id: str) -> Path:
+    def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
         """The image itself."""
-        return source.image_path(image_id)
+        return (source.image_path(image_id),)

@@ -1,33 +1,61 @@
-"""Points: a click on every class."""
+"""Points: clicks on every class (Bearman et al., "What's the Point", ECCV 2016, https://arxiv.org/abs/1506.02106)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from segladder.data.labels.kinds.base import Labels
-from segladder.data.labels.kinds.components import components
+from segladder.data.hashing import hashed_seed
+from segladder.data.labels.kinds.base import Labels, Positive, Share, as_told
+from segladder.data.labels.kinds.components import components, regions
 from segladder.data.labels.prices import Prices
+from segladder.data.sources.base import IGNORE
+from segladder.data.sources.scene import Scene
 
-RADIUS = 0.03  # of the image diagonal
+RADIUS = 0.03  # of the image diagonal, of a support's point
+DEEP = 0.5  # a click lies at least at this share of a component's largest depth: nobody clicks on the edge
 
 
 @dataclass(frozen=True)
 class Points(Labels):
-    """A click deep inside the largest connected component."""
+    """Clicks deep inside the largest connected components of each class.
+
+    Args:
+        amount: clicks on each class of an image, the first in its largest component, the second in the next, in turn.
+        radius: of the disk that a click labels, as a share of the image diagonal; it never leaves its component.
+        background: whether the background is clicked on too.
+        seed: of the annotator.
+    """
 
     name: str = "points"
+    amount: Positive = 1
+    radius: Share = 0.01
+    background: bool = True
+    seed: int = 0
     singular: ClassVar[str] = "point"
     rank: ClassVar[int] = 30
+    shows: ClassVar[str] = "pixels"
+    partial: ClassVar[bool] = True
     colour: ClassVar[str] = "#56b4e9"
     marker: ClassVar[str] = "P"
 
-    def price(self, prices: Prices) -> float:
-        """A click on the class."""
-        return prices.point
+    def price(self, prices: Prices, acts: float | None = None) -> float:
+        """A click, or as many as were counted."""
+        return prices.point * (1 if acts is None else acts)
+
+    def acts(self, held: Sequence[int], objects: Sequence[int] | None) -> tuple[int, ...]:
+        """`amount` clicks a class."""
+        return (self.amount,) * len(held)
+
+    @property
+    def background_acts(self) -> int:
+        """`amount` clicks, if the background has any."""
+        return self.amount if self.background else 0
 
     def of_object(self, mask: np.ndarray) -> np.ndarray:
         """A disk around the pixel deepest inside the largest component (the first in reading order), inside that.
@@ -38,9 +66,40 @@ class Points(Labels):
         if not mask.any():
             return drawn
         place, component = max(components(mask), key=lambda found: found[1].sum())
-        depth = cv2.distanceTransform(np.pad(component, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        radius = RADIUS * np.hypot(*mask.shape)
-        rows, columns = np.ogrid[: depth.shape[0], : depth.shape[1]]
-        drawn[place] = ((rows - row) ** 2 + (columns - column) ** 2 <= radius**2) & (component > 0)
+        row, column = np.unravel_index(depth_of(component).argmax(), component.shape)
+        drawn[place] = disk(component, int(row), int(column), RADIUS * np.hypot(*mask.shape))
         return drawn
+
+    def of_image(self, scene: Scene) -> np.ndarray:
+        """Disks around the clicks, of their class, uint8 (H, W); 255 elsewhere."""
+        seen = np.full_like(scene.mask, IGNORE)
+        radius = self.radius * np.hypot(*scene.mask.shape)
+        for k, found in regions(scene.mask, self.background):
+            for click in range(self.amount):
+                place, component = found[click % len(found)]
+                row, column = self._clicked(component, hashed_seed("points", self.seed, scene.image_id, k, click))
+                seen[place][disk(component, row, column, radius) > 0] = k
+        return seen
+
+    def _clicked(self, component: np.ndarray, seed: int) -> tuple[int, int]:
+        depth = depth_of(component)
+        rows, columns = np.nonzero(depth >= DEEP * depth.max())
+        chosen = Random(seed).randrange(len(rows))
+        return int(rows[chosen]), int(columns[chosen])
+
+    def allowed(self, scene: Scene, classes: int) -> np.ndarray:
+        """What is clicked on keeps its class."""
+        return as_told(self.of_image(scene), classes)
+
+
+def depth_of(component: np.ndarray) -> np.ndarray:
+    """How far each pixel of a component (0 and 1, uint8 (h, w)) lies from what is not of it, float32 (h, w)."""
+    depth = cv2.distanceTransform(np.pad(component, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return np.asarray(depth)
+
+
+def disk(component: np.ndarray, row: int, column: int, radius: float) -> np.ndarray:
+    """A disk inside a component, uint8 (h, w) of 0 and 1."""
+    rows, columns = np.ogrid[: component.shape[0], : component.shape[1]]
+    inside: np.ndarray = ((rows - row) ** 2 + (columns - column) ** 2 <= radius**2) & (component > 0)
+    return inside.astype(np.uint8)

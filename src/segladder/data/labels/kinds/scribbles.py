@@ -1,43 +1,136 @@
-"""Scribbles: a stroke along every object."""
+"""Scribbles: strokes along every class (Lin et al., ScribbleSup, CVPR 2016, https://arxiv.org/abs/1604.05144)."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from segladder.data.labels.kinds.base import Labels
-from segladder.data.labels.kinds.components import components
+from segladder.data.hashing import hashed_seed
+from segladder.data.labels.kinds.base import Labels, Positive, Share, as_told
+from segladder.data.labels.kinds.components import components, regions
 from segladder.data.labels.prices import Prices
+from segladder.data.sources.base import IGNORE
+from segladder.data.sources.scene import Scene
 
-WIDTH = 0.03  # of the longer side of a component
+WIDTH = 0.03  # of the longer side of a component, of a support's scribble
+SHORTEST = 0.6  # a stroke goes along at least this share of the longest way through a component
+
+Pixel = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Scribbles(Labels):
-    """A line along the middle of every connected component."""
+    """Strokes along the middle of the largest connected components of each class.
+
+    A stroke is a part of the longest way through a component's skeleton.
+
+    Args:
+        amount: strokes on each class of an image, the first in its largest component, the second in the next, in turn.
+        width: of a stroke, as a share of the longer side of its component, which it never leaves.
+        background: whether the background is scribbled on too.
+        seed: of the annotator.
+    """
 
     name: str = "scribbles"
+    amount: Positive = 1
+    width: Share = 0.03
+    background: bool = True
+    seed: int = 0
     singular: ClassVar[str] = "scribble"
     rank: ClassVar[int] = 40
+    shows: ClassVar[str] = "pixels"
+    partial: ClassVar[bool] = True
     colour: ClassVar[str] = "#e69f00"
     marker: ClassVar[str] = "v"
 
-    def price(self, prices: Prices) -> float:
-        """A stroke along the class."""
-        return prices.scribble
+    def price(self, prices: Prices, acts: float | None = None) -> float:
+        """A stroke, or as many as were counted."""
+        return prices.scribble * (1 if acts is None else acts)
+
+    def acts(self, held: Sequence[int], objects: Sequence[int] | None) -> tuple[int, ...]:
+        """`amount` strokes a class."""
+        return (self.amount,) * len(held)
+
+    @property
+    def background_acts(self) -> int:
+        """`amount` strokes, if the background has any."""
+        return self.amount if self.background else 0
 
     def of_object(self, mask: np.ndarray) -> np.ndarray:
         """The skeleton of every component but specks, inside it, 3 % of its longer side wide, uint8 (H, W)."""
-        from skimage.morphology import skeletonize  # a second, and only where something is scribbled
-
         drawn = np.zeros_like(mask)
         for place, component in components(mask):
-            line = skeletonize(np.pad(component, 1)).astype(np.uint8)[1:-1, 1:-1]
-            drawn[place] |= cv2.dilate(line, _disk(WIDTH * max(component.shape) / 2)) & component
+            drawn[place] |= _thick(skeleton_of(component), WIDTH, component)
         return drawn
+
+    def of_image(self, scene: Scene) -> np.ndarray:
+        """The strokes, of their class, uint8 (H, W); 255 elsewhere."""
+        seen = np.full_like(scene.mask, IGNORE)
+        for k, found in regions(scene.mask, self.background):
+            ways = [longest_way(skeleton_of(component)) for _, component in found[: self.amount]]
+            for stroke in range(self.amount):
+                place, component = found[stroke % len(found)]
+                random = Random(hashed_seed("scribbles", self.seed, scene.image_id, k, stroke))
+                line = np.zeros_like(component)
+                for pixel in _part(ways[stroke % len(found)], random):
+                    line[pixel] = 1
+                seen[place][_thick(line, self.width, component) > 0] = k
+        return seen
+
+    def allowed(self, scene: Scene, classes: int) -> np.ndarray:
+        """What is scribbled on keeps its class."""
+        return as_told(self.of_image(scene), classes)
+
+
+def skeleton_of(component: np.ndarray) -> np.ndarray:
+    """The middle line of a component, uint8 (h, w) of 0 and 1; at least one pixel."""
+    from skimage.morphology import skeletonize  # a second, and only where something is scribbled
+
+    return np.asarray(skeletonize(np.pad(component, 1)), np.uint8)[1:-1, 1:-1]
+
+
+def longest_way(skeleton: np.ndarray) -> list[Pixel]:
+    """Pixels from one end of a skeleton to the one farthest from it, in steps to one of 8 neighbours.
+
+    On a skeleton without loops there is no longer way. The first pixel in reading order is where the search starts.
+    """
+    pixels = {(int(row), int(column)) for row, column in np.argwhere(skeleton)}
+    start = _ways(min(pixels), pixels)[1]
+    came_from, end = _ways(start, pixels)
+    way = [end]
+    while way[-1] != start:
+        way.append(came_from[way[-1]])
+    return way
+
+
+def _ways(start: Pixel, pixels: set[Pixel]) -> tuple[dict[Pixel, Pixel], Pixel]:
+    """For each pixel that can be reached the one before it on a shortest way, and the last one reached."""
+    came_from, waiting, last = {start: start}, deque([start]), start
+    while waiting:
+        last = row, column = waiting.popleft()
+        for at in [(row + y, column + x) for y in (-1, 0, 1) for x in (-1, 0, 1)]:
+            if at in pixels and at not in came_from:
+                came_from[at] = last
+                waiting.append(at)
+    return came_from, last
+
+
+def _part(way: list[Pixel], random: Random) -> list[Pixel]:
+    length = max(1, round(len(way) * random.uniform(SHORTEST, 1)))
+    first = random.randint(0, len(way) - length)
+    return way[first : first + length]
+
+
+def _thick(line: np.ndarray, width: float, component: np.ndarray) -> np.ndarray:
+    """A line of that width, in longer sides of its component, inside this, uint8 (h, w)."""
+    thick: np.ndarray = cv2.dilate(line, _disk(width * max(component.shape) / 2)) & component
+    return thick
 
 
 def _disk(radius: float) -> np.ndarray:

@@ -21,10 +21,10 @@ class Tags(Labels):
     colour: ClassVar[str] = "#d55e00"
     marker: ClassVar[str] = "s"
 
-    def price(self, prices: Prices) -> float:
+    def price(self, prices: Prices, acts: float | None = None) -> float:
         """The presence check, which finds it there."""
         return prices.presence
 
-    def file(self, source: Source, image_id: str) -> Path:
+    def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
         """The file that tags are read from."""
-        return source.tag_path(image_id)
+        return (source.tag_path(image_id),)

@@ -1,0 +1,89 @@
+"""What an annotator works from: the picture, where its objects are, and boxes that a data set has already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from segladder.errors import DataError
+
+VOID = 255
+
+
+@dataclass(frozen=True)
+class ObjectBoxes:
+    """The boxes of an image's objects, where a data set tells objects apart.
+
+    Attributes:
+        classes: the class index of each object.
+        places: left, top, and right and bottom one pixel beyond, int64 (N, 4).
+        path: the file that tells them.
+    """
+
+    classes: tuple[int, ...]
+    places: np.ndarray
+    path: Path
+
+    def of(self, classes: Collection[int]) -> ObjectBoxes:
+        """The boxes of some classes."""
+        kept = [n for n, k in enumerate(self.classes) if k in classes]
+        return replace(self, classes=tuple(self.classes[n] for n in kept), places=self.places[kept])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image as an annotator has it before them. Its picture and boxes are read when they are asked for.
+
+    Attributes:
+        image_id: its id.
+        mask: where each class is: class indices uint8 (H, W), 255 = void.
+        read_image: gives the picture, uint8 (H, W, 3).
+        read_boxes: gives the boxes of its objects; None where nothing tells objects apart.
+        path: of the mask, for messages.
+    """
+
+    image_id: str
+    mask: np.ndarray
+    read_image: Callable[[], np.ndarray]
+    read_boxes: Callable[[], ObjectBoxes | None] = lambda: None
+    path: Path = Path("mask")
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """The picture, uint8 (H, W, 3). Raises DataError naming the mask if that has another size."""
+        image = self.read_image()
+        if image.shape[:2] != self.mask.shape:
+            raise size_error(self.path, self.mask.shape, image.shape)
+        return image
+
+    @cached_property
+    def boxes(self) -> ObjectBoxes | None:
+        """The boxes of its objects, if something tells these apart. Raises DataError for one outside the image."""
+        boxes = self.read_boxes()
+        height, width = self.mask.shape
+        for place in () if boxes is None else boxes.places.tolist():
+            left, top, right, bottom = place
+            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+                assert boxes is not None
+                raise DataError(
+                    f"{boxes.path}: {self.image_id} has a box from ({left}, {top}) to ({right}, {bottom}), expected"
+                    f" one inside its {width}x{height} pixels"
+                )
+        return boxes
+
+    def only(self, classes: Collection[int]) -> Scene:
+        """The same with objects of some classes; where the others are is void."""
+        kept = np.isin(self.mask, [0, VOID, *classes])
+        mask = np.where(kept, self.mask, np.uint8(VOID))
+        return replace(self, mask=mask, read_boxes=lambda: self.boxes and self.boxes.of(classes))
+
+
+def size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> DataError:
+    """The error for a mask file of another size (H, W) than its image (H, W, 3)."""
+    return DataError(
+        f"{path}: size {mask[1]}x{mask[0]}, expected {image[1]}x{image[0]} (width x height) like its image"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -40,6 +40,20 @@ class Batch(TypedDict, total=False):
     class_index: Tensor
 
 
+class Objects(NamedTuple):
+    """The single objects that a method finds in one image, in any order; they may overlap.
+
+    Attributes:
+        masks: bool (N, H, W).
+        classes: class indices, int64 (N,), none of them the background.
+        scores: how sure each is, float32 (N,) in 0..1.
+    """
+
+    masks: Tensor
+    classes: Tensor
+    scores: Tensor
+
+
 class Method(pl.LightningModule):
     """A segmentation method as a LightningModule.
 
@@ -63,6 +77,7 @@ class Method(pl.LightningModule):
     answers: ClassVar[str] = "dense"  # all classes at once, or `episodes`: the class that supports show
     scores_tags: ClassVar[bool] = False  # whether it says where the classes of known tags are, `class_scores`
     tells_tags: ClassVar[bool] = False  # whether it tells the tags of an image, `tag_logits`
+    tells_objects: ClassVar[bool] = False  # whether it tells the single objects of an image apart, `objects`
     scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
 
     pixel_mean: Tensor
@@ -110,6 +125,14 @@ class Method(pl.LightningModule):
             ConfigError: the method has none.
         """
         raise ConfigError(f"method={self.name} has no scores of its feature map")
+
+    def objects(self, images: Tensor, size: tuple[int, int]) -> list[Objects]:
+        """The objects of each image at `size` (H, W), for raw pixels (B, 3, h, w) in 0..255.
+
+        Raises:
+            ConfigError: the method tells no objects apart.
+        """
+        raise ConfigError(f"method={self.name} does not tell single objects apart")
 
     def inherit(self, parent: Method) -> None:
         """Take over what `takes` names `features` from the trained method of the parent run.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, fields
 from functools import cache
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -41,6 +42,20 @@ def check_fields(protocol: Any) -> None:
             raise ConfigError(f"protocol.{name}={_shown(values[name])}: {_expected(annotation, error)}") from error
     if values.get("fit", "native") != "native" and values.get("input_side") is None:
         raise ConfigError(f"protocol.fit={values['fit']}: needs a size, set protocol.input_side to pixels")
+
+
+def check_classes(name: str, classes: Sequence[str] | None, source: Source, some: Sequence[str] = ()) -> None:
+    """Raise ConfigError if a source does not hold a protocol's classes, or none of the names in `some`."""
+    wanted = source.all_classes[1:] if classes is None else classes
+    if tuple(wanted) != tuple(source.classes[1:]):
+        raise ConfigError(
+            f"protocol {name} scores the classes {', '.join(wanted)}, "
+            f"but data.classes gives {', '.join(source.classes[1:])}"
+        )
+    if unknown := [each for each in some if each not in source.classes]:
+        raise ConfigError(
+            f"protocol {name}: no class {unknown[0]} in use, expected some of {', '.join(source.classes)}"
+        )
 
 
 @cache

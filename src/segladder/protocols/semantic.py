@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from segladder.data.sources.base import Source
-from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.boundary import boundary_counts
@@ -20,7 +19,7 @@ from segladder.metrics.overlap import COLUMNS, per_class, summary
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.size import SIZES, iou_by_size
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured, scored
-from segladder.protocols.fields import Absent, OtherClasses, Positive, Share
+from segladder.protocols.fields import Absent, OtherClasses, Positive, Share, check_classes
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
 
 SCORES = (
@@ -94,12 +93,7 @@ class SemanticProtocol(Protocol):
 
     def check(self, source: Source) -> None:
         """Raise ConfigError if the source does not hold the protocol's classes."""
-        wanted = source.all_classes[1:] if self.classes is None else self.classes
-        if tuple(wanted) != tuple(source.classes[1:]):
-            raise ConfigError(
-                f"protocol {self.name} scores the classes {', '.join(wanted)}, "
-                f"but data.classes gives {', '.join(source.classes[1:])}"
-            )
+        check_classes(self.name, self.classes, source)
 
     def predictions(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
         """Class indices uint8 (B, H, W) at label size for images of one size."""

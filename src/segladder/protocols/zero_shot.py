@@ -40,6 +40,7 @@ from segladder.protocols.fields import (
     OtherClasses,
     Positive,
     Share,
+    check_classes,
 )
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
@@ -218,12 +219,7 @@ class ZeroShotProtocol(Protocol):
 
     def check(self, method: Method, source: Source) -> None:
         """Raise ConfigError if the classes of protocol, data and method do not fit together."""
-        wanted = source.all_classes[1:] if self.classes is None else self.classes
-        if tuple(wanted) != tuple(source.classes[1:]):
-            raise ConfigError(
-                f"protocol {self.name} scores the classes {', '.join(wanted)}, "
-                f"but data.classes gives {', '.join(source.classes[1:])}"
-            )
+        check_classes(self.name, self.classes, source)
         learnt = torch.as_tensor(method.seen).tolist()  # (K,)
         if leaked := [source.classes[k] for k in self.competitors(source)[1] if learnt[k]]:
             raise ConfigError(f"protocol {self.name}: {leaked[0]} is unseen, but method={method.name} has learnt it")

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from segladder.data.training.dataset import ObjectLabels
 from segladder.errors import ConfigError
 
 
@@ -22,6 +23,7 @@ class Batch(TypedDict, total=False):
         image: (B, 3, H, W): raw pixels uint8, or the backbone's input once normalised.
         mask: uint8 (B, H, W) of class indices, 255 ignored; in an episode 1 = its class.
         inside: bool (B, H, W), false where augmentation filled up or cut out what is no pixel of the image.
+        objects: of each image.
         tags: float32 (B, K - 1) of 0 and 1.
         support_image: of S supports an episode, (B, S, 3, H, W), as `image`.
         support_mask: uint8 (B, S, H, W), 1 = the episode's class, 255 ignored.
@@ -33,6 +35,7 @@ class Batch(TypedDict, total=False):
     image: Tensor
     mask: Tensor
     inside: Tensor
+    objects: list[ObjectLabels]
     tags: Tensor
     support_image: Tensor
     support_mask: Tensor
@@ -71,6 +74,7 @@ class Method(pl.LightningModule):
     """
 
     learns_from: ClassVar[str] = "pixels"  # what its labels must show: `pixels`, `tags`, or `nothing` of some classes
+    reads_objects: ClassVar[bool] = False  # whether training items hold single objects, not their classes' pixels alone
     reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
     takes: ClassVar[tuple[str, ...]] = ()  # what it uses of `parent=RUN`: `class_scores`, `masks`, `features`
     needs_parent: ClassVar[bool] = False

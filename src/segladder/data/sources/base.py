@@ -70,7 +70,7 @@ class Source(ABC):
         self.val_split = val_split
         self.folds = _checked_folds(folds, all_classes[1:])
         self.training_masks = None if masks is None else Path(masks)
-        self.has_masks = True
+        self.has_masks = self.has_objects = True
         self.see: Callable[[np.ndarray, str], np.ndarray] | None = None  # what `mask` makes of (mask, image id)
         self.cache = cache
         self.cache_dir = cache_dir
@@ -106,10 +106,13 @@ class Source(ABC):
             other._training_ids = frozenset(ids)
         return other
 
-    def as_seen(self, see: Callable[[np.ndarray, str], np.ndarray] | None) -> Source:
-        """The same data set whose masks are what `see` makes of (mask, image id); None: it has tags and no mask."""
+    def as_seen(self, see: Callable[[np.ndarray, str], np.ndarray] | None, objects: bool = False) -> Source:
+        """The same data set whose masks are what `see` makes of (mask, image id); None: it has tags and no mask.
+
+        Its single objects are shown where `objects` says so.
+        """
         other = copy.copy(self)
-        other.see, other.has_masks = see, see is not None
+        other.see, other.has_masks, other.has_objects = see, see is not None, objects and see is not None
         return other
 
     @cached_property
@@ -160,7 +163,7 @@ class Source(ABC):
         """
         if not self.has_masks:
             raise DataError(f"{self.name}: the objects of {image_id} are asked for, but the labels are tags")
-        return self.drawn_instances(image_id) if self.see is None and self._is_drawn(image_id) else None
+        return self.drawn_instances(image_id) if self.has_objects and self._is_drawn(image_id) else None
 
     def drawn_instances(self, image_id: str) -> Instances | None:
         """The objects behind the data set's own mask, of the classes in use; None where it does not know them."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import Source
 from segladder.data.training.views import TrainingView
 
@@ -30,7 +31,8 @@ class HeldOut:
     @classmethod
     def of(cls, source: Source, ids: Sequence[str], labels: Labels, view: TrainingView) -> HeldOut:
         """Some images of a source as labels of one kind show them."""
-        return cls(source.as_seen(labels.of_image if labels.shows == "pixels" else None), ids, labels, view)
+        see = labels.of_image if labels.shows == "pixels" else None
+        return cls(source.as_seen(see, objects=labels.name == Masks.name), ids, labels, view)
 
     @cached_property
     def judges(self) -> Sequence[str]:

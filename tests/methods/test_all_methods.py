@@ -72,6 +72,12 @@ def training_batch(method: Method) -> dict[str, Any]:
         episode = {"image": images(), "mask": masks[:, 0], "support_image": supports, "support_mask": masks[:, 1:]}
         return method.normalized(episode)
     batch: dict[str, Any] = {"image": method.normalize(images()), "id": ["a", "b"]}
+    if method.reads_objects:
+        masks = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
+        masks[0, 10:40, 10:40], masks[1, 20:60, 50:90] = True, True
+        boxes = torch.tensor([[10.0, 10, 40, 40], [50, 20, 90, 60]])
+        known = {"classes": torch.tensor([1, 3]), "outlined": torch.tensor([True, False])}
+        return {**batch, "objects": [{"boxes": boxes, "masks": masks, **known}] * 2}
     if method.supervision == "image_level" and not isinstance(method, LaterStage):
         return {**batch, "tags": torch.eye(CLASSES - 1)[:2]}
     mask = torch.arange(CLASSES, dtype=torch.uint8).repeat_interleave(20)[:WIDTH].expand(2, HEIGHT, WIDTH).clone()

@@ -27,7 +27,7 @@ WRONG = {  # by field: what it may not hold
     **{"boundary_width": 2, "contour_bound": -0.1, "flip": "perhaps", "repeats": "perhaps", "transductive": 3},
     **{"label_conditioned": 2, "threshold": 0.123, "thresholds": ["a"], "scales": ["a"], "gammas": ["a"], "gamma": "x"},
     **{"seeds": ["x"], "split": 5, "name": 5, "dataset": 5, "resolution": 5, "pool": -1, "fold": -1, "folds": [[1]]},
-    **{"classes": [1], "unseen": [1]},
+    **{"classes": [1], "unseen": [1], "stuff": [1], "smallest": -1, "sure": 1.5, "areas": [0, 1]},
     **{"over_lists": "best", "class_draw": "item", "items": 5},
 }
 

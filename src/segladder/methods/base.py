@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from segladder.data.training.dataset import ObjectLabels
 from segladder.errors import ConfigError
 from segladder.nets.losses import Pictures
 from segladder.settings import NotNegative, Share
@@ -47,6 +48,7 @@ class Batch(TypedDict, total=False):
         image: (B, 3, H, W): raw pixels uint8, or the backbone's input once normalised.
         mask: uint8 (B, H, W) of class indices, 255 ignored; in an episode 1 = its class.
         inside: bool (B, H, W), false where augmentation filled up or cut out what is no pixel of the image.
+        objects: of each image.
         tags: float32 (B, K - 1) of 0 and 1.
         support_image: of S supports an episode, (B, S, 3, H, W), as `image`.
         support_mask: uint8 (B, S, H, W), 1 = the episode's class, 255 ignored.
@@ -58,11 +60,26 @@ class Batch(TypedDict, total=False):
     image: Tensor
     mask: Tensor
     inside: Tensor
+    objects: list[ObjectLabels]
     tags: Tensor
     support_image: Tensor
     support_mask: Tensor
     support_ids: list[list[str]]
     class_index: Tensor
+
+
+class Objects(NamedTuple):
+    """The single objects that a method finds in one image, in any order; they may overlap.
+
+    Attributes:
+        masks: bool (N, H, W).
+        classes: class indices, int64 (N,), none of them the background.
+        scores: how sure each is, float32 (N,) in 0..1.
+    """
+
+    masks: Tensor
+    classes: Tensor
+    scores: Tensor
 
 
 class Method(pl.LightningModule):
@@ -82,6 +99,7 @@ class Method(pl.LightningModule):
     """
 
     learns_from: ClassVar[str] = "pixels"  # what its labels must show, see `Labels.shows`
+    reads_objects: ClassVar[bool] = False  # whether training items hold single objects, not their classes' pixels alone
     reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
     takes: ClassVar[
         tuple[str, ...]
@@ -90,6 +108,7 @@ class Method(pl.LightningModule):
     answers: ClassVar[str] = "dense"  # all classes at once, or `episodes`: the class that supports show
     scores_tags: ClassVar[bool] = False  # whether it says where the classes of known tags are, `class_scores`
     tells_tags: ClassVar[bool] = False  # whether it tells the tags of an image, `tag_logits`
+    tells_objects: ClassVar[bool] = False  # whether it tells the single objects of an image apart, `objects`
     scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
     studies: ClassVar[bool] = False  # whether it looks at images once where others are optimised, `study`
     cuts: ClassVar[bool] = False  # whether it cuts images into segments that have one class each, `segments`
@@ -161,6 +180,14 @@ class Method(pl.LightningModule):
             ConfigError: the method has none.
         """
         raise ConfigError(f"method={self.name} cuts no image into segments")
+
+    def objects(self, images: Tensor, size: tuple[int, int]) -> list[Objects]:
+        """The objects of each image at `size` (H, W), for raw pixels (B, 3, h, w) in 0..255.
+
+        Raises:
+            ConfigError: the method tells no objects apart.
+        """
+        raise ConfigError(f"method={self.name} does not tell single objects apart")
 
     def inherit(self, parent: Method) -> None:
         """Take over what `takes` names `features` from the trained method of the parent run.

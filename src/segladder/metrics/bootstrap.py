@@ -10,17 +10,16 @@ is then the unbiased one (Rao and Wu 1988). Not covered: which images were the s
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from segladder.errors import DataError
 from segladder.metrics.counts import Counts
-from segladder.metrics.formulas import by_list, formula, ratio
+from segladder.metrics.formulas import formula, ratio
 from segladder.metrics.scores import FromCounts
 
 DRAWS = 2000
@@ -71,9 +70,11 @@ def estimate(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRA
     return Runs.of(runs, rule).estimate(draws)
 
 
-def per_class(runs: Counts | Sequence[Counts], draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
-    """Ends (K,) of the intervals of each class's IoU."""
-    return interval(under_draws(runs, FromCounts("class_iou"), draws)[1:])
+def per_class(
+    runs: Counts | Sequence[Counts], draws: int = DRAWS, formula: str = "class_iou"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends (K,) of the intervals of each class's IoU, or of another score of each class."""
+    return interval(under_draws(runs, FromCounts(formula), draws)[1:])
 
 
 def compare(
@@ -115,24 +116,20 @@ def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What each thing that is drawn adds to the sums of a run: names, and (N, ...)."""
+    """The things that are drawn of a run: their names, what a formula makes of them, and the counts behind."""
 
     names: tuple[str, ...]
-    sums: np.ndarray
+    gathered: Any
     counts: Counts
 
     @classmethod
     def of(cls, counts: Counts, rule: FromCounts) -> _Drawn:
         chosen = counts.of_kinds(*rule.kinds)
-        added = formula(rule.formula).rows(chosen).astype(np.float64)
-        if rule.lists == "mean":
-            added = by_list(chosen, added)
         rows = [asked.drawn for asked in chosen.asked]
         names = tuple(sorted(set(rows)))
         place = {name: number for number, name in enumerate(names)}
-        sums = np.zeros((len(names), *added.shape[1:]))
-        np.add.at(sums, [place[name] for name in rows], added)
-        return cls(names, sums, counts)
+        places = np.array([place[name] for name in rows], np.int64)
+        return cls(names, formula(rule.formula).gathered(chosen, places, len(names), rule.lists), counts)
 
 
 @dataclass(frozen=True)
@@ -190,11 +187,8 @@ class Runs:
 
     def _score(self, run: _Drawn, weights: np.ndarray) -> np.ndarray:
         """The score of one run under each weighting (D, N), (D, ...)."""
-        flat = run.sums.reshape(len(run.sums), math.prod(run.sums.shape[1:]))
-        sums = (weights @ flat).reshape(len(weights), *run.sums.shape[1:])
         groups = [run.counts.group(name) for name in self.rule.classes]
-        scores = formula(self.rule.formula).score(sums, groups, self.rule.absent)
-        return scores.mean(1) if self.rule.lists == "mean" else scores
+        return formula(self.rule.formula).under(run.gathered, weights, groups, self.rule.absent)
 
 
 def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> dict[Fold, np.ndarray]:

@@ -52,6 +52,7 @@ class Counts:
     Attributes:
         asked: what each row is about, in the order they were added.
         measured: further numbers of each row by name, such as the accuracy of its contours.
+        listed: further arrays of each row by name, of any length, such as the scores of the objects found there.
         fold: of the run; None where there is none, like `seed`.
     """
 
@@ -62,6 +63,7 @@ class Counts:
         self.seed: int | None = None
         self.asked: list[Asked] = []
         self.measured: dict[str, list[float]] = {}
+        self.listed: dict[str, list[np.ndarray]] = {}
         self._cells: list[np.ndarray] = []  # per row: truth * K + prediction of each non-zero cell
         self._pixels: list[np.ndarray] = []  # per row: the counts there
 
@@ -79,10 +81,12 @@ class Counts:
         """The image of each row."""
         return [asked.image for asked in self.asked]
 
-    def add(self, asked: Asked | str, confusion: Any, **measured: float) -> None:
+    def add(
+        self, asked: Asked | str, confusion: Any, listed: Mapping[str, np.ndarray] | None = None, **measured: float
+    ) -> None:
         """Add a confusion matrix, (K, K) integers as tensor or array, rows = truth; of an image, or what was asked.
 
-        All rows have the same `measured` numbers.
+        All rows have the same `measured` numbers and `listed` arrays.
         """
         asked = Asked(asked) if isinstance(asked, str) else asked
         flat = np.asarray(confusion, dtype=np.int64).reshape(-1)
@@ -90,7 +94,7 @@ class Counts:
             size = self.num_classes
             raise ValueError(f"{asked.image}: {flat.size} cells, expected a {size}x{size} matrix")
         cells = np.flatnonzero(flat)
-        self._append(asked, cells, flat[cells], measured)
+        self._append(asked, cells, flat[cells], measured, listed or {})
 
     def rows(self) -> Iterator[tuple[Asked, np.ndarray]]:
         """Each row with its matrix, int64 (K, K)."""
@@ -143,8 +147,7 @@ class Counts:
         """The rows at these places, in this order."""
         chosen = self._empty()
         for i in rows:
-            measured = {name: values[i] for name, values in self.measured.items()}
-            chosen._append(self.asked[i], self._cells[i], self._pixels[i], measured)
+            chosen._append(self.asked[i], *self._row(i))
         return chosen
 
     def bare(self) -> Counts:
@@ -160,8 +163,7 @@ class Counts:
         whole = parts[0]._empty()
         for part in parts:
             for i, asked in enumerate(part.asked):
-                measured = {name: values[i] for name, values in part.measured.items()}
-                whole._append(asked, part._cells[i], part._pixels[i], measured)
+                whole._append(asked, *part._row(i))
         whole = whole.sorted()
         for before, after in zip(whole.asked, whole.asked[1:], strict=False):
             if before == after and not after.supports:  # lists may ask a question again
@@ -187,6 +189,11 @@ class Counts:
             "pixels": _joined(self._pixels).astype(np.uint32),
         }
         arrays |= {f"measured_{name}": np.array(values) for name, values in self.measured.items()}
+        for name, parts in self.listed.items():
+            arrays |= {
+                f"listed_{name}": np.concatenate(parts),
+                f"ends_{name}": np.cumsum([len(part) for part in parts]),
+            }
         if not isinstance(file, (str, Path)):
             np.savez_compressed(file, allow_pickle=False, **arrays)
             return
@@ -202,8 +209,13 @@ class Counts:
                 if "about" not in stored:
                     raise DataError(f"{name}: counts of an older version; score the run again to write them")
                 about, text, fields, classes, supports, ends, cells, pixels = (stored[key] for key in ARRAYS)
-                measured = {k.removeprefix("measured_"): stored[k].tolist() for k in stored if k not in ARRAYS}
-            return cls._read(json.loads(str(about)), text, fields, classes, supports, ends, cells, pixels, measured)
+                measured = {name: stored[f"measured_{name}"].tolist() for name in _named(stored, "measured_")}
+                listed = {
+                    name: (stored[f"listed_{name}"], stored[f"ends_{name}"]) for name in _named(stored, "listed_")
+                }
+            counts = cls._read(json.loads(str(about)), text, fields, classes, supports, ends, cells, pixels, measured)
+            counts.listed = {name: _split(whole, ends, len(counts)) for name, (whole, ends) in listed.items()}
+            return counts
         except (
             OSError,
             ValueError,
@@ -243,12 +255,25 @@ class Counts:
             raise ValueError(f"{len(counts._cells)} matrices for {len(counts.asked)} images")
         return counts
 
-    def _append(self, asked: Asked, cells: np.ndarray, pixels: np.ndarray, measured: Mapping[str, float]) -> None:
+    def _row(self, i: int) -> tuple[np.ndarray, np.ndarray, dict[str, float], dict[str, np.ndarray]]:
+        measured = {name: values[i] for name, values in self.measured.items()}
+        return self._cells[i], self._pixels[i], measured, {name: parts[i] for name, parts in self.listed.items()}
+
+    def _append(
+        self,
+        asked: Asked,
+        cells: np.ndarray,
+        pixels: np.ndarray,
+        measured: Mapping[str, float],
+        listed: Mapping[str, np.ndarray],
+    ) -> None:
         self.asked.append(asked)
         self._cells.append(cells)
         self._pixels.append(pixels)
         for name, value in measured.items():
             self.measured.setdefault(name, []).append(float(value))
+        for name, part in listed.items():
+            self.listed.setdefault(name, []).append(part)
 
     def _empty(self) -> Counts:
         empty = Counts(self.num_classes, self.groups)
@@ -264,6 +289,17 @@ def outcomes(confusions: np.ndarray) -> np.ndarray:
     """True positives, false positives and false negatives (..., K, 3) of confusion matrices (..., K, K)."""
     hits = np.diagonal(confusions, axis1=-2, axis2=-1)
     return np.stack([hits, confusions.sum(-2) - hits, confusions.sum(-1) - hits], -1)
+
+
+def _named(stored: Iterable[str], prefix: str) -> list[str]:
+    return [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]
+
+
+def _split(whole: np.ndarray, ends: np.ndarray, rows: int) -> list[np.ndarray]:
+    """An array of all rows as one for each row. Raises ValueError where the ends do not fit."""
+    if len(ends) != rows or (np.diff(ends, prepend=0) < 0).any() or (rows and ends[-1] != len(whole)):
+        raise ValueError(f"{len(ends)} lists for {rows} images that do not fit")
+    return np.split(whole, ends[:-1]) if rows else []
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -1,26 +1,46 @@
 """The formulas of scores: what each row of counts adds up to, and the score as a function of the sums.
 
-A score is linear in the rows up to its last step. So one formula gives its value (all rows once), its interval (images
-drawn again and again) and its difference to another run's (both under the same draws).
+One formula gives a score's value (all rows once), its interval (images drawn again and again) and its difference to
+another run's (both under the same draws). Most scores are linear in the rows up to their last step (`Formula`).
+Average precision is not, since what was found in all images stands in one order (`AveragePrecision`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from segladder.errors import DataError
 from segladder.metrics.counts import Counts
+from segladder.metrics.detection import AREAS, AveragePrecision
 
 Groups = Sequence[Sequence[int]]  # class indices of each group that a score names
 
 
+class Weighable(Protocol):
+    """One way to compute a score from counts in which each image counts as often as it was drawn."""
+
+    def gathered(self, counts: Counts, places: np.ndarray, units: int, lists: str) -> Any:
+        """What weights are put on.
+
+        Args:
+            counts: the rows that count.
+            places: the number of the unit that each row belongs to, (N,).
+            units: how many units are drawn from.
+            lists: `pooled`, or `mean` where each frozen list is scored on its own.
+        """
+
+    def under(self, gathered: Any, weights: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
+        """The score (D, ...) under each weighting of the units (D, units); the mean over lists kept apart."""
+
+
 @dataclass(frozen=True)
 class Formula:
-    """One way to compute a score from counts.
+    """A score that follows from sums over rows.
 
     Args:
         rows: what each row of counts adds to the sums, (N, ...).
@@ -29,6 +49,22 @@ class Formula:
 
     rows: Callable[[Counts], np.ndarray]
     score: Callable[[np.ndarray, Groups, str], np.ndarray]
+
+    def gathered(self, counts: Counts, places: np.ndarray, units: int, lists: str) -> tuple[np.ndarray, bool]:
+        """What each unit adds to the sums, (units, ...), and whether lists are kept apart in it."""
+        added = self.rows(counts).astype(np.float64)
+        if lists == "mean":
+            added = by_list(counts, added)
+        sums = np.zeros((units, *added.shape[1:]))
+        np.add.at(sums, places, added)
+        return sums, lists == "mean"
+
+    def under(self, gathered: tuple[np.ndarray, bool], weights: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
+        """The score of the weighted sums."""
+        sums, apart = gathered
+        flat = sums.reshape(len(sums), math.prod(sums.shape[1:]))
+        scores = self.score((weights @ flat).reshape(len(weights), *sums.shape[1:]), groups, absent)
+        return scores.mean(1) if apart else scores
 
 
 def class_iou(outcomes: np.ndarray) -> np.ndarray:
@@ -196,7 +232,40 @@ def _contours(counts: Counts) -> np.ndarray:
     return np.array(counts.measured["contours"])
 
 
-FORMULAS: dict[str, Formula] = {
+def segment_outcomes(counts: Counts) -> np.ndarray:
+    """Sum of IoU of the matched segments, their number, and unmatched segments said and true, float64 (N, K, 4)."""
+    found = np.zeros((len(counts), counts.num_classes, 4))
+    for n, (classes, values) in enumerate(
+        zip(counts.listed["segment_class"], counts.listed["segment_outcomes"], strict=True)
+    ):
+        found[n, classes] = values
+    return found
+
+
+def panoptic_quality(outcomes: np.ndarray, part: str = "PQ") -> np.ndarray:
+    """Panoptic quality (..., K) of segment outcomes (..., K, 4): PQ = SQ x RQ; nan of a class neither said nor true.
+
+    Args:
+        outcomes: as `segment_outcomes` gives them.
+        part: `PQ`, `SQ` (mean IoU of the matched segments, 0 without one) or `RQ` (F1 of segments).
+    """
+    overlap, matched, said, missed = np.moveaxis(outcomes, -1, 0)
+    recognition = ratio(matched, matched + said / 2 + missed / 2)
+    quality = np.where(np.isnan(recognition), np.nan, np.nan_to_num(ratio(overlap, matched)))
+    return np.asarray({"PQ": quality * recognition, "SQ": quality, "RQ": recognition}[part])
+
+
+def _panoptic(part: str) -> Formula:
+    def score(sums: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
+        shares = panoptic_quality(sums, part)
+        chosen = shares[..., [k for group in groups for k in group]] if groups else shares
+        present = ~np.isnan(chosen)
+        return ratio(np.where(present, chosen, 0).sum(-1), present.sum(-1))
+
+    return Formula(segment_outcomes, score)
+
+
+FORMULAS: dict[str, Weighable] = {
     "mean_iou": _of_outcomes(_mean_iou),
     "harmonic_mean_iou": _of_outcomes(_harmonic_mean_iou),  # of two groups
     "class_iou": _of_outcomes(lambda sums, groups, absent: class_iou(sums)),  # (..., K)
@@ -206,6 +275,13 @@ FORMULAS: dict[str, Formula] = {
     "painted_share": _share(painted_shares),
     "empty_answers": _share(lambda counts: painted_shares(counts) == 0),
     "follows_support": _share(_follows),
+    **{part: _panoptic(part) for part in ("PQ", "SQ", "RQ")},
+    "class_PQ": Formula(segment_outcomes, lambda sums, groups, absent: panoptic_quality(sums)),  # (..., K)
+    "average_precision": AveragePrecision(),
+    **{f"average_precision_{percent}": AveragePrecision((percent / 100,)) for percent in (50, 75)},
+    **{f"average_precision_{area}": AveragePrecision(area=area) for area in AREAS[1:]},
+    "class_average_precision": AveragePrecision(each_class=True),  # (..., K)
+    "class_average_precision_50": AveragePrecision((0.5,), each_class=True),
     "right_iou": _share(lambda counts: swapped(counts)[0]),
     "wrong_iou": _share(lambda counts: swapped(counts)[1]),
     **{
@@ -217,7 +293,7 @@ FORMULAS: dict[str, Formula] = {
 }
 
 
-def formula(name: str) -> Formula:
+def formula(name: str) -> Weighable:
     """The formula of a name. Raises DataError for a name there is not: records of other versions may have others."""
     if name not in FORMULAS:
         raise DataError(f"formula {name}: unknown, expected one of {', '.join(FORMULAS)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.settings import check
 
@@ -31,3 +33,17 @@ def check_fields(protocol: Any) -> None:
     check(type(protocol), values, "protocol")
     if values.get("fit", "native") != "native" and values.get("input_side") is None:
         raise ConfigError(f"protocol.fit={values['fit']}: needs a size, set protocol.input_side to pixels")
+
+
+def check_classes(name: str, classes: Sequence[str] | None, source: Source, some: Sequence[str] = ()) -> None:
+    """Raise ConfigError if a source does not hold a protocol's classes, or none of the names in `some`."""
+    wanted = source.all_classes[1:] if classes is None else classes
+    if tuple(wanted) != tuple(source.classes[1:]):
+        raise ConfigError(
+            f"protocol {name} scores the classes {', '.join(wanted)}, "
+            f"but data.classes gives {', '.join(source.classes[1:])}"
+        )
+    if unknown := [each for each in some if each not in source.classes]:
+        raise ConfigError(
+            f"protocol {name}: no class {unknown[0]} in use, expected some of {', '.join(source.classes)}"
+        )

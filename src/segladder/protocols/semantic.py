@@ -11,7 +11,6 @@ import torch
 from torch.nn.functional import interpolate
 
 from segladder.data.sources.base import Source
-from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import estimate
 from segladder.metrics.bootstrap import per_class as class_intervals
@@ -23,7 +22,7 @@ from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.size import SIZES, iou_by_size
 from segladder.metrics.superpixels import majority_answer
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured, scored
-from segladder.protocols.fields import Absent, OtherClasses
+from segladder.protocols.fields import Absent, OtherClasses, check_classes
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
 from segladder.settings import Positive, Scales, Share
 
@@ -110,12 +109,7 @@ class SemanticProtocol(Protocol):
 
     def check(self, source: Source) -> None:
         """Raise ConfigError if the source does not hold the protocol's classes."""
-        wanted = source.all_classes[1:] if self.classes is None else self.classes
-        if tuple(wanted) != tuple(source.classes[1:]):
-            raise ConfigError(
-                f"protocol {self.name} scores the classes {', '.join(wanted)}, "
-                f"but data.classes gives {', '.join(source.classes[1:])}"
-            )
+        check_classes(self.name, self.classes, source)
 
     def predictions(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
         """Class indices uint8 (B, H, W) at label size for images of one size."""

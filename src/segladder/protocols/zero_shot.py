@@ -30,7 +30,15 @@ from segladder.metrics.zero_shot import GammaSweep
 from segladder.ops.projection import contest
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
-from segladder.protocols.fields import Absent, DenseFit, DenseScoreAt, GammaOn, GammaRule, OtherClasses
+from segladder.protocols.fields import (
+    Absent,
+    DenseFit,
+    DenseScoreAt,
+    GammaOn,
+    GammaRule,
+    OtherClasses,
+    check_classes,
+)
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
 from segladder.settings import Count, Positive, Share
@@ -209,12 +217,7 @@ class ZeroShotProtocol(Protocol):
 
     def check(self, method: Method, source: Source) -> None:
         """Raise ConfigError if the classes of protocol, data and method do not fit together."""
-        wanted = source.all_classes[1:] if self.classes is None else self.classes
-        if tuple(wanted) != tuple(source.classes[1:]):
-            raise ConfigError(
-                f"protocol {self.name} scores the classes {', '.join(wanted)}, "
-                f"but data.classes gives {', '.join(source.classes[1:])}"
-            )
+        check_classes(self.name, self.classes, source)
         learnt = torch.as_tensor(method.seen).tolist()  # (K,)
         if leaked := [source.classes[k] for k in self.competitors(source)[1] if learnt[k]]:
             raise ConfigError(f"protocol {self.name}: {leaked[0]} is unseen, but method={method.name} has learnt it")

@@ -143,12 +143,21 @@ class Source(ABC):
         return self._stored(image_id)
 
     def _stored(self, image_id: str) -> np.ndarray:
-        path = self.mask_path(image_id)
-        mask = self.decode_mask(path)
+        drawn = self._is_drawn(image_id)
+        mask = self.drawn_mask(image_id) if drawn else self.decode_mask(self.mask_path(image_id))
         if (mask + np.uint8(1)).max() > len(self.all_classes):  # 255 becomes 0; five times as fast as a table
             value = int(mask[mask >= len(self.all_classes)].min())
-            raise DataError(f"{path}: value {value}, expected 0..{len(self.all_classes) - 1} or {IGNORE}")
+            raise DataError(
+                f"{self.mask_path(image_id)}: value {value}, expected 0..{len(self.all_classes) - 1} or {IGNORE}"
+            )
         return mask
+
+    def _is_drawn(self, image_id: str) -> bool:
+        return self.training_masks is None or image_id not in self._training_ids
+
+    def drawn_mask(self, image_id: str) -> np.ndarray:
+        """Values of the data set's own mask, uint8 (H, W), not yet checked."""
+        return self.decode_mask(self.drawn_mask_path(image_id))
 
     def decode_mask(self, path: Path) -> np.ndarray:
         """Values of one mask file, uint8 (H, W), not yet checked."""
@@ -203,8 +212,8 @@ class Source(ABC):
         """
         if not self.has_masks:
             raise DataError(f"{self.name}: the objects of {image_id} are asked for, but the labels are tags")
-        drawn = self.sight is None and self.mask_path(image_id) == self.drawn_mask_path(image_id)
-        return self.drawn_instances(image_id) if drawn else None
+        shown = self.sight is None or not self.sight.key
+        return self.drawn_instances(image_id) if shown and self._is_drawn(image_id) else None
 
     def drawn_instances(self, image_id: str) -> Instances | None:
         """The objects behind the data set's own mask, of the classes in use; None where it does not know them."""
@@ -238,13 +247,19 @@ class Source(ABC):
         return tags_of(self._in_use(self._stored(image_id)), len(self.classes))
 
     def fingerprint(self, ids: Iterable[str]) -> str:
-        """First 16 hex digits of a sha256 over ids, classes in use, bytes of mask files and what is seen of them."""
+        """First 16 hex digits of a sha256 over ids, classes in use, the bytes of the masks and what is seen of them."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for image_id in ids:
             digest.update(image_id.encode() + b"\0")
-            digest.update(hashlib.sha256(self.mask_path(image_id).read_bytes()).digest())
+            drawn = self._is_drawn(image_id)
+            labels = self.label_bytes(image_id) if drawn else self.mask_path(image_id).read_bytes()
+            digest.update(hashlib.sha256(labels).digest())
         digest.update(self.lookup.tobytes() + (self.sight.key if self.sight else "").encode())
         return digest.hexdigest()[:16]
+
+    def label_bytes(self, image_id: str) -> bytes:
+        """What the fingerprint is over, of an image whose mask is the data set's own: the file of the mask."""
+        return self.drawn_mask_path(image_id).read_bytes()
 
     def image_fingerprint(self, ids: Iterable[str]) -> str:
         """First 16 hex digits of a sha256 over ids and the bytes of the image files; reads no mask."""

@@ -94,6 +94,23 @@ class TrainAugmentation:
             picture, shown = transform(picture, shown, random.getrandbits(32))
         return _placed(picture, out[0]), None if shown is None else _placed(shown, out[1])
 
+    def moved(self, boxes: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
+        """Where boxes of an image of this shape (H, W) lie after it is augmented with a seed, float64 (N, 4).
+
+        Boxes are left, top, right, bottom in pixels; what lies outside the result is cut off.
+        """
+        random = Random(seed)
+        factor = max(self._draw_factor(random, max(shape)), 1 / min(shape))
+        rows, columns = self._draw_axis(random, shape[0], factor), self._draw_axis(random, shape[1], factor)
+        flipped = random.random() < self.flip
+        moved = boxes.astype(np.float64)
+        for axis, sides in ((columns, (0, 2)), (rows, (1, 3))):
+            moved[:, sides] = np.clip((moved[:, sides] - axis.start) * factor, 0, axis.length)
+        if flipped:
+            moved[:, [0, 2]] = columns.length - moved[:, [2, 0]]
+        moved += np.array([columns.place, rows.place] * 2)
+        return moved
+
     def _cropped(
         self, image: np.ndarray, mask: np.ndarray | None, random: Random, out: Places
     ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -24,6 +24,22 @@ Key = int | tuple[int, int]
 UNLABELLED = 254  # stands for 255 in an image while it is augmented: what augmentation adds is 255 and no pixel of it
 
 
+class ObjectLabels(TypedDict):
+    """The objects of one image, those of N.
+
+    Attributes:
+        boxes: left, top, right and bottom in pixels, float32 (N, 4).
+        classes: class indices, int64 (N,).
+        masks: bool (N, H, W).
+        outlined: whether the mask is known, bool (N,); elsewhere it is empty.
+    """
+
+    boxes: torch.Tensor
+    classes: torch.Tensor
+    masks: torch.Tensor
+    outlined: torch.Tensor
+
+
 class Item(TypedDict, total=False):
     """What training is shown at once. Pixels are uint8, masks hold class indices with 255 ignored.
 
@@ -32,6 +48,7 @@ class Item(TypedDict, total=False):
         image: (3, H, W).
         mask: (H, W); in an episode 1 = its class.
         inside: which pixels are the image's and not what augmentation filled up or cut out, bool (H, W).
+        objects: on the image, where single objects are shown.
         tags: which foreground classes the image holds, float32 (K - 1,) of 0 and 1.
         support_image: of the S supports of an episode, (S, 3, H, W).
         support_mask: (S, H, W).
@@ -43,6 +60,7 @@ class Item(TypedDict, total=False):
     image: torch.Tensor
     mask: torch.Tensor
     inside: torch.Tensor
+    objects: ObjectLabels
     tags: torch.Tensor
     support_image: torch.Tensor
     support_mask: torch.Tensor
@@ -172,7 +190,11 @@ def collate(items: Sequence[Item]) -> dict[str, Any]:
     if isinstance(items, Batched):
         rest = default_collate([{k: v for k, v in item.items() if k not in items.pixels} for item in items])
         return {**rest, **items.pixels}
-    batch = default_collate([{**item, "image": item["image"].permute(1, 2, 0)} for item in items])
+    plain = [{k: v for k, v in item.items() if k != "objects"} for item in items]
+    pairs = zip(plain, items, strict=True)
+    batch = default_collate([{**each, "image": item["image"].permute(1, 2, 0)} for each, item in pairs])
+    if "objects" in items[0]:
+        batch["objects"] = [item["objects"] for item in items]  # as many as each image has
     return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
 
 

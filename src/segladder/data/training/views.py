@@ -18,14 +18,16 @@ from segladder.data.sources.scene import Scene
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.dataset import SegmentationDataset, TrainingSet
 from segladder.data.training.episode_dataset import EpisodeDataset
+from segladder.data.training.object_dataset import ObjectDataset
 from segladder.errors import ConfigError
 
 
 class Recipe(NamedTuple):
-    """How training items are made: their augmentation, and how episodes are drawn (`loader.episodes`)."""
+    """How training items are made: their augmentation, how episodes are drawn, and whether items hold objects."""
 
     augment: TrainAugmentation | None = None
     episodes: Mapping[str, Any] = {}
+    objects: bool = False
 
 
 PLAIN = Recipe()
@@ -130,7 +132,26 @@ class Images(TrainingView):
 
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Items with what the labels show; see `TrainingView.dataset`."""
+        if recipe.objects:
+            return ObjectDataset(source, ids, labels, recipe.augment)
         return SegmentationDataset(source, ids, self.sight(source, labels), recipe.augment)
+
+
+@dataclass(frozen=True)
+class BoxesOfSome(TrainingView):
+    """Images with an outline of each object, but a box alone of the objects of some classes.
+
+    Args:
+        boxes_only: names of these classes.
+    """
+
+    boxes_only: tuple[str, ...]
+
+    def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
+        """Items with objects; see `TrainingView.dataset`."""
+        if not recipe.objects:
+            raise ConfigError("this protocol shows boxes of its novel classes: choose a method that reads objects")
+        return ObjectDataset(source, ids, labels, recipe.augment, self.boxes_only)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,148 @@
+"""Anyone's objects: images beside a JSON file in COCO's format, with polygons or run lengths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import astuple
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.coco_file import CocoFile, CocoImage
+from segladder.data.sources.folder import split_share
+from segladder.data.sources.instances import Instances
+from segladder.errors import ConfigError, DataError
+
+SHOWN = 3  # missing images that are named
+
+
+class Coco(Source):
+    """Images of `root/images` with the objects of `root/annotations/SPLIT.json`.
+
+    An id is `file_name` without its suffix. Mask values follow the ids of the categories. Where objects overlap, the
+    smaller one has the pixel. A crowd (`iscrowd`) has its class in the mask and is no object; objects lie on top.
+
+    Args:
+        root: the folder.
+        name: public name of the data set.
+        annotations: the file of a split below `root`, with `{split}` for its name; without, one file holds all images.
+        images: the folder of images below `root`, with `{split}` where each split has its own.
+        val_share: of one file for all: the share of the images in `val`, chosen by a hash of the id.
+        common: the arguments of `Source`.
+
+    Raises:
+        DataError: no such file, or one whose ids do not fit together.
+        ConfigError: `val_share` outside 0..1, or images by split where one file holds all.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        name: str = "coco",
+        annotations: str = "annotations/{split}.json",
+        images: str = "images",
+        val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        **common: Any,
+    ) -> None:
+        self.root, self.annotations, self.images, self.val_share = Path(root), annotations, images, val_share
+        self.by_split = "{split}" in annotations
+        if "{split}" in images and not self.by_split:
+            raise ConfigError(f"data.images={images}: needs {{split}} in data.annotations={annotations} too")
+        self._files: dict[str, CocoFile] = {}
+        self.val_split = common.get("val_split", "val")
+        super().__init__(name, ("background", *self._file(self.val_split).categories), **common)
+
+    def split(self, name: str) -> list[str]:
+        """Ids of the images of a split, in the order of the file. Raises DataError for missing images, or none."""
+        known = self._file(name).images
+        if self.by_split:
+            ids = list(known)
+        elif name in ("train", "val"):
+            ids = sorted(i for i in known if (split_share(i) < self.val_share) == (name == "val"))
+        else:
+            raise DataError(f"{self._path(name)}: holds all images, so that the splits are train and val, not {name}")
+        if not ids:
+            raise DataError(f"{self._path(name)}: split {name} is empty, expected images")
+        self._require_images(name, ids)
+        return ids
+
+    def image_path(self, image_id: str) -> Path:
+        """Where `file_name` lies. Raises DataError for an id that no file has."""
+        split, image = self._entry(image_id)
+        return self._folder(split) / image.name
+
+    def drawn_mask_path(self, image_id: str) -> Path:
+        """The JSON file that holds the image."""
+        return self._path(self._entry(image_id)[0])
+
+    def drawn_mask(self, image_id: str) -> np.ndarray:
+        """Class values uint8 (H, W): crowds below, then objects, the largest first."""
+        split, image = self._entry(image_id)
+        masks = self._file(split).masks(image)
+        values = np.zeros((image.height, image.width), np.uint8)
+        for k in _bottom_up(image, masks):
+            values[masks[k]] = image.objects[k].value
+        return values
+
+    def drawn_instances(self, image_id: str) -> Instances:
+        """The objects that have a pixel, in the order of the file."""
+        split, image = self._entry(image_id)
+        masks = self._file(split).masks(image)
+        numbers = np.zeros((image.height, image.width), np.int64)
+        for k in _bottom_up(image, masks):
+            numbers[masks[k]] = 0 if image.objects[k].crowd else k + 1
+        seen = np.unique(numbers[numbers > 0]) - 1
+        classes = self.lookup[[image.objects[k].value for k in seen]] if len(seen) else np.zeros(0, np.uint8)
+        used = (classes > 0) & (classes < IGNORE)
+        order = np.zeros(len(image.objects) + 1, np.uint16)
+        order[seen[used] + 1] = np.arange(1, np.count_nonzero(used) + 1)
+        return Instances(order[numbers], classes[used])
+
+    def label_bytes(self, image_id: str) -> bytes:
+        """Its objects as text, which stay what they are when images are added to the file."""
+        image = self._entry(image_id)[1]
+        return json.dumps([image.height, image.width, *map(astuple, image.objects)], sort_keys=True).encode()
+
+    def _require_images(self, split: str, ids: Iterable[str]) -> None:
+        known, folder = self._file(split).images, self._folder(split)
+        missing = [known[i] for i in ids if not (folder / known[i].name).is_file()]
+        if missing:
+            named = ", ".join(f"image {image.number} ({folder / image.name})" for image in missing[:SHOWN])
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            raise DataError(f"{self._path(split)}: no such file for {named}{more}; see data.images")
+
+    def _path(self, split: str) -> Path:
+        return self.root / self.annotations.replace("{split}", split)
+
+    def _folder(self, split: str) -> Path:
+        return self.root / self.images.replace("{split}", split)
+
+    def _file(self, split: str) -> CocoFile:
+        if split not in self._files:
+            read = {file.path: file for file in self._files.values()}
+            path = self._path(split)
+            self._files[split] = read[path] if path in read else CocoFile.read(path)
+        file, names = self._files[split], getattr(self, "all_classes", None)
+        if names is not None and file.categories != names[1:]:
+            raise DataError(
+                f"{file.path}: categories {', '.join(file.categories)}, expected {', '.join(names[1:])} as in"
+                f" {self._path(self.val_split)}"
+            )
+        return file
+
+    def _entry(self, image_id: str) -> tuple[str, CocoImage]:
+        splits = tuple(dict.fromkeys((*self._files, self.train_split)))
+        for split in splits:
+            if image_id in (images := self._file(split).images):
+                return split, images[image_id]
+        raise DataError(f"{' and '.join(str(self._path(split)) for split in splits)}: no image {image_id}")
+
+
+def _bottom_up(image: CocoImage, masks: np.ndarray) -> list[int]:
+    """Objects in the order they are painted in: crowds, then the largest first, equal ones as in the file."""
+    areas = masks.sum((1, 2))
+    return sorted(range(len(masks)), key=lambda k: (not image.objects[k].crowd, -areas[k], k))

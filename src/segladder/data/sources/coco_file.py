@@ -1,0 +1,206 @@
+"""One JSON file in COCO's format: images, categories and the objects on them, every fault named by file and id."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from segladder.errors import ConfigError, DataError
+from segladder.foreign import printable, stays_inside, text
+
+Outline = list[list[float]] | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CocoObject:
+    """One entry of `annotations`.
+
+    Attributes:
+        number: its id.
+        value: the mask value of its category: 1 the category of the lowest id.
+        crowd: whether it stands for many objects that nobody outlined one by one.
+        outline: polygons [[x, y, x, y, ...], ...], or run lengths {size, counts}.
+    """
+
+    number: int
+    value: int
+    crowd: bool
+    outline: Outline
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """One entry of `images` with its objects.
+
+    Attributes:
+        number: its id in the file.
+        name: `file_name`, below the folder of images.
+        height: in pixels, like `width`.
+        objects: in the order of the file.
+    """
+
+    number: int
+    name: str
+    height: int
+    width: int
+    objects: list[CocoObject] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """What a file says.
+
+    Attributes:
+        path: of the file.
+        categories: names, by ascending id.
+        images: by the name of the image without its suffix, in the order of the file.
+    """
+
+    path: Path
+    categories: tuple[str, ...]
+    images: dict[str, CocoImage]
+
+    @classmethod
+    def read(cls, path: Path) -> CocoFile:
+        """Raises DataError for a missing or damaged file, or one whose ids do not fit together."""
+        try:
+            whole = json.loads(text(path))
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror or error}, expected a file in COCO's format") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: damaged ({error}), expected JSON in COCO's format") from error
+        values, names = _categories(path, _entries(path, whole, "categories"))
+        found: dict[str, CocoImage] = {}
+        by_number: dict[int, CocoImage] = {}
+        for entry in _entries(path, whole, "images"):
+            image = _image(path, entry)
+            key = PurePosixPath(image.name).with_suffix("").as_posix()
+            if image.number in by_number or key in found:
+                raise DataError(f"{path}: image {image.number} ({image.name}) stands twice, expected each once")
+            found[key] = by_number[image.number] = image
+        for entry in _entries(path, whole, "annotations"):
+            number, of_image = _whole(path, "annotation", entry, "id"), entry.get("image_id")
+            where = f"{path}: annotation {number}"
+            if of_image not in by_number:
+                raise DataError(f"{where}: image {printable(repr(of_image))} is not among the images of the file")
+            if entry.get("category_id") not in values:
+                kind = printable(repr(entry.get("category_id")))
+                raise DataError(f"{where}: category {kind} is not among the categories of the file")
+            outline, crowd = entry.get("segmentation"), bool(entry.get("iscrowd", 0))
+            if not isinstance(outline, (list, dict)):
+                raise DataError(f"{where} of image {of_image}: no segmentation, expected polygons or run lengths")
+            by_number[of_image].objects.append(CocoObject(number, values[entry["category_id"]], crowd, outline))
+        return cls(path, names, found)
+
+    def masks(self, image: CocoImage) -> np.ndarray:
+        """Each object of an image alone, bool (N, H, W). Raises DataError naming file, object and image."""
+        shape = image.height, image.width
+        decoded = [self._mask(image, each) for each in image.objects]
+        return np.stack(decoded) if decoded else np.zeros((0, *shape), bool)
+
+    def _mask(self, image: CocoImage, each: CocoObject) -> np.ndarray:
+        try:
+            return decoded(each.outline, image.height, image.width)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            where = f"{self.path}: annotation {each.number} of image {image.number} ({image.name})"
+            raise DataError(f"{where}: {printable(str(error))}") from error
+
+
+def decoded(outline: Outline, height: int, width: int) -> np.ndarray:
+    """Polygons or run lengths as a mask, bool (height, width).
+
+    Raises:
+        ValueError: polygons or run lengths that are damaged or do not fit the image.
+        ConfigError: pycocotools is not installed.
+    """
+    codec = _codec()
+    if isinstance(outline, list):
+        runs = codec.merge(codec.frPyObjects(_polygons(outline, height, width), height, width))
+        return np.asarray(codec.decode(runs), bool)
+    size, counts = outline.get("size"), outline.get("counts")
+    if size != [height, width]:
+        raise ValueError(f"run lengths of size {size}, expected [{height}, {width}] (height, width) like its image")
+    if isinstance(counts, list):
+        if not all(isinstance(count, int) and 0 <= count <= height * width for count in counts):
+            raise ValueError("run lengths that are no whole numbers of pixels of the image")
+        runs = codec.frPyObjects(outline, height, width)
+    elif isinstance(counts, str):
+        runs = {"size": [height, width], "counts": counts.encode()}
+    else:
+        raise ValueError("no counts, expected a list or COCO's compressed text")
+    try:
+        mask = np.asarray(codec.decode(runs), bool)
+    except ValueError as error:
+        raise ValueError(f"broken run lengths: they do not fit {height * width} pixels") from error
+    if _fits(codec, runs["counts"], height * width - 1):  # then the decoder leaves the rest to chance
+        raise ValueError(f"broken run lengths: they end before the last of {height * width} pixels")
+    return mask
+
+
+def _fits(codec: Any, counts: bytes, pixels: int) -> bool:
+    """Whether run lengths cover no more than so many pixels."""
+    try:
+        codec.decode({"size": [pixels, 1], "counts": counts})
+    except ValueError:
+        return False
+    return True
+
+
+def _codec() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise ConfigError("data=coco reads masks with pycocotools: pip install 'segladder[coco]'") from error
+    return mask
+
+
+def _polygons(outline: Sequence[Any], height: int, width: int) -> list[list[float]]:
+    far = max(height, width)
+    for polygon in outline or [None]:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("a polygon without three points or more, expected [x, y, x, y, x, y, ...]")
+        for value in polygon:
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or not -far <= value <= 2 * far:
+                raise ValueError(f"a polygon through {value!r}, far outside the {width}x{height} pixels of its image")
+    return list(outline)
+
+
+def _entries(path: Path, whole: Any, key: str) -> list[Mapping[str, Any]]:
+    entries = whole.get(key) if isinstance(whole, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{path}: no list of {key}, expected COCO's images, categories and annotations")
+    return entries
+
+
+def _categories(path: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Mask value of each category id, and their names in that order."""
+    names = {_whole(path, "category", entry, "id"): entry.get("name") for entry in entries}
+    if not names or len(names) != len(entries) or len({*map(str, names.values())}) != len(names):
+        raise DataError(f"{path}: categories without names and ids of their own, expected one or more")
+    if wrong := [number for number, name in names.items() if not isinstance(name, str) or not name.strip()]:
+        raise DataError(f"{path}: category {wrong[0]} has no name")
+    ordered = sorted(names)
+    return {number: k for k, number in enumerate(ordered, 1)}, tuple(printable(str(names[n]).strip()) for n in ordered)
+
+
+def _image(path: Path, entry: Mapping[str, Any]) -> CocoImage:
+    number, name = _whole(path, "image", entry, "id"), entry.get("file_name")
+    if not isinstance(name, str) or not stays_inside(name):
+        raise DataError(f"{path}: image {number}: file_name {name!r}, expected a path below the folder of images")
+    height, width = (_whole(path, f"image {number}", entry, side) for side in ("height", "width"))
+    if min(height, width) < 1:
+        raise DataError(f"{path}: image {number} ({name}): {width}x{height} pixels, expected one or more")
+    return CocoImage(number, name, height, width)
+
+
+def _whole(path: Path, kind: str, entry: Mapping[str, Any], key: str) -> int:
+    value = entry.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{path}: {kind}: {key} {printable(repr(value))}, expected a whole number")
+    return value

@@ -31,6 +31,7 @@ ProperShare = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]
 Scales = Annotated[tuple[AboveZero, ...], Field(min_length=1)]  # test-time
+RGB = tuple[float, float, float]
 Byte = Annotated[int, Field(ge=0, le=255)]
 OutputStride = Literal[8, 16, 32]  # input pixels per step of a last map
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")]

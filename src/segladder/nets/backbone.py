@@ -23,9 +23,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segladder.errors import ConfigError
 from segladder.nets.folding import fold_batch_norm
 from segladder.nets.stored import unpacked
-from segladder.settings import Count, OutputStride
+from segladder.settings import RGB, Count, OutputStride
 
-RGB = tuple[float, float, float]
 BUILDING = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}  # among them files to load
 
 

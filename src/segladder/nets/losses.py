@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import segmentation_models_pytorch as smp
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
 from segladder.ops.gated_crf import Kernel, gated_crf_energy
-from segladder.settings import NotNegative, Share
+from segladder.settings import NotNegative, Positive, Share
 
 IGNORE = 255
 SPREAD = (0.229, 0.224, 0.225)  # ImageNet's standard deviations of RGB in 0..1
@@ -156,8 +155,8 @@ class GatedCRF(Loss):
     def __init__(
         self,
         kernels: Sequence[Mapping[str, float | None]],
-        radius: Annotated[int, Field(ge=1)] = 5,
-        stride: Annotated[int, Field(ge=1)] = 4,
+        radius: Positive = 5,
+        stride: Positive = 4,
     ) -> None:
         super().__init__()
         self.kernels = [_kernel(settings) for settings in kernels]

@@ -23,8 +23,8 @@ from pydantic import Field
 from segladder.data.hashing import hashed_seed
 from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
+from segladder.settings import AboveZero, Count, NotNegative, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Place = tuple[slice, slice]
 
 WAVE = 4.0  # a displaced boundary turns every so many times its displacement,
@@ -50,12 +50,12 @@ class Noise:
         ConfigError: an effort without a source.
     """
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Count = 0
     dropped: Share = 0.0
     confused: Share = 0.0
     corners: Annotated[int, Field(ge=3)] | None = None
-    boundary: Annotated[float, Field(ge=0)] = 0.0
-    effort: Annotated[float, Field(gt=0)] = 1.0
+    boundary: NotNegative = 0.0
+    effort: AboveZero = 1.0
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -20,10 +20,9 @@ those of `loader.augment`. Images are mirrored outwards, as in the paper.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,10 +30,8 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.full.unet_original import mirror
-from segladder.nets.backbone import RGB
 from segladder.nets.losses import IGNORE
-
-Positive = Annotated[int, Field(ge=1)]
+from segladder.settings import RGB, Positive
 
 
 class PatchNetwork(nn.Module):

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from segladder.errors import ConfigError
 from segladder.methods.full.base import DenseMethod
-from segladder.nets.backbone import RGB, pretrained_weights
+from segladder.nets.backbone import pretrained_weights
 from segladder.nets.upsampling import Upsampling, UpsamplingKind
 from segladder.ops.upsampling import max_unpool
-from segladder.settings import Positive
+from segladder.settings import RGB, Positive
 
 
 class SegNetNetwork(nn.Module):

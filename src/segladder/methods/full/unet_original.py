@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from segladder.methods.full.base import DenseMethod
-from segladder.nets.backbone import RGB
 from segladder.nets.upsampling import Upsampling, UpsamplingKind
-from segladder.settings import Positive, Share
+from segladder.settings import RGB, Positive, Share
 
 
 class UNetOriginalNetwork(nn.Module):

@@ -21,15 +21,15 @@ every step. The step is the code's .08 of the normalised image's unit, the paper
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch, differentiating
 from segladder.methods.image_level.base import ClassMapMethod, LaterStage, summed_views
+from segladder.settings import AboveZero, NotNegative, Positive, Share
 
 SMALLEST = 1e-12  # official code's, beside the greatest slope
 
@@ -53,10 +53,10 @@ class AdvCAM(LaterStage):
         self,
         num_classes: int,
         background_score: float,
-        steps: Annotated[int, Field(ge=1)],
-        step_size: Annotated[float, Field(gt=0)],
-        regularization: Annotated[float, Field(ge=0)],
-        threshold: Annotated[float, Field(ge=0, le=1)],
+        steps: Positive,
+        step_size: AboveZero,
+        regularization: NotNegative,
+        threshold: Share,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)

@@ -19,10 +19,9 @@ this backbone) and their product with the attention.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.functional import multilabel_soft_margin_loss
@@ -32,6 +31,7 @@ from segladder.methods.base import Batch
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.cam import unit_range
+from segladder.settings import Positive
 
 NOISE = 0.02  # standard deviation, timm's of new tokens
 PARTS = ("qkv", "q_norm", "k_norm", "num_heads", "scale")  # of timm's attention that `attention` reads
@@ -59,7 +59,7 @@ class AttentionCAM(ClassMapMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         background_score: float,
-        layers: Annotated[int, Field(ge=1)],
+        layers: Positive,
         refine: bool,
         **common: Any,
     ) -> None:

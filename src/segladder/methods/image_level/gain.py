@@ -20,16 +20,16 @@ BatchNorm in training mode both move its statistics; `backbone.batch_norm=frozen
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from segladder.methods.base import Batch
 from segladder.methods.image_level.cam import CAM, classification_loss
 from segladder.ops.cam import normalize_cam
 from segladder.ops.upsampling import bilinear
+from segladder.settings import AboveZero, NotNegative, Share
 
 
 class GAIN(CAM):
@@ -44,9 +44,9 @@ class GAIN(CAM):
 
     def __init__(
         self,
-        alpha: Annotated[float, Field(ge=0)] = 1.0,
-        sigma: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        omega: Annotated[float, Field(gt=0)] = 10.0,
+        alpha: NotNegative = 1.0,
+        sigma: Share = 0.5,
+        omega: AboveZero = 10.0,
         **common: Any,
     ) -> None:
         super().__init__(**common)

@@ -17,10 +17,9 @@ with several tags an image. The sum over views, the grid and the division by the
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import multilabel_soft_margin_loss
 
@@ -28,6 +27,7 @@ from segladder.methods.base import Batch, differentiating
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.affinity import require_stride
 from segladder.nets.backbone import FeatureExtractor
+from segladder.settings import Count
 
 
 class GradCAM(ClassMapMethod):
@@ -52,7 +52,7 @@ class GradCAM(ClassMapMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         background_score: float,
-        hidden_channels: Annotated[int, Field(ge=0)],
+        hidden_channels: Count,
         output_stride: int | None,
         **common: Any,
     ) -> None:

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch, Method, evaluating
 from segladder.ops.upsampling import bilinear
+from segladder.settings import Positive
 
-Positive = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
 Matching = Literal["hungarian", "majority"]
 
 PIXELS = 500  # of an image that clusters are found in, evenly spread

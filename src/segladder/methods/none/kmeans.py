@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
-from segladder.methods.none.base import ClusterMethod, Weight, colours_and_places, places_of
+from segladder.methods.none.base import ClusterMethod, colours_and_places, places_of
 from segladder.nets.backbone import FeatureExtractor
+from segladder.settings import NotNegative
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # no network is there to normalise for
 
@@ -33,7 +34,9 @@ class KMeans(ClusterMethod):
         ConfigError: a level that the backbone does not have.
     """
 
-    def __init__(self, backbone: FeatureExtractor | None, level: int | None, place: Weight, **options: Any) -> None:
+    def __init__(
+        self, backbone: FeatureExtractor | None, level: int | None, place: NotNegative, **options: Any
+    ) -> None:
         channels = 3 if backbone is None else _channels(backbone, level)
         looks = PLAIN if backbone is None else {"mean": backbone.mean, "std": backbone.std}
         super().__init__(dimensions=channels + 2, **looks, **options)

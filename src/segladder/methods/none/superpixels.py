@@ -10,15 +10,15 @@ with the class that most of each segment has, how good could any answer be that 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from segladder.methods.none.base import ClusterMethod, Weight, colours_and_places
+from segladder.methods.none.base import ClusterMethod, colours_and_places
 from segladder.methods.none.kmeans import PLAIN
+from segladder.settings import AboveZero, NotNegative, Positive
 
 
 class Superpixels(ClusterMethod):
@@ -36,10 +36,10 @@ class Superpixels(ClusterMethod):
 
     def __init__(
         self,
-        segments: Annotated[int, Field(ge=1)],
-        compactness: Annotated[float, Field(gt=0)],
-        merge: Weight,
-        place: Weight,
+        segments: Positive,
+        compactness: AboveZero,
+        merge: NotNegative,
+        place: NotNegative,
         **options: Any,
     ) -> None:
         super().__init__(dimensions=5, **PLAIN, **options)

@@ -7,18 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
-from pydantic import Field
 
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError
-
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Labels(ABC):

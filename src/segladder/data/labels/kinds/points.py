@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 
 from segladder.data.hashing import hashed_seed
-from segladder.data.labels.kinds.base import Labels, Positive, Share, as_told
+from segladder.data.labels.kinds.base import Labels, as_told
 from segladder.data.labels.kinds.components import components, regions
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.scene import Scene
+from segladder.settings import Positive, Share
 
 RADIUS = 0.03  # of the image diagonal, of a support's point
 DEEP = 0.5  # a click lies at least at this share of a component's largest depth: nobody clicks on the edge

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 
 from segladder.data.hashing import hashed_seed
-from segladder.data.labels.kinds.base import Labels, Positive, Share, as_told
+from segladder.data.labels.kinds.base import Labels, as_told
 from segladder.data.labels.kinds.components import components, regions
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.scene import Scene
+from segladder.settings import Positive, Share
 
 WIDTH = 0.03  # of the longer side of a component, of a support's scribble
 SHORTEST = 0.6  # a stroke goes along at least this share of the longest way through a component

@@ -45,6 +45,10 @@ class KeysOf:
     schema: Any
 
 
+class UnknownKey(ConfigError):
+    """A key that what stands at a place does not take."""
+
+
 TARGET, MISSING = "_target_", "???"
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -77,7 +81,7 @@ def check(schema: Any, values: Mapping[str, Any], place: str) -> None:
     within = f"{place}." if place else ""
     for key in values:
         if key not in hints and key != TARGET:
-            raise ConfigError(f"{within}{key}: no such key{suggestion(key, hints)}; allowed: {', '.join(hints)}")
+            raise UnknownKey(f"{within}{key}: no such key{suggestion(key, hints)}; allowed: {', '.join(hints)}")
     for key, annotation in hints.items():
         if key in values:
             check_value(annotation, values[key], f"{within}{key}")

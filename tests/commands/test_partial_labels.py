@@ -169,4 +169,4 @@ def test_a_preview_shows_the_labels_that_training_sees(segladder, root, tmp_path
     words = ["action=preview", "data=folder", f"data.root={root}", f"out={tmp_path / 'sheet.png'}"]
     assert segladder("data", *words, "labels=scribbles") == 0 and (tmp_path / "sheet.png").exists()
     assert segladder("data", *words, "labels=tags") == 2
-    assert "labels=tags: they show no pixels to draw" in capsys.readouterr().err
+    assert "labels=tags: action=preview is for labels that show pixels" in capsys.readouterr().err

@@ -47,11 +47,11 @@ REFUSED = [
     ("train pseudo_masks.background=x", "pseudo_masks.background=x: expected one of constant, power, base"),
     ("train selection=best", "selection=best: expected one of fixed, held_out, oracle"),
     ("train logger.csv.every_steps=0", "logger.csv.every_steps=0: expected a whole number at least 1"),
-    ("train method=null", "method=null: no such choice; choose from affinity_net"),
+    ("train method=null", "method=null: no such choice; choose from advcam, affinity_net"),
     ("train logger=[csv,foo]", "logger=foo: no such choice; choose from csv, none, tensorboard, wandb"),
     (
         "train method=zs3net",
-        "protocol=semantic scores full and image_level methods, but method=zs3net is zero_shot; choose protocol=",
+        "protocol=semantic scores full, image_level and none methods, but method=zs3net is zero_shot; choose",
     ),
     ("train +foo=1", "foo: no such key; allowed: "),
     ("train +method.optimizer.lrr=1", "method.optimizer.lrr: no such key (did you mean lr?); allowed: name, lr"),

@@ -198,8 +198,6 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     [
         ({"sources": []}, "embeddings.sources: none given, expected some of shapes_attributes, voc_attributes, files"),
         ({"sources": ["vectors.pkl"]}, "vectors.pkl: expected a file ending in .txt, .vec, .bin, .csv, .npz"),
-        ({"sources": ["shapes_attributes"], "normalize": "l1"}, "normalize=l1: expected one of none, l2, max"),
-        ({"sources": ["shapes_attributes"], "control": "noise"}, "control=noise: expected one of none, random"),
         ({"sources": ["shapes_attributes"], "word": {}}, "embeddings: .*unexpected keyword argument 'word'"),
         ({"sources": ["clip:ViT-B-32/openai"]}, r"needs the extra text: pip install segladder\[text\]"),
     ],

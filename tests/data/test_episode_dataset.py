@@ -22,6 +22,7 @@ from segladder.data.training.episode_dataset import EpisodeDataset, collate_epis
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError, DataError
 from segladder.runs import build
+from segladder.runs.composition import composed
 
 CLASSES = VOC_CLASSES[1:8]
 NOVEL = list(VOC_CLASSES[1:4])
@@ -248,7 +249,14 @@ def training(root: Path, workers: int = 0) -> build.Training:
     augment = {"crop": 64, "flip": 0.5}
     loader = {"batch_size": 4, "workers": workers, "augment": augment, "held_out": 0.2, "without": [], "episodes": {}}
     view = Episodes(tuple(NOVEL), 2, "drop", min_object="none")
-    return build.training(OmegaConf.create({"seed": 3, "loader": loader}), voc(root), view, Masks())
+    return build.training(
+        OmegaConf.create(
+            {"seed": 3, "loader": loader, "method": composed(["method=sg_one", "protocol=strict"]).method}
+        ),
+        voc(root),
+        view,
+        Masks(),
+    )
 
 
 def test_module_feeds_episodes_of_training_images_alone(root):

@@ -12,7 +12,7 @@ from dummy_data import picture, save_image, save_mask, write_folder
 from segladder.data.inspection.checks import check_training_ready
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.folder import Folder
-from segladder.errors import ConfigError, DataError
+from segladder.errors import DataError
 
 SIZES = [(64, 64 + i) for i in range(30)]
 
@@ -80,10 +80,8 @@ def test_class_names_from_the_configuration_or_a_file(tmp_path: Path) -> None:
         Folder(root)
 
 
-def test_wrong_places_and_shares_say_what_is_expected(tmp_path: Path) -> None:
+def test_wrong_places_say_what_is_expected(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
-    with pytest.raises(ConfigError, match=r"data\.val_share=1\.5"):
-        Folder(root, val_share=1.5)
     with pytest.raises(DataError, match="the splits are train and val"):
         Folder(root).split("test")
     shutil.rmtree(root / "images")

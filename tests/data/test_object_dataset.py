@@ -120,7 +120,7 @@ def test_batches_hold_as_many_objects_as_each_image_has(source):
 
 
 def test_what_does_not_fit_is_refused(source, tmp_path):
-    with pytest.raises(ConfigError, match="labels=tags: do not outline single objects"):
+    with pytest.raises(ConfigError, match="labels: tags do not outline single objects"):
         ObjectDataset(source, ["train_0000"], Tags())
     with pytest.raises(ConfigError, match=r"loader.augment.extra: moves no boxes"):
         ObjectDataset(source, ["train_0000"], Masks(), TrainAugmentation(extra=[{"name": "HorizontalFlip"}]))

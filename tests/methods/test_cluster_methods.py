@@ -258,7 +258,7 @@ def test_a_rung_without_labels_stands_on_the_ladder(train, segladder, capsys):
     ("words", "fault"),
     [
         (["method=kmeans", "labels=masks"], "does not learn from them; choose labels=none"),
-        (["method=fcn8s", "labels=none"], "does not learn from them; choose labels=masks"),
+        (["method=fcn8s", "labels=none"], "does not learn from them; choose labels=points"),
         (["method=kmeans", "method.naming_images=40"], "of 40 training images none is left to find clusters in"),
         (["method=kmeans", "data.train_split=val"], "that split is scored, so training must not see it"),
         (["method=kmeans_features", "method.level=7"], "method.level=7: expected -4..3, the backbone has 4 maps"),

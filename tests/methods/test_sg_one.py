@@ -1,5 +1,7 @@
 """SG-One against its formulas written out, its official checkpoint format, its quirks and its ablations."""
 
+from typing import get_args
+
 import pytest
 import timm
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
-from segladder.methods.few_shot.sg_one import GUIDANCE, SGOne, SGOneNetwork, load_official_state_dict
+from segladder.methods.few_shot.sg_one import Guidance, SGOne, SGOneNetwork, load_official_state_dict
 from segladder.nets.backbone import Backbone
 from segladder.nets.guidance import PyramidBranches, VGGBranches
 from segladder.nets.losses import CrossEntropy
@@ -210,7 +212,7 @@ def expected_guided(method: SGOne, query, support, mask) -> torch.Tensor:
     return side * bilinear(cosine_similarity_map(features, prototypes)[:, None], side.shape[-2:])
 
 
-@pytest.mark.parametrize("guidance", GUIDANCE)
+@pytest.mark.parametrize("guidance", get_args(Guidance))
 def test_guidance_is_what_it_says(guidance):
     method = sg_one(guidance=guidance).eval()
     query, support, mask = draw(2, 3, 65, 49), draw(2, 3, 65, 49, seed=1), (draw(2, 65, 49) > 0).float()
@@ -222,7 +224,7 @@ def test_guidance_is_what_it_says(guidance):
     torch.testing.assert_close(decoded, bilinear(expected, (65, 49)), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("guidance", GUIDANCE)
+@pytest.mark.parametrize("guidance", get_args(Guidance))
 def test_every_kind_of_guidance_trains_all_its_parameters(guidance):
     method = sg_one(guidance=guidance).train()
     batch = {"image": draw(2, 3, 64, 64), "support_image": draw(2, 2, 3, 64, 64)}

@@ -311,9 +311,3 @@ def test_without_labels_of_the_background_each_place_answers_for_itself():
             method.mask_branch.bias.fill_(10)
             results.append(method.predict(batch()["image"]))
     assert torch.equal(*results)
-
-
-@pytest.mark.parametrize("option", ["regions", "nearest"])
-def test_unknown_choices_are_named(option):
-    with pytest.raises(ConfigError, match=rf"method\.{option}=guess: expected"):
-        made(AttributeNetwork, **{option: "guess"})

@@ -36,10 +36,10 @@ def records(runs):
 
 
 def test_one_job_fails_alone_and_the_sweep_started_again_runs_only_that(shapes_root, tmp_path, segladder, capfd):
-    words = [f"runs={tmp_path}", *SWEEP, "trainer.steps=1", "method.fully_connected=0,-1"]
+    words = [f"runs={tmp_path}", *SWEEP, "trainer.steps=1", "data.train_split=train,nowhere"]
     assert segladder("train", "-m", *words) == 1
     said = capfd.readouterr()
-    assert "1 of 2 jobs failed: job 1 (method.fully_connected=-1)" in said.err
+    assert "1 of 2 jobs failed: job 1 (data.train_split=nowhere)" in said.err
     first = {r["status"]: r["id"] for r in records(tmp_path)}
     assert set(first) == {"finished", "failed"}
     assert segladder("train", "-m", *words) == 1

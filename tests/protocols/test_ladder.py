@@ -219,5 +219,5 @@ def test_more_shots_than_the_pool_holds_are_named(source):
 
 def test_without_a_pool_nothing_novel_is_labelled(source):
     floor = protocol(pool=0)
-    assert floor.training(source) == Images(floor.labelled(source).base)
+    assert floor.training(source) == Images(floor.labelled(source).base, labelled=FOLDS[0])
     assert floor.hidden() == FOLDS[0] and not protocol().hidden() and not floor.labelled_novel(source, Masks())

@@ -290,12 +290,12 @@ def test_few_labels_choose_neither_gamma_nor_a_checkpoint(root):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"pool": -1}, r"protocol\.pool=-1: input should be greater than or equal to 0"),
+        ({"pool": -1}, r"protocol\.pool=-1: expected a whole number at least 0 or null"),
         ({"split_name": "spnet"}, "protocol.unseen=.*give names with split_name=custom, and with it alone"),
         ({"unseen": ()}, "protocol.unseen=.*give names with split_name=custom"),
         ({"split_name": "half"}, r"protocol\.split_name=half: expected one of folds, custom, spnet, zs3_2"),
         ({"gamma_rule": "validated"}, r"protocol\.gamma_rule=validated: expected one of seen_budget, fixed, oracle"),
-        ({"seen_kept": 1.5}, r"protocol\.seen_kept=1\.5: input should be less than or equal to 1"),
+        ({"seen_kept": 1.5}, r"protocol\.seen_kept=1\.5: expected a number at least 0 and at most 1"),
         ({"background": "unknown"}, r"protocol\.background=unknown"),
         ({"unseen": ("zebra",)}, "unseen class zebra: expected some of aeroplane"),
         ({"split_name": "folds", "unseen": None}, "has no folds of classes, set data.folds"),

@@ -677,7 +677,7 @@ def test_command_says_what_is_wrong(tmp_path):
     for words, code, text in [
         (["runs=nowhere"], 1, "nowhere: no such folder"),
         ([f"runs={tmp_path}"], 1, "no record there"),
-        (["format=pdf"], 2, "format=pdf: choose from terminal, markdown, csv, json"),
+        (["format=pdf"], 2, "format=pdf: expected one of terminal, markdown, csv, json"),
     ]:
         done = command(*words, folder=tmp_path)
         assert (done.returncode, len(done.stderr.splitlines())) == (code, 1)

@@ -249,7 +249,7 @@ def test_the_command_writes_a_page_and_prints_the_tables(tmp_path, segladder, ca
     assert "fcn8s" in printed.out and f"wrote {tmp_path / 'p.html'}" in printed.out
     assert "run-0-id-cam" in (tmp_path / "p.html").read_text()
     assert segladder("leaderboard", f"runs={tmp_path / 'runs'}", "report=pdf") == 2
-    assert "report=pdf: choose html" in capsys.readouterr().err
+    assert "report=pdf: expected html or null" in capsys.readouterr().err
 
 
 ACTIONS = """

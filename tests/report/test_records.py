@@ -95,7 +95,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
         ({"schema": 4}, "schema 4, expected at most 3; update segladder"),
         ({"schema": "1"}, "expected a JSON object with a schema number"),
         ({"colour": "red"}, "unknown field colour"),
-        ({"status": "done"}, "status done, expected running, finished, interrupted, failed"),
+        ({"status": "done"}, "status done, expected running, finished, interrupted, diverged, failed"),
         ({"seed": "zero"}, "seed is str, expected int or null"),
         ({"train_seconds": "long"}, "train_seconds is str, expected int or float or null"),
         ({"metrics": []}, "metrics is list, expected dict"),

@@ -28,7 +28,7 @@ class Keys(TypedDict, total=False):
     """The keys of the command, and those that a data set brings along."""
 
     action: Literal["check", "prepare", "preview", "audit", "agreement"]
-    workers: Positive | None
+    workers: Count | None
     download: bool
     out: str
     count: Positive

@@ -122,8 +122,7 @@ class Protocol(ABC):
         """Raise ConfigError if methods of this supervision cannot be scored."""
         if supervision not in self.supervisions:
             raise ConfigError(
-                f"protocol={self.name} scores {' and '.join(self.supervisions)} methods, but method={name} is"
-                f" {supervision}"
+                f"protocol={self.name} scores {listed(self.supervisions)} methods, but method={name} is {supervision}"
             )
 
     def check_built(self, method: Method) -> None:
@@ -303,3 +302,8 @@ def measured(counts: Counts, scores: Sequence[Score], draws: int) -> Metrics:
 def scored(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
     """A score with its interval, where it has one."""
     return {"value": value, "low": low, "high": high}
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)

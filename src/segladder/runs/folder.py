@@ -60,7 +60,8 @@ def stored_config(folder: Path) -> DictConfig:
     try:
         written = OmegaConf.to_container(OmegaConf.create(without_aliases(text(folder / CONFIG))))
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{folder / CONFIG}: damaged ({error}), expected the configuration of a run") from error
+        fault = " ".join(str(error).split())  # YAML says it in several lines
+        raise ConfigError(f"{folder / CONFIG}: damaged ({fault}), expected the configuration of a run") from error
     stored = trusted(with_todays_targets(written), folder / CONFIG)
     require_unchanged(folder, written)
     if "labels" not in stored:

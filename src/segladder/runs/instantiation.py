@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.errors import ConfigError, SegLadderError
 from segladder.foreign import stays_inside
-from segladder.settings import Node, check_value
+from segladder.settings import Node, UnknownKey, check_value
 
 TARGET = "_target_"
 PACKAGE = re.compile(r"^# @package (\S+)", re.MULTILINE)
@@ -25,7 +25,10 @@ LINK = re.compile(r"\$\{([\w.]+)\}")  # ${loss}: what stands there may stand her
 
 def instantiated(node: DictConfig, name: str, **extra: Any) -> Any:
     """Instantiate a configuration node, once its keys are checked; what its class refuses becomes one line."""
-    check_value(Node, OmegaConf.to_container(node, resolve=True), name)
+    try:
+        check_value(Node, OmegaConf.to_container(node, resolve=True), name)
+    except UnknownKey as error:
+        raise ConfigError(f"{error}; where it is of another version, give {name}=NAME anew") from error
     try:
         return instantiate(node, **extra)
     except InstantiationException as error:
@@ -35,8 +38,6 @@ def instantiated(node: DictConfig, name: str, **extra: Any) -> Any:
         if cause is not None:
             raise cause from error
         if isinstance(error.__cause__, TypeError):
-            if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__)):
-                raise ConfigError(f"{name}.{unknown[1]}: no key of this version; give {name}=NAME anew") from error
             raise ConfigError(f"{name}: {error.__cause__}") from error
         raise
 

@@ -192,7 +192,7 @@ def test_damaged_files_are_named_in_one_line(segladder, tmp_path, capfd, monkeyp
                 (["leaderboard", f"runs={run}"], run),
             )
         )
-        path = draw.choice(sorted(p for p in files.rglob("*") if p.is_file()))
+        path = draw.choice(sorted(p for p in files.rglob("*") if p.is_file() and p.stat().st_size))
         kind = damage(draw, path)
         tries.append((outcome(segladder, capfd, command, runs), [*command, f"# {kind}: {path.relative_to(tmp_path)}"]))
         shutil.rmtree("out", ignore_errors=True)

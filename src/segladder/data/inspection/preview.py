@@ -48,10 +48,11 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def fitted(picture: np.ndarray) -> Image.Image:
-    """The picture, not larger than a cell."""
+    """The picture, not larger than a cell; a small one enlarged by a whole number, so that its pixels show."""
     image = Image.fromarray(picture)
     image.thumbnail((CELL, CELL))
-    return image
+    factor = CELL // max(image.size)
+    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
 
 
 def draw_legend(classes: Sequence[str], width: int) -> Image.Image:

@@ -30,6 +30,7 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name without slashes")]
 Scales = Annotated[tuple[AboveZero, ...], Field(min_length=1)]  # test-time
 RGB = tuple[float, float, float]
 Byte = Annotated[int, Field(ge=0, le=255)]

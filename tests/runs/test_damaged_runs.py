@@ -1,6 +1,7 @@
 """Files of a run that are cut or junk: one line that names the file, an exit code, no traceback."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -152,3 +153,25 @@ def put_at(record, place, value):
 
 def test_a_record_says_how_many_threads_computed_it(run):
     assert records.read(run).threads == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize("name", ["weights.pt", "record.json"])
+def test_what_is_no_file_is_named_and_not_waited_for(segladder, run, tmp_path, capsys, name, kind):
+    shutil.copytree(run, tmp_path / "fcn")
+    path = tmp_path / "fcn" / name
+    path.unlink()
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    code = segladder("evaluate", f"run={path.parent}", "progress=false", "panels=0")
+    told(capsys, code, name)
+
+
+def test_counts_with_wrong_bits_leave_a_leaderboard_standing(segladder, run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "fcn")
+    path = tmp_path / "fcn" / "counts.npz"
+    content = bytearray(path.read_bytes())
+    for place in range(60, len(content) - 200, 7):  # packed numbers, somewhere
+        content[place] ^= 64
+    path.write_bytes(bytes(content))
+    assert segladder("leaderboard", f"runs={tmp_path}", "significance=true") in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segladder.data.training.dataset import ObjectLabels
 from segladder.errors import ConfigError
 from segladder.nets.losses import Pictures
-from segladder.settings import NotNegative, Share
+from segladder.settings import Name, NotNegative, Share
 
 Factor = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -122,7 +122,7 @@ class Method(pl.LightningModule):
     def __init__(
         self,
         *,
-        name: str,
+        name: Name,
         supervision: str,
         trains: bool,
         optimizer: Optimizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -225,6 +226,7 @@ class Counts:
             RuntimeError,
             EOFError,
             zipfile.BadZipFile,
+            zlib.error,
         ) as error:
             raise DataError(f"{name}: no counts of images ({error}); score the run again to write them") from error
 

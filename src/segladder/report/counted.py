@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ def read_counts(record: Record, folder: Path) -> Counts:
     try:
         with zipfile.ZipFile(archive) as whole, whole.open(member(record)) as stored:
             return Counts.load(stored, f"{archive}:{member(record)}")
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{archive}: no counts of {member(record)} ({error})") from error
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from segladder.errors import DataError
 from segladder.files import written
-from segladder.foreign import printable_values, stays_inside
+from segladder.foreign import content, printable_values, stays_inside
 from segladder.metrics.declaration import Declaration
 
 SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.declared`), since 3 what they follow from
@@ -241,7 +241,7 @@ def _records_of(file: Path) -> tuple[list[Record], list[str]]:
 
 def _bytes(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return content(file)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}, expected a record") from error
 

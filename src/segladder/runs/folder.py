@@ -128,7 +128,9 @@ def without_targets(value: Any) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file. Raises DataError for what is none: reading a pipe would wait for ever."""
+    if not path.is_file():
+        raise DataError(f"{path}: no regular file, expected one that can be read")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -17,6 +17,7 @@ from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import ObjectBoxes, Scene, size_error
 from segladder.errors import ConfigError, DataError
+from segladder.settings import Name
 
 IGNORE = 255
 
@@ -63,7 +64,7 @@ class Source(ABC):
 
     def __init__(
         self,
-        name: str,
+        name: Name,
         all_classes: Sequence[str],
         classes: Sequence[str] | None = None,
         other_classes: Literal["ignore", "background"] = "ignore",

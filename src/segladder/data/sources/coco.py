@@ -16,6 +16,7 @@ from segladder.data.sources.coco_file import CocoFile, CocoImage
 from segladder.data.sources.folder import split_share
 from segladder.data.sources.instances import Instances
 from segladder.errors import ConfigError, DataError
+from segladder.settings import Name
 
 SHOWN = 3  # missing images that are named
 
@@ -42,7 +43,7 @@ class Coco(Source):
     def __init__(
         self,
         root: str | Path,
-        name: str = "coco",
+        name: Name = "coco",
         annotations: str = "annotations/{split}.json",
         images: str = "images",
         val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,

@@ -11,6 +11,7 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import opened_mask
 from segladder.data.sources.lists import listed
 from segladder.errors import DataError
+from segladder.settings import Name
 
 DAVIS_CLASSES = ("background", "object")
 EVERYTHING = "all"  # the split of every sequence there is
@@ -34,7 +35,7 @@ class Davis(Source):
     def __init__(
         self,
         root: str | Path,
-        name: str = "davis",
+        name: Name = "davis",
         resolution: str = "480p",
         expected: dict[str, int] | None = None,
         **common: Any,

@@ -13,7 +13,7 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.lists import read_ids
 from segladder.errors import DataError
 from segladder.foreign import printable, text
-from segladder.settings import ProperShare
+from segladder.settings import Name, ProperShare
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -40,7 +40,7 @@ class Folder(Source):
     def __init__(
         self,
         root: str | Path,
-        name: str = "folder",
+        name: Name = "folder",
         class_names: Sequence[str] | None = None,
         val_share: ProperShare = 0.2,
         **common: Any,

@@ -19,7 +19,7 @@ from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
 from segladder.files import locked, remove_partials, written
 from segladder.machine import cores, pool
-from segladder.settings import Positive, Seed
+from segladder.settings import Name, Positive, Seed
 
 SHAPES_CLASSES = ("background", *(f"{shape}_{texture}" for shape in SHAPES for texture in TEXTURES))
 FOLDS = 4
@@ -48,7 +48,7 @@ class Shapes(VOC):
         val_size: Positive = 250,
         size: Annotated[int, Field(ge=48)] = 96,
         seed: Seed = 0,
-        name: str = "shapes",
+        name: Name = "shapes",
         **common: Any,
     ) -> None:
         folder = f"v{VERSION}-seed{seed}-{size}px-{train_size}-{val_size}"

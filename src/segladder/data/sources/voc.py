@@ -19,6 +19,7 @@ from segladder.data.sources.scene import ObjectBoxes
 from segladder.data.sources.tag_file import read_tag_file
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import content
+from segladder.settings import Name
 
 VOC_CLASSES = (
     "background",
@@ -50,7 +51,7 @@ class VOC(Source):
     def __init__(
         self,
         root: str | Path,
-        name: str = "voc",
+        name: Name = "voc",
         all_classes: Sequence[str] = VOC_CLASSES,
         sbd: str | Path | None = None,
         tags: str = "masks",

@@ -39,7 +39,7 @@ class Boxes(Labels):
             of the picture in each box. Neither sees a mask.
     """
 
-    name: str = "boxes"
+    name: Literal["boxes"] = "boxes"
     becomes: Literal["filled", "grabcut"] = "filled"
     singular: ClassVar[str] = "box"
     rank: ClassVar[int] = 50

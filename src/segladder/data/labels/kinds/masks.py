@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Masks(Labels):
         classes: indices of those that the annotator names, and so may confuse; `naming` sets them.
     """
 
-    name: str = "masks"
+    name: Literal["masks"] = "masks"
     singular: ClassVar[str] = "mask"
     rank: ClassVar[int] = 60
     shows: ClassVar[str] = "pixels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.prices import Prices
@@ -13,7 +13,7 @@ from segladder.data.labels.prices import Prices
 class Names(Labels):
     """Class names and the semantic vectors that stand for them; the seen classes of such a run have masks."""
 
-    name: str = "names"
+    name: Literal["names"] = "names"
     rank: ClassVar[int] = 10
     shows: ClassVar[str] = "nothing"
     colour: ClassVar[str] = "#0072b2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.prices import Prices
@@ -15,7 +15,7 @@ from segladder.data.sources.base import Source
 class Nothing(Labels):
     """Images alone. Who wants classes of such a run must have its clusters named afterwards, by an oracle."""
 
-    name: str = "none"
+    name: Literal["none"] = "none"
     rank: ClassVar[int] = 0
     shows: ClassVar[str] = "images"
     colour: ClassVar[str] = "#666666"

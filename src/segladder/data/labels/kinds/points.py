@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ class Points(Labels):
         seed: of the annotator.
     """
 
-    name: str = "points"
+    name: Literal["points"] = "points"
     amount: Positive = 1
     radius: Share = 0.01
     background: bool = True

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ class Scribbles(Labels):
         seed: of the annotator.
     """
 
-    name: str = "scribbles"
+    name: Literal["scribbles"] = "scribbles"
     amount: Positive = 1
     width: Share = 0.03
     background: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.prices import Prices
@@ -15,7 +15,7 @@ from segladder.data.sources.base import Source
 class Tags(Labels):
     """One answer for each class of an image: there or not. What sees tags cannot reach a mask."""
 
-    name: str = "tags"
+    name: Literal["tags"] = "tags"
     rank: ClassVar[int] = 20
     shows: ClassVar[str] = "tags"
     colour: ClassVar[str] = "#d55e00"

@@ -53,6 +53,7 @@ REFUSED = [
         "train method=zs3net",
         "protocol=semantic scores full, image_level and none methods, but method=zs3net is zero_shot; choose",
     ),
+    ("train logger=none logger={a:1}", "logger"),
     ("train +foo=1", "foo: no such key; allowed: "),
     ("train +method.optimizer.lrr=1", "method.optimizer.lrr: no such key (did you mean lr?); allowed: name, lr"),
     ("train trainer.epoch=3 sed=1", "trainer.epoch: no such key in trainer (did you mean epochs?); allowed: "),

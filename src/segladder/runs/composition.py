@@ -46,7 +46,8 @@ def is_group(key: str) -> bool:
 
 def keys_at(command: str, overrides: list[str], parent: str) -> list[str]:
     """The keys of node `parent` under the choices that overrides make; other overrides may be at fault themselves."""
-    chosen = [o for o in overrides if is_group(o.split("=")[0]) and not o.startswith("hydra")]
+    named = [o for o in overrides if is_group(o.split("=")[0]) and "{" not in o]
+    chosen = [o for o in named if not o.startswith("hydra")]
     GlobalHydra.instance().clear()
     with initialize_config_module("segladder.conf", version_base="1.3"):
         config = compose(command, chosen)

@@ -80,6 +80,14 @@ REFUSED = [
 ]
 
 
+def test_a_refused_run_removes_nothing_that_was_there_before(segladder, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "photos").mkdir()
+    refused = ["train", "data.classes=[cat]", f"hydra.run.dir={tmp_path}"]
+    assert segladder(*refused) == 2
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "photos").is_dir()
+
+
 @pytest.mark.parametrize(("line", "said"), REFUSED)
 def test_what_a_setting_may_not_hold_is_refused_in_one_line(line, said, capsys, monkeypatch, tmp_path, shapes_root):
     monkeypatch.chdir(tmp_path)

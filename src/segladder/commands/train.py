@@ -9,12 +9,11 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError, Diverged
 from segladder.processes.relaunch import relaunchable
-from segladder.report import record as records
 from segladder.runs.choices import check_choices, check_data
 from segladder.runs.composition import check_keys
 from segladder.runs.fitting import carry_out
 from segladder.runs.interruption import Interruption
-from segladder.runs.job import discard, discard_if_empty, fresh_folder, has_learnt, own_job
+from segladder.runs.job import discard, discard_if_empty, fresh_folder, has_learnt, holds_nothing_else, own_job
 from segladder.runs.keys import TrainKeys
 from segladder.runs.recording import start_record, write_status
 from segladder.stages.chain import run_stages
@@ -42,7 +41,7 @@ def run(config: DictConfig) -> int:
 
 def carry_through(config: DictConfig, folder: Path) -> int:
     """Train and score in a folder that this process owns, and record how that ends; returns the exit code."""
-    new = not (folder / records.FILE_NAME).exists()
+    new = holds_nothing_else(folder)
     record = start_record(config, folder)
     with Interruption() as interruption, relaunchable(folder):
         try:

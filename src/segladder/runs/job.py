@@ -33,7 +33,8 @@ from segladder.runs.folder import (
     plain_config,
     stored_config,
 )
-from segladder.runs.ownership import Owned, owned
+from segladder.runs.ownership import FILE_NAME as OWNER
+from segladder.runs.ownership import GUARD, Owned, owned
 
 OVER = ("finished", "diverged")
 NOT_THE_RUNS = ("resume=", "runs=")  # overrides that say which run is meant, and nothing of the run itself
@@ -138,6 +139,11 @@ def save_config(config: DictConfig, folder: Path) -> None:
 def fresh_folder() -> Path:
     """The folder Hydra made for this job."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def holds_nothing_else(folder: Path) -> bool:
+    """Whether a folder is as a new run finds it; whatever else lies there is somebody's, and stays."""
+    return {path.name for path in folder.iterdir()} <= {CONFIG, OWNER, GUARD}
 
 
 def has_learnt(folder: Path) -> bool:

@@ -96,6 +96,13 @@ def test_a_pool_starts_with_smaller_ones_and_with_the_supports():
     assert choose(held, NOVEL, 20).supports(1, 3, "a") == whole.supports(1, 3, "a")
 
 
+def test_each_pool_seed_draws_a_pool_and_supports_of_its_own():
+    held = items([(1,), (2,), (3,), (1, 3), (4,), (2, 4), (1, 2)] * 6)
+    pools = [choose(held, NOVEL, 6, seed) for seed in range(3)]
+    assert len({pool.images for pool in pools}) == len({pool.supports(1, 1, "a") for pool in pools}) == 3
+    assert len({pool.base for pool in pools}) == 1
+
+
 def test_an_image_with_a_speck_of_a_novel_class_is_neither_base_nor_in_the_pool():
     pool = choose(items([(3,), (3,), (1,)], present=[(3,), (1, 3), (1,)]), (1,), None)
     assert (pool.base, pool.images) == (("im0",), ("im2",))

@@ -7,6 +7,7 @@ import pytest
 from dummy_data import write_list
 from ladder_data import write_ladder
 
+from segladder.data.labels.pool import drawn
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.folder import Folder
 
@@ -88,11 +89,33 @@ def test_laundering_through_any_number_of_hops_is_refused(train, runs, tmp_path,
     assert complaint is None or f"run {record_of(runs / f'hop{hops}')['id']} {complaint}" in said, said
 
 
-def test_a_pool_that_is_only_named_is_none(train, runs, tmp_path, capsys):
-    """A run with all masks that says pool=8, where its protocol has no pool, is no start of a run with 8 images."""
+def test_eight_other_images_are_no_start_of_a_pool_of_eight(train, runs, tmp_path, capsys):
     assert train(tmp_path / "all", "method=fcn8s", "protocol=semantic", "pool=8") == 0
     assert train(tmp_path / "few", *LADDER, "method=fcn8s", f"backbone.weights={tmp_path}/all") == 2
     assert "which pool=8 does not hold; start from a run of this pool" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_without_novel_classes_the_pool_is_what_is_labelled_and_paid_for(train, runs, root, tmp_path, seed):
+    """The smaller pool is part of the larger one; network and score do not depend on masks outside of it."""
+    seen = {}
+    for size in (8, 20):
+        folder = tmp_path / str(size)
+        assert train(folder, "method=fcn8s", "protocol=semantic", f"pool={size}", f"pool_seed={seed}") == 0
+        found = record_of(folder)
+        assert found["label_access"]["images"] == {"masks": size}
+        assert found["protocol"]["hash"] == record_of(runs / "hop1")["protocol"]["hash"]
+        seen[size] = set(json.loads((folder / "labelled.json").read_text())[0]["held"])
+    assert seen[8] < seen[20] and len(seen[8]) == 8
+    assert seen[8] == set(drawn(Folder(root).split("train"), seed)[:8])
+    of_eight = record_of(tmp_path / "8")["annotation_cost"]["seconds"]
+    assert 0 < of_eight < record_of(tmp_path / "20")["annotation_cost"]["seconds"]
+
+
+@pytest.mark.parametrize("pool, complaint", [(41, "pool=41: folder has 40 training images"), (0, "pool")])
+def test_a_pool_that_cannot_be_is_one_line(train, tmp_path, capsys, pool, complaint):
+    assert train(tmp_path / "run", "method=fcn8s", "protocol=semantic", f"pool={pool}") == 2
+    assert complaint in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_record_says_what_all_ancestors_have_seen(runs):

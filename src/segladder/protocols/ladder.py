@@ -48,7 +48,7 @@ from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, 
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method
 from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses
 from segladder.protocols.zero_shot import ZeroShotProtocol
-from segladder.settings import Count, Positive, Share
+from segladder.settings import Count, Positive, Seed, Share
 
 NOVEL = ("novel",)
 SCORES = (
@@ -71,7 +71,7 @@ SCORES = (
     *(Score(f"{group}_mIoU", shown=("curve",)) for group in ("seen", "unseen")),  # base and novel classes, by gamma
     Score("gamma", unit="number", better="", shown=("summary",)),
 )
-NOT_THE_SCORE = ("supervision", "fold", "pool", "shots")  # fields of the rung, not of what is measured
+NOT_THE_SCORE = ("supervision", "fold", "pool", "pool_seed", "shots")  # fields of the rung, not of what is measured
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ class LadderProtocol(Protocol):
         fold: the run's fold.
         pool: how many training images have labels of novel classes; None for all (the ceiling), 0 for none (the floor
             of dense methods).
+        pool_seed: which images these are, and with them the supports.
         shots: masks of each novel class that a few-shot method is given, from the pool.
         min_object: which objects count, as in `Items.read`, with `min_area`.
         fit: how images reach the network: `native`, or resized to a `square` of `input_side` pixels.
@@ -119,6 +120,7 @@ class LadderProtocol(Protocol):
     seen_kept: Share
     gamma_images: Positive
     bootstrap: Positive
+    pool_seed: Seed = 0
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types but those of the rung."""
@@ -202,7 +204,7 @@ class LadderProtocol(Protocol):
 
     def labelled(self, source: Source) -> Pool:
         """The training images by what they hold, the pool among them."""
-        return pool_of(source, self.indices(source), self.pool, self.min_object, self.min_area)
+        return pool_of(source, self.indices(source), self.pool, self.min_object, self.min_area, self.pool_seed)
 
     def training(self, source: Source) -> TrainingView:
         """What training may see: images without novel objects, and of those with some, with labels, the pool."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from segladder.data.labels.pool import drawn
 from segladder.data.sources.base import Source
+from segladder.data.training.views import Images, TrainingView
+from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import estimate
 from segladder.metrics.bootstrap import per_class as class_intervals
@@ -24,7 +27,7 @@ from segladder.metrics.superpixels import majority_answer
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured, scored
 from segladder.protocols.fields import Absent, OtherClasses, check_classes
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
-from segladder.settings import Positive, Scales, Share
+from segladder.settings import Positive, Scales, Seed, Share
 
 SCORES = (
     Score("mIoU", shown=("summary", "curve"), statistic=FromCounts("mean_iou")),
@@ -55,6 +58,8 @@ class SemanticProtocol(Protocol):
         absent: rule for a class in neither truth nor prediction, `skip` or `zero`.
         boundary_width: of the boundary IoU, as a share of the image diagonal.
         bootstrap: resamples over images behind each 95 % interval.
+        pool: how many training images have labels; None for all. Like `pool_seed` no part of the hash.
+        pool_seed: which images these are.
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "none")
@@ -67,6 +72,21 @@ class SemanticProtocol(Protocol):
     absent: Absent
     boundary_width: Share
     bootstrap: Positive
+    pool: Positive | None = field(default=None, kw_only=True)
+    pool_seed: Seed = field(default=0, kw_only=True)
+
+    def fields(self) -> dict[str, Any]:
+        """All fields in plain JSON types but those of the pool."""
+        return {key: value for key, value in super().fields().items() if key not in ("pool", "pool_seed")}
+
+    def training(self, source: Source) -> TrainingView:
+        """All training images, or the pool: the first in an order that no label decides."""
+        if self.pool is None:
+            return Images()
+        ids = source.split(source.train_split)
+        if len(ids) < self.pool:
+            raise ConfigError(f"pool={self.pool}: {source.name} has {len(ids)} training images; take a smaller pool")
+        return Images(tuple(sorted(drawn(ids, self.pool_seed)[: self.pool])))
 
     @property
     def scores(self) -> tuple[Score, ...]:

@@ -8,9 +8,9 @@ from typing import Any
 from segladder.report.record import Record
 
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
-    *("seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
+    *("seed", "pool_seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
     *("parent", "stages"),  # the lineage says what a run builds on
-    "labels.name",  # the rung says
+    *("labels.name", "labels.seed", "labels.noise.seed"),  # the rung says the first; the others draw, as seed does
     "labels.noise.source",  # the cost says
     *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
     "backbone.weights",  # the column pretraining, without the folder of a file

@@ -81,6 +81,7 @@ class Keys(TypedDict):
     seed: Seed
     fold: Count
     pool: Count | None
+    pool_seed: Seed
     tag: str | int | float | None
     runs: str
     stages: Mapping[str, list[Any]] | None

@@ -1,11 +1,12 @@
-"""Which training images are labelled for novel or unseen classes, chosen by a hash.
+"""Which training images are labelled, chosen by a hash.
 
-A ladder has images without novel objects, and a pool of those with some; zero-shot runs may have a few masks.
+A ladder has images without novel objects, and a pool of those with some; where no class is novel the pool is some of
+all images. Zero-shot runs may have a few masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
@@ -46,7 +47,13 @@ class Pool:
         return found
 
 
-def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
+def drawn(ids: Iterable[str], seed: int) -> list[str]:
+    """Images in the order in which they are labelled, which no label decides; each seed has its own."""
+    key = ("pool", seed) if seed else ("pool",)
+    return sorted(ids, key=lambda image_id: hashed_seed(*key, image_id))
+
+
+def choose(items: Items, novel: Sequence[int], size: int | None, seed: int = 0) -> Pool:
     """The pool of some images: in turn the first image of each novel class, the second of each, and so on.
 
     A smaller pool is the start of a larger one, and both start with the supports of few shots.
@@ -55,12 +62,13 @@ def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
         items: what the training images hold.
         novel: indices of the novel classes.
         size: how many images, be it 0; None for all.
+        seed: decides which images are first.
 
     Raises:
         DataError: no image without novel classes, or none with one.
     """
-    order = sorted(range(len(items.ids)), key=lambda position: hashed_seed("pool", items.ids[position]))
-    queues = {k: [items.ids[position] for position in order if k in items.kept[position]] for k in novel}
+    kept, order = dict(zip(items.ids, items.kept, strict=True)), drawn(items.ids, seed)
+    queues = {k: [image_id for image_id in order if k in kept[image_id]] for k in novel}
     turns = (image for turn in zip_longest(*queues.values()) for image in turn if image is not None)
     candidates = tuple(dict.fromkeys(turns))
     base = tuple(i for i, present in zip(items.ids, items.present, strict=True) if not set(present) & set(novel))
@@ -73,9 +81,11 @@ def choose(items: Items, novel: Sequence[int], size: int | None) -> Pool:
 
 
 @lru_cache(maxsize=2)
-def pool_of(source: Source, novel: tuple[int, ...], size: int | None, min_object: str, min_area: int) -> Pool:
+def pool_of(
+    source: Source, novel: tuple[int, ...], size: int | None, min_object: str, min_area: int, seed: int
+) -> Pool:
     """The pool of a source's training split; arguments and errors as of `Items.read` and `choose`."""
-    return choose(Items.read(source, source.split(source.train_split), min_object, min_area), novel, size)
+    return choose(Items.read(source, source.split(source.train_split), min_object, min_area), novel, size, seed)
 
 
 @lru_cache(maxsize=2)

@@ -57,7 +57,7 @@ def test_rungs_climb_in_cost_and_the_frontier_in_score(records):
     ladder = rungs(table, records)
     assert [rung.row.method for rung in ladder] == list(RUNGS)
     assert [rung.row.method for rung in frontier(ladder, table.score)] == ["spnet", "sg_one", "unet", "fcn8s"]
-    assert [rung.seconds - rung.novel_seconds for rung in ladder] == [100] * 5
+    assert [rung.seconds - rung.work for rung in ladder] == [100] * 5
 
 
 def in_words(records, counted=None):
@@ -91,7 +91,10 @@ def test_differences_in_the_summary_are_paired_tests(tmp_path):
     }
     records = [a_record(method, score=float(np.mean(found) / 100)) for method, found in hits.items()]
     for record, found in zip(records, hits.values(), strict=True):
-        record.protocol |= {"scores": [Score("mIoU", statistic=FromCounts("mean_iou", ("novel",))).plain()]}
+        record.protocol |= {
+            "scores": [Score("mIoU", statistic=FromCounts("mean_iou", ("novel",))).plain()],
+            "ladder": [],
+        }
         counts = Counts(2, {"novel": (1,)})
         counts.seed = 0
         for i, n in enumerate(found):
@@ -134,10 +137,25 @@ def test_text_and_picture(records, tmp_path):
     text = described(table, ladder, Counted([(record, Path("nowhere")) for record in records]))
     assert "| few_shot | sg_one, 5 masks a class | 12 min | 14 min | 45.0 [43.0, 47.0] | 22.5 | 10.0 |" in text
     curve = save_cost_curve(tmp_path / "curve.png", ladder, table)
-    pixels = np.asarray(Image.open(curve).convert("RGB")).reshape(-1, 3)
-    for name in ("names", "tags", "masks"):
-        colour = ImageColor.getrgb(kinds()[name].colour)
-        assert (pixels == colour).all(1).sum() > 20
+    for file in (curve, tmp_path / "curve-dark.png"):
+        pixels = np.asarray(Image.open(file).convert("RGB")).reshape(-1, 3)
+        for name in ("names", "tags", "masks"):
+            colour = ImageColor.getrgb(kinds()[name].colour)
+            assert (pixels == colour).all(1).sum() > 20
+    assert pixels.mean() < 60  # the last one has a dark ground
+
+
+def test_rungs_that_differ_in_amount_are_one_curve_and_all_labels_count_where_nothing_is_novel():
+    records = [a_record("fcn8s", score=0.5 + n / 1000) for n in (50, 200)] + [a_record("unet", score=0.4)]
+    for n, record in zip((50, 200, 200), records, strict=True):
+        record.config = {"pool": n, "method": {"name": record.method}}
+        record.id += f"-{n}"
+        record.protocol["name"] = "semantic"
+    (table,) = rank(records)
+    ladder = rungs(table, records)
+    assert {rung.label for rung in ladder} == {"fcn8s pool=50", "fcn8s pool=200", "unet"}
+    assert [rung.curve for rung in ladder] == ["unet", "fcn8s", "fcn8s"]
+    assert all(rung.work == rung.seconds for rung in ladder)
 
 
 @pytest.mark.parametrize(

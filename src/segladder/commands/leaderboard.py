@@ -39,6 +39,7 @@ class Keys(TypedDict):
     report: Literal["html"] | None
     wandb: str | None
     per_class: bool
+    costs: bool
     significance: bool
     compare: list[str]
     copy_to: str | None
@@ -120,7 +121,7 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
     ranked = [table for table in tables if table.rows]
     asked = pairs_of(ranked, [pair for pair in config.compare if pair != SUPPORTS]) if ranked else []
     for table, pairs in zip(ranked, asked, strict=True):
-        if table.declared.ladder is not None:
+        if config.costs or table.declared.ladder is not None:
             parts.append(climbed(table, counted, config))
         if config.per_class:
             heading = f"{table.declared.row_score.heading} per class, {table.title}"
@@ -135,7 +136,7 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
 
 
 def climbed(table: Table, counted: Counted, config: Any) -> str:
-    """What annotation buys in a ladder's table, and its curve as a PNG beside `out` or the runs."""
+    """What annotation buys in a table, and its curve as PNGs (light and dark) beside `out` or the runs."""
     folder = Path(config.runs if config.out is None else config.out).resolve()
     folder = folder if folder.is_dir() else folder.parent
     parts = []

@@ -1,7 +1,8 @@
-"""What annotation buys: a ladder's accuracy against the cost of its labels, as a picture, a table and in words.
+"""What annotation buys: accuracy against the cost of labels, as a picture, a table and in words.
 
-Cost is that of the novel classes alone: the masks of base classes are there in every rung. Intervals and tests cover
-which images were scored, not which pool or supports were drawn, nor the seeds where there are fewer than five.
+On a ladder cost is that of the novel classes alone: the masks of base classes are there in every rung. Intervals and
+tests cover which images were scored, not which pool or supports were drawn, nor the seeds where there are fewer than
+five.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from segladder.report.record import Record
 from segladder.report.rendering import markdown_table, per_class
 
 HOUR = 3600
+AMOUNTS = ("pool", "labels.amount")  # settings that say how many labels there are, as shots do
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class Rung:
 
     Attributes:
         label: method, settings and shots, and whether labels that score it, or that nobody paid for, chose something.
-        novel_seconds: of work on labels of the novel classes, mean over runs; `seconds` with those of base classes.
+        curve: the same without what says how many labels there are: rungs of one curve differ in nothing else.
+        work: seconds on labels of the classes asked about (a ladder's novel ones), mean over runs; `seconds` on all.
         value: what ranks, with the ends `low` and `high` of its interval where there is one.
     """
 
     label: str
     row: Row
-    novel_seconds: float
+    curve: str
+    work: float
     seconds: float
     value: float
     low: float | None
@@ -53,22 +57,24 @@ def by_fold(table: Table, counted: Counted) -> dict[str, Table]:
 
 
 def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
-    """The ranked rows of a ladder's table whose cost is known, the cheapest first."""
+    """The ranked rows of a table whose cost is known, the cheapest first."""
     by_id = {record.id: record for record in found if record.protocol.get("hash") == table.hash}
-    made = [_rung(row, [by_id[run] for run in row.runs], table.metric) for row in table.rows if row.value is not None]
+    of_novel = table.declared.ladder is not None
+    made = [_rung(row, [by_id[run] for run in row.runs], of_novel) for row in table.rows if row.value is not None]
     sign = table.score.sign
-    return sorted(
-        (rung for rung in made if rung is not None), key=lambda rung: (rung.novel_seconds, -sign * rung.value)
-    )
+    return sorted((rung for rung in made if rung is not None), key=lambda rung: (rung.work, -sign * rung.value))
 
 
-def _rung(row: Row, runs: Sequence[Record], metric: str) -> Rung | None:
-    novel, whole = mean_annotation(runs, "novel_seconds"), mean_annotation(runs)
-    if novel is None or whole is None or row.value is None:
+def _rung(row: Row, runs: Sequence[Record], of_novel: bool) -> Rung | None:
+    whole = mean_annotation(runs)
+    work = mean_annotation(runs, "novel_seconds") if of_novel else whole
+    if work is None or whole is None or row.value is None:
         return None
     shots = "" if row.shots is None else f", {row.shots} mask{'s' if row.shots > 1 else ''} a class"
     oracle = ", by an oracle" if row.selection == "oracle" else ""
-    return Rung(row.label + shots + oracle, row, novel, whole, row.value, row.low, row.high)
+    fixed = {key: value for key, value in row.setting.items() if key.removeprefix("parent.") not in AMOUNTS}
+    curve = replace(row, setting=fixed).label + oracle
+    return Rung(row.label + shots + oracle, row, curve, work, whole, row.value, row.low, row.high)
 
 
 def frontier(ladder: Sequence[Rung], score: Score) -> list[Rung]:
@@ -94,11 +100,12 @@ def costs(table: Table, ladder: Sequence[Rung]) -> str:
     """A Markdown table: the cost of each rung, its score with the interval, and the scores beside it."""
     wanted = [table.declared[name] for name in table.declared.ladder or ()]
     beside = [score for score in wanted if any(score.name in rung.row.others for rung in ladder)]
-    headings = ["supervision", "rung", "novel labels", "all labels", table.score.heading, *(s.heading for s in beside)]
+    labels = ["labels"] if table.declared.ladder is None else ["novel labels", "all labels"]
+    headings = ["supervision", "rung", *labels, table.score.heading, *(s.heading for s in beside)]
     lines = []
     for rung in ladder:
         others = [score.text(rung.row.others.get(score.name)) for score in beside]
-        work = duration(rung.novel_seconds), duration(rung.seconds)
+        work = [duration(rung.work), duration(rung.seconds)][: len(labels)]
         lines.append([rung.row.supervision, rung.label, *work, with_interval(rung, table.score), *others])
     return markdown_table(headings, lines)
 
@@ -128,7 +135,8 @@ def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]
     pairs += [(rung, rivals[id(rung)]) for rung in ladder if id(rung) in rivals]
     tests = counted.compared(table, [(first.row, second.row) for first, second in pairs])
     first = steps[0]
-    work = "without a label of the novel classes" if not first.novel_seconds else f"for {duration(first.novel_seconds)}"
+    none = "without a label" + ("" if table.declared.ladder is None else " of the novel classes")
+    work = f"for {duration(first.work)}" if first.work else none
     lines = [f"The cheapest here, {first.label}, reaches {with_interval(first, score)}{score.percent} {work}."]
     said = [(*pair, test) for pair, test in zip(pairs, tests, strict=True)]
     lines += [_step(before, after, test, score) for after, before, test in said[: len(steps) - 1]]
@@ -138,7 +146,7 @@ def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]
 
 
 def _step(before: Rung, after: Rung, test: Comparison | None, score: Score) -> str:
-    more, gain = after.novel_seconds - before.novel_seconds, _gain(before, after, score)
+    more, gain = after.work - before.work, _gain(before, after, score)
     rate = f", {score.rounded(gain * HOUR / more)} points an hour" if more >= HOUR else ""
     found = f"{duration(more)} more buy {score.rounded(gain)} points{_tested(test, score)}{rate}: {after.label}"
     return f"{found} reaches {with_interval(after, score)}{score.percent}{'.' if _is_sure(test) else '; ' + CHANCE}"
@@ -166,27 +174,25 @@ def _gain(before: Rung, after: Rung, score: Score) -> float:
 
 
 def _first_hour(steps: Sequence[Rung], score: Score) -> list[str]:
-    within = [rung for rung in steps if rung.novel_seconds <= HOUR]
+    within = [rung for rung in steps if rung.work <= HOUR]
     if len(within) < 2:
         return []
     return [
         f"The first hour of annotation buys {score.rounded(_gain(within[0], within[-1], score))} points at most:"
-        f" {within[-1].label}, which takes {duration(within[-1].novel_seconds)} of it."
+        f" {within[-1].label}, which takes {duration(within[-1].work)} of it."
     ]
 
 
 def _rival(rung: Rung, steps: Sequence[Rung], score: Score) -> Rung | None:
     """The best rung that costs less or nothing more, where it is as good."""
-    return max(
-        (r for r in steps if r.novel_seconds <= rung.novel_seconds), key=lambda r: score.sign * r.value, default=None
-    )
+    return max((r for r in steps if r.work <= rung.work), key=lambda r: score.sign * r.value, default=None)
 
 
 def _not_worth(rung: Rung, rival: Rung, test: Comparison | None, score: Score) -> str:
     """That a rung no dearer is better, or as good as far as anybody can tell."""
-    less = f"costs {duration(rival.novel_seconds)}" if rival.novel_seconds else "costs nothing"
-    cost = "costs no more" if rival.novel_seconds == rung.novel_seconds else less
-    what = f"{rung.label} ({duration(rung.novel_seconds)}, {score.text(rung.value)}{score.percent})"
+    less = f"costs {duration(rival.work)}" if rival.work else "costs nothing"
+    cost = "costs no more" if rival.work == rung.work else less
+    what = f"{rung.label} ({duration(rung.work)}, {score.text(rung.value)}{score.percent})"
     best = f"{rival.label} {cost} and reaches {score.text(rival.value)}{score.percent}"
     difference = f"better by {score.rounded(_gain(rung, rival, score))}{_tested_backwards(test, score)}"
     if not _is_sure(test):

@@ -1,7 +1,8 @@
-"""What annotation buys, as a picture: a ladder's scores against hours of work on labels of the novel classes."""
+"""What annotation buys, as a picture: scores against hours of work, a line for each kind of label over its amounts."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,77 +13,133 @@ from segladder.report.ladder import HOUR, Rung, frontier
 from segladder.report.leaderboard import Table
 
 MARKER = 5  # half of a marker's width in pixels
-LEADER = {"arrowstyle": "-", "color": "0.7", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}  # from a label to its point
+LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}  # from a label to its point
+TICKS = {
+    1: "1 s",
+    10: "10 s",
+    60: "1 min",
+    600: "10 min",
+    3600: "1 h",
+    36_000: "10 h",
+    360_000: "100 h",
+    3_600_000: "1000 h",
+}
+LIGHT: dict[str, Any] = {}  # matplotlib's own
+DARK = {
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#0d1117"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#c9d1d9"),
+    **{"grid.color": "#8b949e", "legend.labelcolor": "#c9d1d9"},
+}
 
 Place = tuple[float, str, float]  # how far right of a point a text stands in points, aligned to which side, how far up
 
 
 def save_cost_curve(path: Path, ladder: Sequence[Rung], table: Table) -> Path:
-    """Draw scores with intervals against hours of work on novel classes (log axis, 0 at its left end) as a PNG.
+    """Draw scores with intervals against hours of work (log axis, 0 at its left end) as two PNGs.
 
     Args:
-        path: the file, written atomically.
+        path: the file, written atomically; NAME-dark.png beside it is the same on a dark ground.
         ladder: at least one rung.
         table: whose rungs they are.
     """
-    from matplotlib.figure import Figure  # half a second, only where something is drawn
+    import matplotlib  # half a second, only where something is drawn
 
-    free = min((rung.novel_seconds / HOUR for rung in ladder if rung.novel_seconds), default=1) / 4  # where 0 stands
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    _draw_rungs(axes, ladder, table.score, free)
-    _draw_frontier(axes, frontier(ladder, table.score), table.score, free)
-    label = "hours of annotation of the novel classes (left of the line: none)"
-    title = f"What labels of novel classes buy on {table.data}"
-    axes.set(xlabel=label, ylabel=table.score.axis, title=title)
-    axes.margins(x=0.2, y=0.08)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.draw_without_rendering()  # settles the layout
-    _write_labels(axes, [(rung.label, _hours(rung, free), table.score.scale * rung.value) for rung in ladder])
-    with written(path) as partial:
-        figure.savefig(partial, dpi=130)
+    for file, style in ((path, LIGHT), (path.with_stem(f"{path.stem}-dark"), DARK)):
+        with matplotlib.rc_context(style), written(file) as partial:
+            _drawn(ladder, table).savefig(partial, dpi=130)
     return path
 
 
-def _hours(rung: Rung, free: float) -> float:
-    return rung.novel_seconds / HOUR or free
+def _drawn(ladder: Sequence[Rung], table: Table) -> Any:
+    """The figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    free = min((rung.work for rung in ladder if rung.work), default=HOUR) / 4  # where 0 stands
+    curves = _curves(ladder)
+    for curve in curves.values():
+        _draw_curve(axes, curve, table.score, free)
+    _draw_frontier(axes, frontier(ladder, table.score), table.score, free)
+    _set_axes(axes, ladder, table, free)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one for each kind of label
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.draw_without_rendering()  # settles the layout
+    points = [(_work(rung, free), table.score.scale * rung.value) for rung in ladder]
+    ends = [(name, _work(curve[-1], free), table.score.scale * curve[-1].value) for name, curve in curves.items()]
+    _write_labels(axes, ends, points)
+    return figure
 
 
-def _draw_rungs(axes: Any, ladder: Sequence[Rung], score: Score, free: float) -> None:
-    """Dots with intervals, those of each kind of label alike; hollow where a class has few labels."""
-    for place in sorted({rung.row.rung for rung in ladder}):
-        drawn = [rung for rung in ladder if rung.row.rung == place]
-        below = [rung.value - (rung.value if rung.low is None else rung.low) for rung in drawn]
-        above = [(rung.value if rung.high is None else rung.high) - rung.value for rung in drawn]
-        axes.errorbar(
-            [_hours(rung, free) for rung in drawn],
-            [score.scale * rung.value for rung in drawn],
-            yerr=[[max(0.0, score.scale * end) for end in side] for side in (below, above)],
-            fmt=place.marker,
-            color=place.colour,
-            mfc=place.colour if place.all else "none",
-            label=place.labels if place.all else f"few {place.labels}",
-            capsize=3,
-        )
+def _curves(ladder: Sequence[Rung]) -> dict[str, list[Rung]]:
+    """Rungs that differ in how many labels they have, the cheapest first, by a short name: the tag where that tells."""
+    curves = defaultdict(list)
+    for rung in sorted(ladder, key=lambda rung: rung.row.rung):
+        curves[rung.curve].append(rung)
+    tags = [curve[0].row.tag for curve in curves.values()]
+    named: dict[str, list[Rung]] = {}
+    for name, curve in curves.items():
+        tag = curve[0].row.tag
+        named[tag if tag and tags.count(tag) == 1 else name] = sorted(curve, key=lambda rung: rung.work)
+    return named
+
+
+def _work(rung: Rung, free: float) -> float:
+    return rung.work or free
+
+
+def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float) -> None:
+    """Dots with intervals and, of more than one, their line and band; hollow where a class has few labels."""
+    place = curve[0].row.rung
+    x = [_work(rung, free) for rung in curve]
+    y, low, high = (
+        [score.scale * (rung.value if end is None else end) for rung, end in zip(curve, ends, strict=True)]
+        for ends in zip(*((rung.value, rung.low, rung.high) for rung in curve), strict=True)
+    )
+    style = {"color": place.colour, "mfc": place.colour if place.all else "none"}
+    name = place.labels if place.all else f"few {place.labels}"
+    if len(curve) > 1:
+        axes.plot(x, y, marker=place.marker, label=name, **style)
+        axes.fill_between(x, low, high, color=place.colour, alpha=0.12, linewidth=0)
+        return
+    spans = [[max(0.0, y[0] - min(low[0], high[0]))], [max(0.0, max(low[0], high[0]) - y[0])]]
+    axes.errorbar(x, y, yerr=spans, fmt=place.marker, label=name, capsize=3, **style)
+    if not curve[0].work:
+        axes.axhline(y[0], color=place.colour, linewidth=0.7, alpha=0.5, zorder=0)
 
 
 def _draw_frontier(axes: Any, steps: Sequence[Rung], score: Score, free: float) -> None:
     """The best that any work up to there reaches, and the line that parts work from none."""
-    hours, scores = [_hours(rung, free) for rung in steps], [score.scale * rung.value for rung in steps]
-    axes.step(hours, scores, where="post", color="0.6", linewidth=1, zorder=0)
-    axes.axvline(free * 2, color="0.85", linestyle=":")
+    work, scores = [_work(rung, free) for rung in steps], [score.scale * rung.value for rung in steps]
+    axes.step(work, scores, where="post", color="0.6", linewidth=1, zorder=0)
+    if not steps[0].work:
+        axes.axvline(free * 2, color="0.6", linestyle=":")
 
 
-def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]]) -> None:
-    """Write texts beside points (text, x, y), each at the nearest place where it covers no other and no point."""
+def _set_axes(axes: Any, ladder: Sequence[Rung], table: Table, free: float) -> None:
+    """Titles, and the time axis as people say durations."""
+    axes.set_xscale("log")
+    axes.margins(x=0.2, y=0.08)
+    low, high = axes.get_xlim()
+    ticks = {tick: name for tick, name in TICKS.items() if max(low, free * 2) <= tick <= high}
+    if any(not rung.work for rung in ladder):
+        ticks[free] = "0"
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.minorticks_off()
+    of_novel = "" if table.declared.ladder is None else " of the novel classes"
+    title = f"What labels{of_novel} buy on {table.data}"
+    axes.set(xlabel=f"work of annotators on labels{of_novel}", ylabel=table.score.axis, title=title)
+    axes.grid(alpha=0.3)
+
+
+def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]) -> None:
+    """Write texts beside places (text, x, y), each at the nearest spot where it covers no other and no point."""
     from matplotlib.transforms import Bbox
 
     heights = (3, -9, 13, -19, 23, -29, 33)
     places = [(side * 9, "left" if side > 0 else "right", up) for up in heights for side in (1, -1)]
-    points = [axes.transData.transform((x, y)) for _, x, y in labels]
-    taken: list[Any] = [Bbox.from_bounds(x - MARKER, y - MARKER, 2 * MARKER, 2 * MARKER) for x, y in points]
+    pixels = [axes.transData.transform(point) for point in points]
+    taken: list[Any] = [Bbox.from_bounds(x - MARKER, y - MARKER, 2 * MARKER, 2 * MARKER) for x, y in pixels]
     for text, x, y in labels:
         box, place = _free_place(axes, text, (x, y), places, taken)
         _annotated(axes, text, (x, y), place, arrowprops=LEADER)

@@ -10,6 +10,7 @@ from segladder.data.labels.kinds import kinds
 from segladder.metrics.bootstrap import compare
 from segladder.metrics.counts import Counts
 from segladder.metrics.scores import FromCounts, Score
+from segladder.report.budget import decisions, seconds_of
 from segladder.report.counted import Counted
 from segladder.report.ladder import by_fold, described, duration, frontier, rungs, summary
 from segladder.report.leaderboard import rank
@@ -156,6 +157,34 @@ def test_rungs_that_differ_in_amount_are_one_curve_and_all_labels_count_where_no
     assert {rung.label for rung in ladder} == {"fcn8s pool=50", "fcn8s pool=200", "unet"}
     assert [rung.curve for rung in ladder] == ["unet", "fcn8s", "fcn8s"]
     assert all(rung.work == rung.seconds for rung in ladder)
+
+
+def test_a_budget_buys_the_best_that_it_pays_for(records):
+    """Of one class: `per_class` has one row, so that the work is that of a class."""
+    (table,) = rank(records)
+    ladder = rungs(table, records)
+    text = decisions(table, ladder, Counted([(r, Path("nowhere")) for r in records]), ["30s", "15min", "2h", "10.5h"])
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines()]
+    assert rows[0][4] == "over spnet" and [row[:3] for row in rows[2:]] == [
+        ["30s", "spnet", "0"],
+        ["15min", "sg_one, 5 masks a class", "12 min"],
+        ["2h", "sg_one, 5 masks a class", "12 min"],
+        ["10.5h", "unet", "10.0 h"],
+    ]
+
+
+def test_no_budget_buys_what_an_oracle_chose_and_one_may_buy_nothing(records):
+    for record in records:
+        record.label_access = {"selection": "oracle" if record.method == "spnet" else "fixed"}
+    (table,) = rank(records)
+    text = decisions(table, rungs(table, records), Counted([(r, Path("nowhere")) for r in records]), ["1min", "1h"])
+    assert "| 1min | - | - | - | - | - | - |" in text and "| 1h | sg_one, 5 masks a class |" in text
+    assert "over the best without a label" in text
+
+
+@pytest.mark.parametrize("text, seconds", [("30s", 30), ("1.5min", 90), ("10h", 36_000)])
+def test_budgets_are_durations(text, seconds):
+    assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize(

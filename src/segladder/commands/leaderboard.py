@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -14,6 +15,7 @@ from segladder.files import written
 from segladder.foreign import printable
 from segladder.report import ladder
 from segladder.report.archive import collect
+from segladder.report.budget import Duration, decisions
 from segladder.report.comparisons import comparisons, pairs_of, supports_compared
 from segladder.report.costs import flagged, with_costs_of_today
 from segladder.report.counted import Counted
@@ -40,6 +42,7 @@ class Keys(TypedDict):
     wandb: str | None
     per_class: bool
     costs: bool
+    budget: Duration | list[Duration] | None
     significance: bool
     compare: list[str]
     copy_to: str | None
@@ -123,6 +126,8 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
     for table, pairs in zip(ranked, asked, strict=True):
         if config.costs or table.declared.ladder is not None:
             parts.append(climbed(table, counted, config))
+        if config.budget is not None:
+            parts.append(bought(table, counted, config.budget))
         if config.per_class:
             heading = f"{table.declared.row_score.heading} per class, {table.title}"
             parts.append(f"{heading}\n\n{per_class(table, counted.records)}")
@@ -133,6 +138,16 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
     if SUPPORTS in config.compare:
         parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, counted)}")
     return without_tags("\n".join(parts))
+
+
+def bought(table: Table, counted: Counted, budget: str | Sequence[str]) -> str:
+    """Which label to buy for one budget or several, of a table's whole ladder or of each fold."""
+    budgets = [budget] if isinstance(budget, str) else list(budget)
+    parts = []
+    for name, whole in ladder.by_fold(table, counted).items():
+        if steps := ladder.rungs(whole, counted.records):
+            parts.append(f"Which label to buy, {name}\n\n{decisions(whole, steps, counted, budgets)}")
+    return "\n".join(parts)
 
 
 def climbed(table: Table, counted: Counted, config: Any) -> str:

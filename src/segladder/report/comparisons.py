@@ -9,7 +9,7 @@ from segladder.metrics.bootstrap import Comparison, holm
 from segladder.metrics.scores import Score
 from segladder.report.counted import Counted
 from segladder.report.leaderboard import Row, Table
-from segladder.report.rendering import markdown_table
+from segladder.report.rendering import comparison_cells, markdown_table
 
 RESULT = ["difference", "95 % interval", "p"]
 
@@ -28,14 +28,8 @@ def comparisons(table: Table, pairs: Sequence[str], counted: Counted) -> str:
         DataError: a run's counts are missing, or runs were scored on different images.
     """
     found = holm([counted.compare(table, *_rows_named(table, pair)) for pair in pairs])
-    lines = [[*pair.split(":"), *_cells(one, table.score)] for pair, one in zip(pairs, found, strict=True)]
+    lines = [[*pair.split(":"), *comparison_cells(one, table.score)] for pair, one in zip(pairs, found, strict=True)]
     return markdown_table(["first", "second", f"difference in {table.score.title}", *RESULT[1:]], lines)
-
-
-def _cells(result: Comparison, score: Score) -> list[str]:
-    """Difference, interval and p-value."""
-    difference, low, high = (score.text(value, 2, "+") for value in (result.difference, result.low, result.high))
-    return [difference, f"[{low}, {high}]", result.p_text]
 
 
 def supports_compared(tables: Sequence[Table], counted: Counted) -> str:
@@ -57,7 +51,9 @@ def supports_compared(tables: Sequence[Table], counted: Counted) -> str:
             told.append([protocol, name.split("@")[0], str(shots), str(fewest), metric])
             found.append((counted.compare(table, row, least, least_table), table.score))
     adjusted = holm([one for one, _ in found])
-    lines = [[*what, *_cells(one, score)] for what, one, (_, score) in zip(told, adjusted, found, strict=True)]
+    lines = [
+        [*what, *comparison_cells(one, score)] for what, one, (_, score) in zip(told, adjusted, found, strict=True)
+    ]
     headings = ["protocol", "method", "supports", "against", "score", *RESULT]
     return markdown_table(headings, lines) if lines else ""
 

@@ -16,7 +16,7 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
-from segladder.metrics.bootstrap import SEEDS_DRAWN_FROM
+from segladder.metrics.bootstrap import SEEDS_DRAWN_FROM, Comparison
 from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
 from segladder.report.record import Record, plain
@@ -74,6 +74,12 @@ def against_best(row: Row, score: Score) -> str:
     found = row.against_best
     difference, low, high = (score.text(value, sign="+") for value in (found.difference, found.low, found.high))
     return f"{difference} [{low}, {high}], p {found.p_text}"
+
+
+def comparison_cells(result: Comparison, score: Score) -> list[str]:
+    """Difference, interval and p-value of a paired test."""
+    difference, low, high = (score.text(value, 2, "+") for value in (result.difference, result.low, result.high))
+    return [difference, f"[{low}, {high}]", result.p_text]
 
 
 def beside(row: Row, score: Score) -> str:

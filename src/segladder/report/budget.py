@@ -1,0 +1,64 @@
+"""Which label to buy: for a budget of work on each class the best rung that it pays for, beside what no label gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Annotated
+
+from pydantic import Field
+
+from segladder.report.counted import Counted
+from segladder.report.ladder import HOUR, Rung, duration, with_interval
+from segladder.report.leaderboard import Table
+from segladder.report.record import Record
+from segladder.report.rendering import comparison_cells, markdown_table
+
+Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(s|min|h)$", description="a duration such as 30s, 10min or 1h")]
+UNITS = {"s": 1, "min": 60, "h": HOUR}
+HEADINGS = ("budget a class", "best for it", "takes a class")
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a `Duration`."""
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    return float(number) * UNITS[text[len(number) :]]
+
+
+def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: Sequence[str]) -> str:
+    """A Markdown table: for each budget the best rung that costs no more, and how far it is above the best free one.
+
+    Rungs that an oracle chose are left out. The best of many is the luckiest too: its score flatters it a little.
+
+    Args:
+        table: whose rungs they are.
+        ladder: the rungs.
+        counted: the runs with their counts, for paired tests (Holm).
+        budgets: each a `Duration` of work on one class.
+    """
+    fair = [rung for rung in ladder if rung.row.selection != "oracle"]
+    each = {id(rung): rung.work / classes_asked(rung, table, counted.records) for rung in fair}
+    free = _best([rung for rung in fair if not rung.work], table)
+    bought = [_best([rung for rung in fair if each[id(rung)] <= seconds_of(budget)], table) for budget in budgets]
+    pairs = [(rung.row, free.row) for rung in bought if rung and free and rung is not free]
+    tests = iter(counted.compared(table, pairs))
+    lines = []
+    for budget, rung in zip(budgets, bought, strict=True):
+        test = next(tests) if rung and free and rung is not free else None
+        cells = ["-"] * 3 if test is None else comparison_cells(test, table.score)
+        found = ["-"] * 3 if rung is None else [rung.label, duration(each[id(rung)]), with_interval(rung, table.score)]
+        lines.append([budget, *found, *cells])
+    against = "the best without a label" if free is None else free.label
+    headings = [*HEADINGS, table.score.heading, f"over {against}", "95 % interval", "p"]
+    return markdown_table(headings, lines)
+
+
+def classes_asked(rung: Rung, table: Table, records: Iterable[Record]) -> float:
+    """How many classes a run of a rung is asked about: those it has a row for, the background left out; at least 1."""
+    runs = [r for r in records if r.id in rung.row.runs and r.protocol.get("hash") == table.hash]
+    return max(1.0, fmean(sum(line["class"] not in table.classes[:1] for line in run.per_class) for run in runs))
+
+
+def _best(rungs: Sequence[Rung], table: Table) -> Rung | None:
+    """The best rung, the cheapest of equals."""
+    return max(rungs, key=lambda rung: (table.score.sign * rung.value, -rung.work), default=None)

@@ -1,8 +1,8 @@
 """The house keeps its rules: imports point one way, every knob is read, the package is whole when installed."""
 
 import ast
-import re
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path

@@ -9,13 +9,15 @@ from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.pool import choose
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.items import Items
+from segladder.data.training.episodes import Episode
 from segladder.data.training.views import Images
 from segladder.errors import DataError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.counts import Asked
-from segladder.protocols.asking import ALONE, CROWDED, LACKING, SMALL, Questions
+from segladder.protocols.asking import ALONE, CROWDED, LACKING, SMALL, BaseClasses, Questions, the_surest
+from segladder.protocols.episode_runner import Answer
 from segladder.protocols.ladder import LadderProtocol
 
 FIELDS = {
@@ -176,6 +178,91 @@ def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source)
     assert ladder.place() == (0, 2) and protocol().place() == (0, None)
     shown = ladder.shown(method, source, result.pictured.asked[0], result)
     assert set(np.unique(shown.prediction)) <= {0, 1, 2} and len(shown.beside) >= 1
+
+
+def colours_of(source, supports):
+    """The mean colour of each class's supports."""
+    found = {}
+    for k, ids in supports.items():
+        shown = [source.pair(i) for i in ids]
+        found[k] = np.mean([image[mask == k].mean(0) for image, mask in shown], axis=0)
+    return found
+
+
+def of_presence(source, presence):
+    """A protocol of few-shot methods, with the supports of novel and of base classes and the images that calibrate."""
+    ladder = protocol(supervision="few_shot", presence=presence)
+    train = Items.read(source, source.split("train"), "none")
+    novel = {k: choose(train, NOVEL, 8).supports(k, 2, CLASSES[k - 1]) for k in NOVEL}
+    base = Items.read(source, source.ids_without(source.split("train"), FOLDS[0]), "none")
+    return ladder, novel, BaseClasses.of(base, (3, 4), 2, 8, 0)
+
+
+def probability(source, image_id, colour):
+    """What SupportColour gives."""
+    image = source.image(image_id).astype(float)
+    class_, ground = (np.linalg.norm(image - c, axis=2) / 255 for c in (colour, 90.0))
+    return 1 / (1 + np.exp(class_ - ground))
+
+
+def test_a_pixel_goes_to_the_surest_of_novel_and_base_classes(source):
+    ladder, novel, base = of_presence(source, "competing")
+    colours = colours_of(source, {**novel, **base.supports})
+
+    def answer(image_id, k):
+        claims = {j: probability(source, image_id, colour) for j, colour in colours.items()}
+        return (claims[k] > 0.5) & np.all([claims[k] > other for j, other in claims.items() if j != k], axis=0)
+
+    result = ladder.score(SupportColour(), source, batch_size=3)
+    assert values(result) == pytest.approx(expected(source, answer), abs=2e-3)
+    plain = protocol(supervision="few_shot").score(SupportColour(), source)
+    assert values(result)[0] > values(plain)[0] + 0.1 and values(result)[3] < values(plain)[3]
+    assert protocol(supervision="few_shot").hash == ladder.hash and ladder.described()["presence"] == "competing"
+    shown = ladder.shown(SupportColour(), source, result.pictured.asked[0], result)
+    assert set(np.unique(shown.prediction)) <= {0, 1, 2}
+
+
+def test_answers_less_sure_than_is_best_for_base_classes_are_left_out(source):
+    ladder, novel, base = of_presence(source, "calibrated")
+    assert not set(base.images) & {i for ids in base.supports.values() for i in ids} and len(base.images) == 8
+    colours = colours_of(source, {**novel, **base.supports})
+    asked = []
+    for image_id in base.images:
+        mask = source.mask(image_id)
+        for k in base.supports:
+            claim = probability(source, image_id, colours[k])
+            painted, true = claim > 0.5, mask == k
+            known = mask != 255
+            asked.append((k, claim[painted].mean(), (painted & true).sum(), (painted & known).sum(), true.sum()))
+
+    def over_all(least):
+        ious = []
+        for k in base.supports:
+            mine = [a for a in asked if a[0] == k]
+            hit = sum(a[2] for a in mine if a[1] >= least)
+            ious.append(hit / sum(a[3] + a[4] - a[2] if a[1] >= least else a[4] for a in mine))
+        return np.mean(ious)
+
+    result = ladder.score(SupportColour(), source, batch_size=3)
+    least = result.metrics["least_sure"]["value"]
+    assert over_all(least - 1e-6) == pytest.approx(max(over_all(a[1] - 1e-6) for a in asked), abs=2e-3)
+
+    def answer(image_id, k):
+        claim = probability(source, image_id, colours[k])
+        return (claim > 0.5) & (claim[claim > 0.5].mean() >= least - 1e-6)
+
+    assert values(result) == pytest.approx(expected(source, answer), abs=2e-3)
+
+
+def test_of_equals_nobody_has_a_pixel():
+    maps = np.array([[[0.9, 0.7, 0.6]], [[0.9, 0.8, 0.4]]], np.float32)
+    answers = [Answer(Episode("a", k, (), 0), m > 0.5, m, np.zeros((1, 3), np.uint8)) for k, m in enumerate(maps, 1)]
+    assert [a.prediction.tolist() for a in the_surest(answers)] == [[[False, False, True]], [[False, True, False]]]
+
+
+def test_presence_needs_supports_of_base_classes(source):
+    with pytest.raises(DataError, match=r"too few training images without apple, brick for protocol.presence=calib"):
+        protocol(supervision="few_shot", presence="calibrated", shots=30, pool=None).base(source)
 
 
 class Left(TagMethod):

@@ -16,6 +16,7 @@ from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
+from segladder.protocols.fields import Presence
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 from segladder.runs import build
@@ -36,6 +37,7 @@ class Keys(TypedDict, total=False):
 
     run: str
     shots: Positive | None
+    presence: Presence | None
     device: Device | None
     batch_size: Positive
     progress: bool
@@ -60,7 +62,7 @@ def run(config: DictConfig) -> int:
     method.to(device)
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
-    rung = protocol.hash if record.shots is None else f"{protocol.hash}-{record.shots}shot"  # one hash may have several
+    rung = "-".join([protocol.hash, *rung_words(record)])
     place = folder / "evaluations" / f"{protocol.name}-{rung}"
     place.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
@@ -76,6 +78,13 @@ def run(config: DictConfig) -> int:
     records.write(record, place)
     print_scores(record, place)
     return 0
+
+
+def rung_words(record: records.Record) -> list[str]:
+    """What tells apart the evaluations of one run under one hash."""
+    presence = record.protocol.get("presence", "always")
+    shots = [] if record.shots is None else [f"{record.shots}shot"]
+    return [*shots, *([] if presence == "always" else [presence])]
 
 
 def check_account(folder: Path, record: records.Record, source: Source, protocol: Protocol) -> None:
@@ -106,6 +115,8 @@ def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:
         if "shots" not in scored.protocol:
             raise ConfigError(f"shots={config.shots}: protocol {scored.protocol.name} has no supports")
         scored.protocol.shots = config.shots
+    if config.presence is not None:
+        OmegaConf.update(scored, "protocol.presence", config.presence, force_add=True)
     return scored
 
 

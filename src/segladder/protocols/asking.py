@@ -1,19 +1,22 @@
 """Where is a class in an image? One question to methods that answer for all classes at once and to those shown one.
 
 A dense method is not told which class is asked for: its answer is where the class wins among all of them, in one pass
-over the images. A few-shot method is shown supports of the class, and decodes once for each question.
+over the images. A few-shot method is shown supports of the class, and decodes once for each question. Its training has
+told it that the class is there; `presence` is how it may say that it is not.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import numpy as np
 import torch
 from rich.progress import Progress
 
+from segladder.data.labels.pool import drawn
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode
@@ -23,8 +26,9 @@ from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.zero_shot import GammaSweep
 from segladder.protocols.base import Metrics, Picture, Result, Scoring, scored
 from segladder.protocols.cam_seeds import heat_map, tag_method
-from segladder.protocols.episode_runner import EpisodeRunner, merged
+from segladder.protocols.episode_runner import Answer, EpisodeRunner, merged
 from segladder.protocols.few_shot import outlined
+from segladder.protocols.fields import Presence
 from segladder.protocols.inference import gathered, resized, shard, to_pixels
 from segladder.protocols.zero_shot import ZeroShotProtocol
 
@@ -148,6 +152,28 @@ class DenseAsker(Asker):
         return resized(of_classes, image.shape[:2])[0].amax(0).cpu().numpy()
 
 
+@dataclass(frozen=True)
+class BaseClasses:
+    """What a few-shot method's training has masks of, asked for as if it were novel.
+
+    Attributes:
+        supports: ids of the annotated images of each base class.
+        images: others, that base classes are asked for on.
+    """
+
+    supports: Mapping[int, tuple[str, ...]]
+    images: tuple[str, ...]
+
+    @classmethod
+    def of(cls, items: Items, base: Sequence[int], shots: int, images: int, seed: int) -> BaseClasses:
+        """So many supports of each class that has them, and so many images, of training images in a hash's order."""
+        kept, order = dict(zip(items.ids, items.kept, strict=True)), drawn(items.ids, seed)
+        holders = {k: tuple(i for i in order if k in kept[i])[:shots] for k in base}
+        supports = {k: held for k, held in holders.items() if len(held) == shots}
+        taken = {i for held in supports.values() for i in held}
+        return cls(supports, tuple(i for i in order if i not in taken)[:images])
+
+
 class EpisodeAsker(Asker):
     """Asks a few-shot method for one class at a time, each with the same supports throughout.
 
@@ -156,46 +182,116 @@ class EpisodeAsker(Asker):
         runner: what answers episodes.
         supports: ids of the annotated images of each class.
         title: of the progress bar.
+        presence: what it takes to say that a class is there: `always` is what the method paints; `calibrated` leaves
+            out answers less sure than what is best for base classes asked for on every image; `competing` gives a pixel
+            to the class of the highest probability among novel and base ones, of equals to none.
+        base: the base classes, unless `always`.
     """
 
     def __init__(
-        self, scoring: Scoring, runner: EpisodeRunner, supports: Mapping[int, tuple[str, ...]], title: str
+        self,
+        scoring: Scoring,
+        runner: EpisodeRunner,
+        supports: Mapping[int, tuple[str, ...]],
+        title: str,
+        presence: Presence = "always",
+        base: BaseClasses | None = None,
     ) -> None:
         self.scoring, self.runner, self.supports, self.title = scoring, runner, supports, title
+        self.presence, self.base = presence, base or BaseClasses({}, ())
+        self.rivals = self.base.supports if presence == "competing" else {}
 
     def episodes(self, pairs: Iterable[Pair]) -> list[Episode]:
         """A question each."""
-        return [Episode(image_id, k, self.supports[k], 0) for image_id, k in pairs]
+        supports = {**self.base.supports, **self.supports}
+        return [Episode(image_id, k, supports[k], 0) for image_id, k in pairs]
 
     def answers(self, questions: Questions) -> Answers:
-        """A pass of the decoder for each question."""
+        """A pass of the decoder for each question, and for each base class where these compete."""
         rank, world = shard()
-        pairs = list(questions.kinds)[rank::world]
+        ids = questions.ids[rank::world]
         found: dict[Pair, np.ndarray] = {}
         method, classes = self.scoring.method, len(self.scoring.source.classes)
         bar = Progress(disable=not self.scoring.progress or rank > 0)
         with evaluating(method), bar, torch.inference_mode():
-            task = bar.add_task(self.title, total=len(pairs))
-            for answer in self.runner.answers(self.episodes(pairs)):
-                k = answer.episode.class_index
-                prediction, truth = (torch.from_numpy(m) for m in (answer.prediction * np.uint8(k), answer.truth))
-                found[answer.episode.query, k] = confusion_matrix(prediction, truth, classes).numpy()
+            least = self.least_sure() if self.presence == "calibrated" else 0.0
+            task = bar.add_task(self.title, total=len(ids))
+            for answers in self.by_image(ids, [*self.supports, *self.rivals]):
+                for answer in self.decided(answers, least):
+                    k = answer.episode.class_index
+                    prediction, truth = (torch.from_numpy(m) for m in (answer.prediction * np.uint8(k), answer.truth))
+                    found[answer.episode.query, k] = confusion_matrix(prediction, truth, classes).numpy()
                 bar.advance(task)
         whole = {pair: matrix for part in gathered(found) for pair, matrix in part.items()}
-        return Answers(whole, self.runner.seconds)
+        beside = {"least_sure": scored(least)} if self.presence == "calibrated" else {}
+        return Answers(whole, self.runner.seconds, beside=beside)
+
+    def by_image(self, ids: Sequence[str], classes: Sequence[int]) -> Iterator[list[Answer]]:
+        """The answers for some classes on each image."""
+        found = self.runner.answers(self.episodes((image_id, k) for image_id in ids for k in classes))
+        for _, answers in groupby(found, key=lambda answer: answer.episode.query):
+            yield list(answers)
+
+    def decided(self, answers: Sequence[Answer], least: float) -> list[Answer]:
+        """The answers for novel classes on one image, after what says whether they are there."""
+        if self.presence == "competing":
+            answers = the_surest(answers)
+        answers = [answer for answer in answers if answer.episode.class_index in self.supports]
+        return [a if sureness(a) >= least else replace(a, prediction=np.zeros_like(a.prediction)) for a in answers]
+
+    def least_sure(self) -> float:
+        """How sure answers for base classes must be for the best mean IoU of these, over all images."""
+        found = [a for answers in self.by_image(self.base.images, list(self.base.supports)) for a in answers]
+        return best_threshold([(a.episode.class_index, sureness(a), *areas(a)) for a in found])
 
     def picture(self, item: Asked, result: Result) -> Picture:
         """An image with the novel classes it holds and their first supports."""
         source = self.scoring.source
         image, mask = source.pair(item.image)
         held = [k for k in self.supports if (mask == k).any()]
-        episodes = self.episodes((item.image, k) for k in held)
+        least = result.metrics.get("least_sure", {}).get("value") or 0.0
         with evaluating(self.scoring.method), torch.inference_mode():
-            prediction = merged(list(self.runner.answers(episodes)))
+            (answers,) = self.by_image([item.image], [*held, *self.rivals])
+            prediction = merged(self.decided(answers, least))
         truth = np.where(np.isin(mask, [*held, IGNORE]), mask, np.uint8(0))
         beside = {}
-        for episode in episodes:
-            support, k = episode.supports[0], episode.class_index
+        for k in held:
+            support = self.supports[k][0]
             shown = outlined(source.image(support), self.runner.support_mask(support, k))
             beside[f"support: {source.classes[k]}"] = shown
         return Picture(image, truth, prediction, beside)
+
+
+def sureness(answer: Answer) -> float:
+    """Mean probability of what an answer paints; 0 where it paints nothing."""
+    return float(answer.probability[answer.prediction].mean()) if answer.prediction.any() else 0.0
+
+
+def areas(answer: Answer) -> tuple[int, int, int]:
+    """Pixels of a class that an answer paints, all that it paints, and those of the class; without 255."""
+    true, known = answer.truth == answer.episode.class_index, answer.truth != IGNORE
+    return int((true & answer.prediction).sum()), int((known & answer.prediction).sum()), int(true.sum())
+
+
+def the_surest(answers: Sequence[Answer]) -> list[Answer]:
+    """The answers for one image, each where its probability is above those of all others that claim the pixel."""
+    claims = np.stack([np.where(a.prediction, a.probability, -1) for a in answers])  # (N, H, W)
+    wins = (claims == claims.max(0)) & ((claims == claims.max(0)).sum(0) == 1)
+    return [replace(a, prediction=a.prediction & won) for a, won in zip(answers, wins, strict=True)]
+
+
+def best_threshold(answers: Sequence[tuple[int, float, int, int, int]]) -> float:
+    """The least sureness at which the mean over classes of the IoU over all answers is highest; the lowest of equals.
+
+    Args:
+        answers: class, sureness, and the three `areas`.
+    """
+    of_class, sure, hit, painted, true = map(np.array, zip(*answers, strict=True))
+    scores = {}
+    for least in np.unique(np.append(sure, 0.0)):
+        kept = sure >= least
+        hits, unions = (
+            np.bincount(of_class, weights) for weights in (hit * kept, np.where(kept, painted + true - hit, true))
+        )
+        scores[float(least)] = float((hits[unions > 0] / unions[unions > 0]).mean())
+    return max(scores, key=lambda least: (scores[least], -least))

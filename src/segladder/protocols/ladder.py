@@ -40,13 +40,14 @@ from segladder.protocols.asking import (
     TOLD,
     Answers,
     Asker,
+    BaseClasses,
     DenseAsker,
     EpisodeAsker,
     Questions,
 )
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, measured
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method
-from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses
+from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses, Presence
 from segladder.protocols.zero_shot import ZeroShotProtocol
 from segladder.settings import Count, Positive, Seed, Share
 
@@ -70,8 +71,16 @@ SCORES = (
     ),
     *(Score(f"{group}_mIoU", shown=("curve",)) for group in ("seen", "unseen")),  # base and novel classes, by gamma
     Score("gamma", unit="number", better="", shown=("summary",)),
+    Score("least_sure", unit="number", better="", shown=("summary",)),  # of presence=calibrated
 )
-NOT_THE_SCORE = ("supervision", "fold", "pool", "pool_seed", "shots")  # fields of the rung, not of what is measured
+NOT_THE_SCORE = (
+    "supervision",
+    "fold",
+    "pool",
+    "pool_seed",
+    "shots",
+    "presence",
+)  # fields of the rung, not of what is measured
 
 
 @dataclass(frozen=True)
@@ -88,12 +97,13 @@ class LadderProtocol(Protocol):
         pool: how many training images have labels of novel classes; None for all (the ceiling), 0 for none (the floor
             of dense methods).
         pool_seed: which images these are, and with them the supports.
+        presence: how a few-shot method says that a class is not there, as in `EpisodeAsker`; no part of the hash.
         shots: masks of each novel class that a few-shot method is given, from the pool.
         min_object: which objects count, as in `Items.read`, with `min_area`.
         fit: how images reach the network: `native`, or resized to a `square` of `input_side` pixels.
         aggregate: how K supports become one answer, as in `EpisodeRunner`.
         gamma_on: how zero-shot methods are calibrated, with `gammas`, `gamma_rule`, `gamma`, `seen_kept` and
-            `gamma_images`: as in `ZeroShotProtocol`.
+            `gamma_images`: as in `ZeroShotProtocol`; `presence=calibrated` looks at as many images.
         bootstrap: resamples over images behind each 95 % interval.
     """
 
@@ -121,10 +131,15 @@ class LadderProtocol(Protocol):
     gamma_images: Positive
     bootstrap: Positive
     pool_seed: Seed = 0
+    presence: Presence = "always"
 
     def fields(self) -> dict[str, Any]:
         """All fields in plain JSON types but those of the rung."""
         return {key: value for key, value in super().fields().items() if key not in NOT_THE_SCORE}
+
+    def described(self) -> dict[str, Any]:
+        """What a record says of the protocol, and of few-shot methods how they say that a class is not there."""
+        return super().described() | ({"presence": self.presence} if self.by_supports else {})
 
     def place(self) -> Place:
         """The fold, and the shots of few-shot methods."""
@@ -260,7 +275,22 @@ class LadderProtocol(Protocol):
         shown = {k: pool.supports(k, self.shots, source.classes[k]) for k in self.indices(source)}
         method = few_shot_method(scoring.method, self.name)
         runner = EpisodeRunner(method, source, size, self.aggregate, scoring.batch_size)
-        return EpisodeAsker(scoring, runner, shown, f"{self.name} {self.split}")
+        return EpisodeAsker(scoring, runner, shown, f"{self.name} {self.split}", self.presence, self.base(source))
+
+    def base(self, source: Source) -> BaseClasses | None:
+        """Base classes with supports among the images that training has masks of, where presence is asked of them."""
+        if self.presence == "always":
+            return None
+        ids = source.ids_without(source.split(source.train_split), self.novel)
+        items = Items.read(source, ids, self.min_object, self.min_area)
+        base = [k for k in np.flatnonzero(self.seen(source)).tolist() if k]
+        found = BaseClasses.of(items, base, self.shots, self.gamma_images, self.pool_seed)
+        if not found.supports or not found.images:
+            raise DataError(
+                f"{source.name}: too few training images without {', '.join(self.novel)} for"
+                f" protocol.presence={self.presence} with protocol.shots={self.shots}"
+            )
+        return found
 
     def result(self, questions: Questions, answers: Answers, source: Source) -> Result:
         """The scores of all answers, with intervals of those that follow from counts."""

@@ -37,6 +37,7 @@ def _read_by(record: Record) -> dict[str, Any]:
 def settings_among(record: Record, known: Mapping[str, Record]) -> dict[str, Any]:
     """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
     settings = LATER | settings_of(_read_by(record)) | _trained_on(record)
+    settings |= {"presence": record.protocol.get("presence", "always")}
     for parent in _built_on(record, known):
         views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
         settings |= {f"parent.{key}": value for key, value in (settings_among(parent, known) | views).items()}

@@ -125,6 +125,25 @@ def test_a_few_shot_rung_is_scored_with_more_supports_beside_itself(runs, seglad
     assert "shots=5: protocol semantic has no supports" in capsys.readouterr().err
 
 
+def test_a_few_shot_rung_may_say_no_in_rows_of_its_own(runs, segladder, tmp_path, capsys):
+    supports = tmp_path / "supports"
+    shutil.copytree(runs / "supports", supports)
+    for presence in ("calibrated", "competing"):
+        assert segladder("evaluate", f"run={supports}", f"presence={presence}", "progress=false", "panels=1") == 0
+    found = [json.loads(path.read_text()) for path in supports.glob("evaluations/*/record.json")]
+    assert {r["protocol"]["presence"] for r in found} == {"calibrated", "competing"}
+    first = record(runs, "supports")
+    assert all(r["annotation_cost"] == first["annotation_cost"] for r in found)  # base classes are labelled anyway
+    assert {r["protocol"]["hash"] for r in found} == {first["protocol"]["hash"]}
+    capsys.readouterr()
+    assert segladder("leaderboard", f"runs={supports}", "format=csv") == 0
+    rows = capsys.readouterr().out
+    assert all(f"presence={name}" in rows for name in ("always", "calibrated", "competing")) and "repeats" not in rows
+    assert segladder("evaluate", f"run={supports}", "presence=maybe") == 2
+    assert segladder("evaluate", f"run={runs}/names", "protocol=semantic", "presence=competing") == 2
+    assert "protocol.presence" in capsys.readouterr().err
+
+
 def test_a_stage_may_score_an_earlier_one_again(root, segladder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(chains, "run_child", lambda words: segladder(*words))
     chain = "stages={one:['method=all_foreground'],two:['evaluate=one','shots=2','panels=0','progress=false']}"

@@ -125,6 +125,30 @@ def test_a_few_shot_rung_is_scored_with_more_supports_beside_itself(runs, seglad
     assert "shots=5: protocol semantic has no supports" in capsys.readouterr().err
 
 
+def test_a_dense_network_trains_on_with_few_masks(root, runs, segladder, tmp_path, capsys):
+    tuned = [word for word in words(root, "masks", tmp_path) if not word.startswith(("tag", "pool"))]
+    tuned += ["tag=tuned", "pool=4", "loader.balanced=true", f"start={runs}/floor", "method.optimizer.lr=1e-12"]
+    assert segladder(*tuned) == 0
+    made, floor = record(tmp_path, "masks"), record(runs, "floor")
+    first, then = (
+        torch.load(place / "weights.pt", weights_only=True) for place in (runs / "floor", tmp_path / "masks")
+    )
+    assert all(torch.allclose(first[key], then[key], atol=1e-6) for key in first if "_" not in key.rsplit(".", 1)[-1])
+    assert floor["id"] in made["parents"] and made["backbone"]["pretraining"] == "fcn8s on folder"
+    assert made["label_access"]["seen"] == {name: ["masks"] for name in ("apple", "brick", "cloud", "drum")}
+    assert 0 < made["annotation_cost"]["novel_seconds"] < record(runs, "masks")["annotation_cost"]["novel_seconds"]
+    capsys.readouterr()
+    for start, complaint in {
+        f"{runs}/masks": "has learnt novel classes of fold=0 as full with pool=8, but this run is full with pool=4",
+        f"{runs}/seeds": "that run is method=cam of apple, brick, cloud, drum; expected method=fcn8s",
+        f"{tmp_path}/nowhere": "no record.json there, expected the folder of a run",
+    }.items():
+        assert segladder(*tuned, f"start={start}", f"hydra.run.dir={tmp_path}/refused") == 2
+        assert complaint in capsys.readouterr().err and not (tmp_path / "refused").exists()
+    assert segladder(*tuned, "backbone.width=4", f"hydra.run.dir={tmp_path}/refused") == 2
+    assert "that run has another network" in capsys.readouterr().err
+
+
 def test_a_few_shot_rung_may_say_no_in_rows_of_its_own(runs, segladder, tmp_path, capsys):
     supports = tmp_path / "supports"
     shutil.copytree(runs / "supports", supports)
@@ -259,4 +283,4 @@ def test_the_stages_of_the_experiment_are_runs_whose_choices_fit(stage):
     config = composed(["experiment=ladder", *overrides, "stages=null"])
     check_choices(config)
     assert config.protocol.name == "ladder" and config.protocol.supervision == config.method.supervision
-    assert config.pool == {"floor": 0, "ceiling": None}.get(stage, 100)
+    assert config.pool == {"floor": 0, "ceiling": None, "tuned_10": 10}.get(stage, 100)

@@ -9,7 +9,7 @@ from segladder.report.record import Record
 
 NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("seed", "pool_seed", "fold", "runs", "resume", "tag", "logger", "hydra", "protocol", "experiment"),
-    *("parent", "stages"),  # the lineage says what a run builds on
+    *("parent", "start", "stages"),  # lineage and pretraining say what a run builds on
     *("labels.name", "labels.seed", "labels.noise.seed"),  # the rung says the first; the others draw, as seed does
     "labels.noise.source",  # the cost says
     *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
@@ -21,6 +21,7 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
 CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundary": 0.0, "effort": 1.0}
 LATER: dict[str, Any] = {  # keys that older records lack, with the value their runs had
     "loader.augment.extra": [],
+    "loader.balanced": False,
     **{f"labels.noise.{key}": value for key, value in CAREFUL.items()},
 }
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from pytorch_lightning.loggers import Logger
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
+from segladder.data.sources.items import Items
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.datamodule import DataModule, training_ids
 from segladder.data.training.held_out import HeldOut
@@ -77,9 +79,26 @@ def training(config: DictConfig, source: Source, view: TrainingView, labels: Lab
         ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
         dataset = view.dataset(source, ids, labels, recipe)
         held_out = HeldOut.of(source, kept_back, labels, view)
-        return Training(DataModule(dataset, config.seed, **settings), held_out)
+        groups = (
+            by_class(config, source.as_seen(view.sight(source, labels)), ids) if settings.pop("balanced", False) else ()
+        )
+        return Training(DataModule(dataset, config.seed, **settings, groups=groups), held_out)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
+
+
+def by_class(config: DictConfig, seen: Source, ids: Sequence[str]) -> list[list[int]]:
+    """Which training images hold each class, as far as their labels show, by position; those without any are a group.
+
+    Raises:
+        ConfigError: training items are no images with labelled pixels.
+    """
+    if method_class(config).learns_from != "pixels" or method_class(config).answers == "episodes":
+        raise ConfigError(f"loader.balanced=true: method={config.method.name} is not shown pixels of whole images")
+    kept = Items.read(seen, ids, "none").kept
+    groups = [[i for i, held in enumerate(kept) if k in held] for k in range(1, len(seen.classes))]
+    groups.append([i for i, held in enumerate(kept) if not held])
+    return [group for group in groups if group]
 
 
 def loggers(config: DictConfig, folder: Path) -> list[Logger]:

@@ -149,21 +149,26 @@ def is_finished(folder: Path) -> bool:
     return False
 
 
-def content_of(folder: Path, below: tuple[Path, ...] = ()) -> str:
+def content_of(folder: Path, below: tuple[Path, ...] = (), named: str = "parent") -> str:
     """A hash of what a run gives its children: its weights, or its configuration and its own parent's content.
+
+    Args:
+        folder: of the run.
+        below: runs that build on it.
+        named: the key that names it, for messages.
 
     Raises:
         ConfigError: the run is not there, has not finished, or builds on itself, by way of those `below` it.
     """
     if folder.resolve() in below:
-        raise ConfigError(f"parent={folder}: that run builds on itself, so it is none that was trained")
+        raise ConfigError(f"{named}={folder}: that run builds on itself, so it is none that was trained")
     if not (folder / records.FILE_NAME).exists():
-        raise ConfigError(f"parent={folder}: no {records.FILE_NAME} there, expected the folder of a run")
+        raise ConfigError(f"{named}={folder}: no {records.FILE_NAME} there, expected the folder of a run")
     require_own_folders(folder)
     record = records.read(folder)
     if record.status != "finished":
         hint = f"; go on with segladder train resume={folder}" if record.status in ("running", "interrupted") else ""
-        raise ConfigError(f"parent={folder}: that run is {record.status}, expected a finished one{hint}")
+        raise ConfigError(f"{named}={folder}: that run is {record.status}, expected a finished one{hint}")
     above = record.config.get("parent")
     parts = {
         "checkpoint": record.checkpoint.get("sha256"),

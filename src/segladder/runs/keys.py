@@ -39,6 +39,7 @@ class Loader(TypedDict):
     workers: Count
     held_out: Annotated[float, Field(ge=0, lt=1)]
     without: list[str]
+    balanced: bool
     episodes: EpisodeDraw
     augment: Annotated[Node, KeysOf(TrainAugmentation)]
 
@@ -86,6 +87,7 @@ class Keys(TypedDict):
     runs: str
     stages: Mapping[str, list[Any]] | None
     parent: str | None
+    start: str | None
     pseudo_masks: PseudoMasks
     resume: str | None
     selection: Literal["fixed", "held_out", "oracle"]

@@ -27,7 +27,7 @@ from segladder.runs.recording import backbone_node
 LABELLED = "labelled.json"
 ANY = "*"  # in place of a class: all, as far as anybody can tell
 MOST = "masks"
-BACKBONE = "backbone.weights"
+BACKBONE, START = "backbone.weights", "start"  # keys that name a run whose weights this one begins with
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def absent_from(config: DictConfig, protocol: Protocol) -> frozenset[str] | None
 def parents_of(config: DictConfig | dict[str, Any]) -> Iterator[tuple[str, Path, records.Record]]:
     """The runs that a run builds on, each with the key that names it and its folder."""
     weights = config.get("backbone", {}).get("weights") if backbone_node(config) is not None else None
-    for key, place in ((BACKBONE, weights), ("parent", config.get("parent"))):
+    for key, place in ((BACKBONE, weights), (START, config.get(START)), ("parent", config.get("parent"))):
         if place is not None and (Path(place) / records.FILE_NAME).exists():
             yield key, Path(place), records.read(Path(place))
 

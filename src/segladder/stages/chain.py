@@ -19,7 +19,7 @@ from segladder.runs import build
 from segladder.runs.composition import composed
 from segladder.runs.folder import NOT_WHAT_IS_LEARNT, content_of, is_finished, plain_config
 
-NAMES_A_STAGE = ("parent", "backbone.weights")  # keys whose value may be the name of an earlier stage
+NAMES_A_STAGE = ("parent", "start", "backbone.weights")  # keys whose value may be the name of an earlier stage
 SCORES_AGAIN = (
     "evaluate="  # first word of a stage that is no run: `evaluate=STAGE`, then overrides of segladder evaluate
 )
@@ -70,7 +70,7 @@ def with_folder(override: str, stage: str, folders: dict[str, Path]) -> str:
     key, _, value = override.partition("=")
     if key in NAMES_A_STAGE and value in folders:  # before a folder that happens to be called so
         return f"{key}={folders[value]}"
-    if key == "parent" and not Path(value).exists():
+    if key in ("parent", "start") and not Path(value).exists():
         before = ", ".join(folders) or "none"
         raise ConfigError(f"stages.{stage}: {override} names no stage before it ({before}) and no folder")
     return override
@@ -83,7 +83,7 @@ def stage_folder(name: str, overrides: list[str]) -> Path:
     learnt = {key: value for key, value in plain_config(config).items() if key not in NOT_WHAT_IS_LEARNT}
     inputs = {
         **learnt,
-        "parent": None if config.parent is None else content_of(Path(config.parent)),
+        **{key: content_of(Path(config[key]), named=key) for key in ("parent", "start") if config[key] is not None},
         "data": [
             learnt["data"],
             *(source.fingerprint(source.split(s)) for s in (source.train_split, source.val_split)),

@@ -13,18 +13,20 @@ from segladder.data.inspection.checks import check_training_ready
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.words.embeddings import class_embeddings
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
+from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import parameter_count
 from segladder.runs import build
 from segladder.runs.fitting import Run
-from segladder.runs.folder import is_first_process
+from segladder.runs.folder import WEIGHTS, content_of, is_first_process
 from segladder.runs.interruption import Interruption
+from segladder.runs.loading import fill, weights_of
 from segladder.runs.recording import describe_scoring
 from segladder.runs.studying import Study
 from segladder.runs.told import Told, kept
-from segladder.stages.access import BACKBONE, absent_from, own_access, write_labelled
+from segladder.stages.access import BACKBONE, START, absent_from, own_access, write_labelled
 from segladder.stages.annotation_cost import cost_of, own_labels
 from segladder.stages.claims import Ancestor, ancestors, check_claims, check_scored
 from segladder.stages.inheritance import Learning, checked_parent, decided, provided
@@ -39,6 +41,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     protocol.check_built(method)
     learning = decided(config, method, source, protocol, checked_parent(config, method, source))
     above = ancestors(config)
+    go_on_from(config.get(START), method, source)
     check_claims(above, config, source, protocol, learning.labels, learning.supervision)
     describe_learning(record, learning, above, protocol)
     describe_scoring(record, source, protocol)
@@ -65,6 +68,26 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     return Run(config, folder, source, protocol, training, method, record, interruption, study)
 
 
+def go_on_from(start: str | None, method: Method, source: Source) -> None:
+    """Give a method the weights of the run it trains on from, if it does.
+
+    Raises:
+        ConfigError: no finished run there, or one of another method, network or classes.
+    """
+    if start is None:
+        return
+    folder = Path(start)
+    content_of(folder, named="start")
+    theirs = records.read(folder)
+    if theirs.method != method.name or tuple(theirs.data["classes"]) != source.classes:
+        known = f"method={theirs.method} of {', '.join(theirs.data['classes'][1:])}"
+        raise ConfigError(f"start={folder}: that run is {known}; expected method={method.name} and the classes of data")
+    try:
+        fill(method, weights_of(folder, theirs), folder / WEIGHTS)
+    except DataError as error:
+        raise ConfigError(f"start={folder}: that run has another network ({error})") from error
+
+
 def described_oracle(study: Study) -> dict[str, Any]:
     """What a record says where masks named what a run found: its row in a leaderboard stands under `oracle`."""
     if not study.naming:
@@ -87,7 +110,7 @@ def describe_learning(
     record.supervision = learning.supervision
     record.label_access |= learning.access(protocol)
     record.parents, record.lineage = list(learning.parents), list(learning.lineage)
-    for parent in (ancestor.record for ancestor in above if ancestor.key == BACKBONE):
+    for parent in (ancestor.record for ancestor in above if ancestor.key in (BACKBONE, START)):
         record.parents.append(parent.id)
         record.backbone["pretraining"] = f"{parent.method} on {parent.data['name']}"
 

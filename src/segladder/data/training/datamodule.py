@@ -27,10 +27,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: this process.
         world: number of processes.
         resumed: the epoch it starts in and how many batches of that are done.
+        groups: indices of the items that hold each class; given, classes take turns and each gives its next item.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1, resumed: tuple[int, int] = (0, 0)
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        resumed: tuple[int, int] = (0, 0),
+        groups: Sequence[Sequence[int]] = (),
     ) -> None:
         self.batch_size = min(batch_size, size // world)
         if not self.batch_size:
@@ -38,6 +46,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.size, self.seed, self.rank, self.world = size, seed, rank, world
         self.batches = size // (self.batch_size * world)
         self.resumed = resumed
+        self.groups = groups
         self.epoch = resumed[0]  # Lightning starts to iterate before it names the epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -48,11 +57,23 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(self.size)
+        random = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
+        order = in_turn(self.groups, self.size, random) if self.groups else random.permutation(self.size)
         mine = order[self.rank :: self.world][: len(self)]
         done = self.resumed[1] if self.resumed[0] == self.epoch else 0
         for index in mine[done * self.batch_size :].tolist():
             yield index, item_seed(self.seed, self.epoch, index)
+
+
+def in_turn(groups: Sequence[Sequence[int]], count: int, random: np.random.Generator) -> np.ndarray:
+    """So many items, int64 (count,): one of each group in turn, of a group all before one comes again."""
+    rounds = -(-count // len(groups))
+    queues = []
+    for group in groups:
+        again = -(-rounds // len(group))
+        queues.append(np.concatenate([random.permutation(group) for _ in range(again)])[:rounds])
+    columns = np.stack(queues, 1)  # (rounds, groups)
+    return np.concatenate([row[random.permutation(len(groups))] for row in columns])[:count]
 
 
 def item_seed(seed: int, epoch: int, index: int) -> int:
@@ -93,10 +114,19 @@ class DataModule(pl.LightningDataModule):
         seed: the run's seed.
         batch_size: items a step and process.
         workers: loading processes.
+        groups: as of `EpochSampler`.
     """
 
-    def __init__(self, dataset: TrainingSet, seed: int, batch_size: int, workers: int) -> None:
+    def __init__(
+        self,
+        dataset: TrainingSet,
+        seed: int,
+        batch_size: int,
+        workers: int,
+        groups: Sequence[Sequence[int]] = (),
+    ) -> None:
         super().__init__()
+        self.groups = groups
         self.dataset = dataset
         self.seed, self.batch_size, self.workers = seed, batch_size, workers
         self.resumed = (0, 0)
@@ -104,7 +134,7 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Item]:
         """Batches of uint8 images and what the labels show."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(len(self.dataset), self.batch_size, self.seed, rank, world, self.resumed)
+        sampler = EpochSampler(len(self.dataset), self.batch_size, self.seed, rank, world, self.resumed, self.groups)
         return DataLoader(
             self.dataset,
             batch_size=sampler.batch_size,

@@ -14,7 +14,7 @@ from segladder.report.leaderboard import Table
 
 MARKER = 5  # half of a marker's width in pixels
 LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}  # from a label to its point
-TICKS = {
+TICKS: dict[float, str] = {
     1: "1 s",
     10: "10 s",
     60: "1 min",
@@ -24,8 +24,8 @@ TICKS = {
     360_000: "100 h",
     3_600_000: "1000 h",
 }
-LIGHT: dict[str, Any] = {}  # matplotlib's own
-DARK = {
+LIGHT: Any = {}  # matplotlib's own
+DARK: Any = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#0d1117"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#c9d1d9"),
     **{"grid.color": "#8b949e", "legend.labelcolor": "#c9d1d9"},

@@ -1,4 +1,4 @@
-"""Features by key: in memory up to a limit, beyond it as float16 in a temporary file."""
+"""Features by key: in memory up to a limit, beyond it in a temporary file, the same bits in both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,15 +14,15 @@ from torch import Tensor
 @dataclass(frozen=True)
 class _Stored:
     offset: int
-    shape: tuple[int, ...]
+    shape: torch.Size
+    dtype: torch.dtype
 
 
 class FeatureStore:
     """Tuples of tensors by key.
 
     Args:
-        limit_mb: memory for tensors; what comes after it is full is written to a temporary file as float16, which
-            changes features by up to one part in a thousand.
+        limit_mb: memory for tensors; what comes after it is full is written to a temporary file.
     """
 
     def __init__(self, limit_mb: float) -> None:
@@ -48,7 +47,7 @@ class FeatureStore:
             self._written[key] = tuple(self._write(tensor) for tensor in tensors)
 
     def get(self, key: Hashable) -> tuple[Tensor, ...]:
-        """The tensors of a key, float32 where they come from the file. Raises KeyError for an unknown key."""
+        """The tensors of a key, on the CPU where they come from the file. Raises KeyError for an unknown key."""
         if key in self._held:
             return self._held[key]
         return tuple(self._read(stored) for stored in self._written[key])
@@ -57,11 +56,11 @@ class FeatureStore:
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the store)
         offset = self._file.seek(0, 2)
-        self._file.write(tensor.to("cpu", torch.float16).contiguous().numpy().tobytes())
-        return _Stored(offset, tuple(tensor.shape))
+        self._file.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return _Stored(offset, tensor.shape, tensor.dtype)
 
     def _read(self, stored: _Stored) -> Tensor:
         assert self._file is not None
         self._file.seek(stored.offset)
-        data = self._file.read(2 * int(np.prod(stored.shape)))
-        return torch.from_numpy(np.frombuffer(data, np.float16).astype(np.float32)).reshape(stored.shape)
+        data = bytearray(self._file.read(stored.shape.numel() * stored.dtype.itemsize))
+        return torch.frombuffer(data, dtype=stored.dtype).reshape(stored.shape)

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from test_house import MAY_IMPORT
 
 from segladder import __version__
+from segladder.cli import opened
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")]
@@ -57,6 +60,36 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A `b`: c\n[1](#a-b-c) [2](#d) [3](other.md) [4](page.md#a-b-c) [5](https://example.org/x.md)\n")
     assert broken_links(page) == ["#d", "other.md"]
+
+
+def commands_of(page: Path) -> list[str]:
+    """The lines of a page's blocks that call `segladder`, without comments."""
+    blocks = re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line.split("  #")[0].split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("segladder ")]
+
+
+def first_of_sweep(word: str) -> str:
+    """One job of a sweep: the first of several values."""
+    key, _, values = word.partition("=")
+    return word if values.startswith("[") or "," not in values else f"{key}={values.split(',')[0]}"
+
+
+SHOWN = [(page, line) for page in (ROOT / "README.md", ROOT / "docs" / "commands.md") for line in commands_of(page)]
+
+
+@pytest.mark.parametrize("page, line", SHOWN, ids=[line for _, line in SHOWN])
+def test_a_command_that_strangers_copy_has_choices_and_keys_that_there_are(page, line):
+    _, command, *words = shlex.split(line)
+    overrides = [first_of_sweep(word) for word in words if word not in ("-m", "...") and not word.startswith("hydra/")]
+    GlobalHydra.instance().clear()
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        assert compose(command, [opened(word) for word in overrides])
+
+
+def test_the_readme_is_short():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 120 and max(map(len, lines)) <= 140
 
 
 STUDIES = sorted(file.parent for file in ROOT.glob("experiments/*/records.jsonl"))

@@ -149,6 +149,23 @@ def test_a_dense_network_trains_on_with_few_masks(root, runs, segladder, tmp_pat
     assert "that run has another network" in capsys.readouterr().err
 
 
+def test_new_classes_are_imprinted_on_what_knows_the_base_classes(root, segladder, tmp_path, capsys):
+    plain = [word for word in words(root, "masks", tmp_path) if not word.startswith(("tag", "pool", "method", "hydra"))]
+    plain += ["method=imprinted"]
+    assert segladder(*plain, "pool=0", f"hydra.run.dir={tmp_path}/base") == 0
+    on = [*plain, "method.trains=false", f"start={tmp_path}/base"]
+    assert segladder(*on, "pool=4", f"hydra.run.dir={tmp_path}/imprinted") == 0
+    made, base = record(tmp_path, "imprinted"), record(tmp_path, "base")
+    first, then = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("base", "imprinted"))
+    changed = first["network.weights"].ne(then["network.weights"]).any(1).tolist()
+    assert changed == [False, True, True, False, False] and first["learnt"].sum() + 2 == then["learnt"].sum() == 5
+    assert made["annotation_cost"]["novel_seconds"] > 0 == base["annotation_cost"]["novel_seconds"]
+    assert made["label_access"]["seen"]["apple"] == ["masks"] and "apple" not in base["label_access"]["seen"]
+    capsys.readouterr()
+    assert segladder(*on, "pool=0", f"hydra.run.dir={tmp_path}/none") == 2
+    assert "no labelled image shows a class that start=RUN has not met" in capsys.readouterr().err
+
+
 def test_a_few_shot_rung_may_say_no_in_rows_of_its_own(runs, segladder, tmp_path, capsys):
     supports = tmp_path / "supports"
     shutil.copytree(runs / "supports", supports)
@@ -279,8 +296,10 @@ STAGES = composed(["experiment=ladder"]).stages
 
 @pytest.mark.parametrize("stage", [name for name, words in STAGES.items() if not words[0].startswith("evaluate=")])
 def test_the_stages_of_the_experiment_are_runs_whose_choices_fit(stage):
-    overrides = [o for o in STAGES[stage] if not o.endswith("=floor") or "tag" in o]
+    overrides = [o for o in STAGES[stage] if not o.startswith("start=") and (not o.endswith("=floor") or "tag" in o)]
     config = composed(["experiment=ladder", *overrides, "stages=null"])
     check_choices(config)
     assert config.protocol.name == "ladder" and config.protocol.supervision == config.method.supervision
-    assert config.pool == {"floor": 0, "ceiling": None, "tuned_10": 10}.get(stage, 100)
+    assert config.pool == {"floor": 0, "ceiling": None, "tuned_10": 10, "cosines": 0, "imprinted_10": 10}.get(
+        stage, 100
+    )

@@ -110,7 +110,7 @@ class Method(pl.LightningModule):
     tells_tags: ClassVar[bool] = False  # whether it tells the tags of an image, `tag_logits`
     tells_objects: ClassVar[bool] = False  # whether it tells the single objects of an image apart, `objects`
     scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
-    studies: ClassVar[bool] = False  # whether it looks at images once where others are optimised, `study`
+    studies: ClassVar[str] = ""  # what it looks at once where others are optimised, `study`: `images` or `labels`
     cuts: ClassVar[bool] = False  # whether it cuts images into segments that have one class each, `segments`
     study_images: int = 0  # how many images `study` looks at
     naming_images: int = 0  # how many drawn masks it is given for names of what it found: an oracle's
@@ -162,11 +162,14 @@ class Method(pl.LightningModule):
         raise ConfigError(f"method={self.name} has no scores of its feature map")
 
     def study(self, images: Iterable[np.ndarray], named: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Find in images without labels what the classes might be; then learn from an oracle what they are called.
+        """Learn by looking once.
+
+        What studies `images` finds in them what the classes might be; masks of others, an oracle's, name that. What
+        studies `labels` has training images with what the run's labels show of them.
 
         Args:
             images: uint8 (H, W, 3).
-            named: other images with their masks uint8 (H, W), 255 ignored.
+            named: images with masks uint8 (H, W), 255 ignored.
 
         Raises:
             ConfigError: the method has nothing to find, or finds nothing in them.

@@ -1,4 +1,4 @@
-"""A method without labels looks at training images once; an oracle names what it found."""
+"""A method looks at training images once: at labelled ones, or at others, and an oracle names what it found."""
 
 from __future__ import annotations
 
@@ -22,16 +22,22 @@ class Study:
     Attributes:
         images: ids of those in which it looks for clusters.
         naming: ids of others whose drawn masks name these.
+        labelled: ids of those whose labels it learns from.
+        seen: the data set as the run's labels show it.
     """
 
     images: Sequence[str] = ()
     naming: Sequence[str] = ()
+    labelled: Sequence[str] = ()
+    seen: Source | None = None
 
     @classmethod
     def of(cls, method: Method, training: Training) -> Study:
         """Chosen by a hash: images that `loader.held_out` keeps back name first. Raises ConfigError for too few."""
-        if not method.studies:
+        if method.trains or not method.studies:
             return cls()
+        if method.studies == "labels":
+            return cls(labelled=training.module.dataset.ids, seen=training.held_out.source)
         order = sorted({*training.module.dataset.ids, *training.held_out.ids}, key=hashed_share)
         naming = order[: method.naming_images]
         rest = {*training.module.dataset.ids} - {*naming}
@@ -43,7 +49,7 @@ class Study:
             )
         return cls(images, naming)
 
-    def labelled(self, source: Source) -> list[Labelled]:
+    def told(self, source: Source) -> list[Labelled]:
         """What an oracle told: masks of the naming images, which nobody is paid for."""
         if not self.naming:
             return []
@@ -51,6 +57,9 @@ class Study:
         return [replace(told, searched=False, effort=0.0)]
 
     def carry_out(self, method: Method, source: Source) -> None:
-        """Let the method find clusters in images, and name them by drawn masks."""
+        """Let the method learn from labels, or find clusters in images and name them by drawn masks."""
+        if self.seen is not None:
+            method.study((), map(self.seen.pair, self.labelled))
+            return
         pictures = source.as_seen(Nothing())
         method.study(map(pictures.image, self.images), map(source.pair, self.naming))

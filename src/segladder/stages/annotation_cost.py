@@ -12,6 +12,7 @@ from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.base import Source
 from segladder.protocols.base import Protocol
+from segladder.runs import build
 from segladder.runs.build import Training
 from segladder.runs.instantiation import instantiated
 from segladder.stages.access import Access
@@ -35,7 +36,7 @@ def own_labels(
         training: the images.
     """
     novel = protocol.labelled_novel(source, learning.labels)
-    if not config.method.trains:
+    if not config.method.trains and build.method_class(config).studies != "labels":
         return novel
     base = [name for name in source.classes[1:] if name not in protocol.novel]
     images = [*training.module.dataset.ids, *protocol.judges(source), *judges(config, learning, training)]

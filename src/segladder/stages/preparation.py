@@ -54,7 +54,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     seen = train_source.as_seen(learning.view.sight(train_source, learning.shown))
     record.data |= {"train_ids": len(ids), "train_fingerprint": seen.fingerprint(ids)}
     study = Study.of(method, training)
-    own = [*own_labels(config, source, protocol, learning, training), *study.labelled(source)]
+    own = [*own_labels(config, source, protocol, learning, training), *study.told(source)]
     access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])
     check_scored("data.train_split", access, source, protocol)
     record.annotation_cost = cost_of(config, source, protocol, learning, own, access)

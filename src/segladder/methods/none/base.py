@@ -45,7 +45,7 @@ class ClusterMethod(Method):
     """
 
     learns_from: ClassVar[str] = "images"
-    studies: ClassVar[bool] = True
+    studies: ClassVar[str] = "images"
 
     centres: Tensor
     names: Tensor

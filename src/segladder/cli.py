@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segladder import __version__
 from segladder.foreign import printable
+from segladder.machine import rank
 from segladder.runs.interruption import INTERRUPTED
 
 COMMANDS = {
@@ -107,7 +108,7 @@ def complain_of(error: Exception) -> int:
 
 def complain(text: str, code: int = 2) -> int:
     """Print one line to standard error (from the first process of a distributed run only) and return `code`."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if rank() == 0:
         print(f"segladder: {printable(text)}", file=sys.stderr)
     return code
 

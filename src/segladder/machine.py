@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores, and processes on them."""
+"""What this process may use of the machine, cores and processes on them, and which process of a run it is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ def cores(most: int | None = None) -> int:
     """CPU cores that this process may use, at least 1; not more than `most` where that is given."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return found if most is None else min(most, found)
+
+
+def rank() -> int:
+    """Which process of a distributed run this is, 0 the first: as torchrun, Lightning or srun have numbered it."""
+    known = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return int(next((number for number in known if number is not None), 0))
+
+
+def tasks() -> int:
+    """How many processes a cluster's scheduler has started for this run, each by itself; 1 where none did."""
+    if "SLURM_PROCID" in os.environ and "LOCAL_RANK" not in os.environ:
+        return int(os.environ.get("SLURM_NTASKS", 1))
+    return 1
 
 
 def pool(

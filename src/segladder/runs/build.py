@@ -13,6 +13,7 @@ import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
@@ -22,6 +23,7 @@ from segladder.data.training.datamodule import DataModule, training_ids
 from segladder.data.training.held_out import HeldOut
 from segladder.data.training.views import Recipe, TrainingView
 from segladder.errors import ConfigError
+from segladder.machine import tasks
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
 from segladder.runs.instantiation import instantiated
@@ -115,6 +117,8 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
     return pl.Trainer(
         accelerator=strategy.accelerator,
         devices=strategy.devices,
+        num_nodes=strategy.get("nodes", 1),
+        plugins=[SLURMEnvironment(auto_requeue=False)] if tasks() > 1 else None,  # ends as Interruption says
         strategy=strategy.name,
         precision=strategy.precision,
         deterministic=strategy.deterministic,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from yaml import YAMLError
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError, SegLadderError
 from segladder.foreign import links_elsewhere, text
+from segladder.machine import rank
 from segladder.report import record as records
 from segladder.runs.instantiation import TARGET, trusted
 
@@ -38,7 +38,7 @@ NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger", "stages")  # keys that 
 
 def is_first_process() -> bool:
     """Whether this process writes and prints (the only one, or the first of a distributed run)."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return rank() == 0
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

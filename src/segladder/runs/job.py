@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segladder.errors import ConfigError
 from segladder.files import written
+from segladder.machine import tasks
 from segladder.report import record as records
 from segladder.runs.composition import composed
 from segladder.runs.folder import (
@@ -46,9 +47,12 @@ def own_job(config: DictConfig) -> Iterator[tuple[DictConfig, Path] | None]:
 
     Raises:
         ConfigError: `resume` names no run or comes with other settings, no run fits `resume=auto`, or the folder given
-            holds a run of other settings.
+            holds a run of other settings; none is given to processes that cannot tell each other.
         Owned: another process works in the folder.
     """
+    if tasks() > 1 and not is_named(HydraConfig.get()):
+        discard_if_empty(fresh_folder(), Path(config.runs))
+        raise ConfigError(f"hydra.run.dir: {tasks()} tasks of a cluster train one run, name the folder that they share")
     with ExitStack() as held:
         folder = chosen_folder(config, held) if is_first_process() else further_folder()
         if folder.resolve() != fresh_folder().resolve():

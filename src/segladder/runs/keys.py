@@ -60,6 +60,7 @@ class Strategy(TypedDict):
 
     accelerator: Literal["cpu", "gpu"]
     devices: Literal[-1] | Positive
+    nodes: Positive
     name: Literal["auto", "ddp", "fsdp"]
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
     channels_last: bool

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import TrainAugmentation
@@ -30,7 +29,7 @@ class ObjectDataset(TrainingSet):
     Args:
         source: the data set on disk.
         ids: which images, in the order of the indices.
-        labels: of which kind; masks, which outline each object.
+        labels: of which kind; one that outlines each object.
         augment: applied to the items of keys (index, seed).
         boxes_only: names of the classes whose objects are shown by boxes.
 
@@ -49,7 +48,7 @@ class ObjectDataset(TrainingSet):
     ) -> None:
         if not ids:
             raise DataError(f"data {source.name}: no image ids, expected at least one")
-        if labels.name != Masks.name:
+        if not labels.outlines:
             raise ConfigError(f"labels: {labels.words} do not outline single objects; choose labels=masks")
         if augment is not None and augment.extra:
             raise ConfigError("loader.augment.extra: moves no boxes; leave it empty for methods of single objects")

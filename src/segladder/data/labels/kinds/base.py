@@ -114,6 +114,11 @@ class Labels(ABC):
         """The single objects that training sees; None where the label outlines none, or nothing tells them apart."""
         return None if self.key else scene.instances
 
+    @property
+    def outlines(self) -> bool:
+        """Whether training sees where each single object lies."""
+        return self.shows == "pixels" and (not self.key or type(self).objects is not Labels.objects)
+
     def allowed(self, scene: Scene, classes: int) -> np.ndarray | None:
         """Which classes each pixel may be of by this label, bool (K, H, W); None where the label rules nothing out.
 

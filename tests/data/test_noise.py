@@ -18,11 +18,12 @@ from segladder.data.labels.labelled import Labelled, joined, seconds_of
 from segladder.data.labels.noise import Noise, confused, displaced, dropped, objects, outlined, polygon
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.folder import Folder
+from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import Scene
 from segladder.data.sources.shapes import Shapes
 from segladder.data.training.cache import masks_of
-from segladder.data.training.views import Episodes, Images
-from segladder.errors import ConfigError
+from segladder.data.training.views import Episodes, Images, Recipe
+from segladder.errors import ConfigError, DataError
 from segladder.metrics.counts import Counts
 
 CLASSES = range(1, 5)
@@ -179,7 +180,7 @@ def test_agreement_is_that_of_the_pixels_that_both_label(source):
     ids = source.split("train")[:6]
     labels = Masks(noise=Noise(dropped=0.3, corners=5)).naming(range(1, 21))
     found = agreement(source, ids, labels)
-    pairs = [(source.mask(i), labels.of_image(before(source.mask(i), i))) for i in ids]
+    pairs = [(source.mask(i), labels.of_image(source.scene(i))) for i in ids]
     drawn, seen = (np.concatenate([pair[n].ravel() for pair in pairs]) for n in (0, 1))
     both = (drawn < 255) & (seen < 255)
     held = both & ((drawn > 0) | (seen > 0))
@@ -196,10 +197,65 @@ def test_training_and_held_out_images_show_careless_masks(source):
     ids, labels = source.split("train")[:6], Masks(noise=Noise(corners=4, boundary=2))
     items, shown = Images().dataset(source, ids, labels), source.as_seen(labels)
     for index, image_id in enumerate(ids):
-        expected = labels.of_image(before(source.mask(image_id), image_id))
+        expected = labels.of_image(source.scene(image_id))
         assert np.array_equal(items[index]["mask"].numpy(), expected)
         assert np.array_equal(shown.mask(image_id), expected)
         assert not np.array_equal(expected, source.mask(image_id))
+
+
+@pytest.mark.parametrize("settings", CARELESS.values(), ids=CARELESS)
+def test_single_objects_are_those_of_the_careless_mask(source, settings):
+    """What a method of objects learns from, and what held-out images show: no drawn object is left beside it."""
+    ids, labels = source.split("train")[:8], Masks(noise=Noise(**settings)).naming(range(1, 21))
+    items, seen = Images().dataset(source, ids, labels, Recipe(objects=True)), source.as_seen(labels)
+    for index, image_id in enumerate(ids):
+        item, mask, found = items[index], seen.mask(image_id), seen.instances(image_id)
+        assert np.array_equal(item["mask"].numpy(), mask) and np.array_equal(
+            found.masks.any(0), (mask > 0) & (mask < 255)
+        )
+        assert all((mask[alone] == k).all() for alone, k in zip(found.masks, found.classes, strict=True))
+        objects = item["objects"]
+        assert np.array_equal(objects["classes"].numpy(), found.classes)
+        assert np.array_equal(objects["masks"].numpy(), found.masks)
+        assert np.array_equal(objects["boxes"].numpy(), found.boxes)
+    drawn, careless = ([whole.instances(i) for i in ids] for whole in (source, seen))
+    pairs = [
+        (a.map.tobytes(), a.classes.tobytes(), b.map.tobytes(), b.classes.tobytes())
+        for a, b in zip(drawn, careless, strict=True)
+    ]
+    assert any(pair[:2] != pair[2:] for pair in pairs)
+
+
+PARTS = [(slice(2, 12), slice(2, 12)), (slice(2, 12), slice(20, 30)), (slice(12, 20), slice(2, 12))]
+
+
+def in_parts() -> tuple[np.ndarray, Instances]:
+    """An object in two parts, another of its class that touches it, and a pixel of no known object."""
+    mask, map_ = np.zeros((30, 40), np.uint8), np.zeros((30, 40), np.uint16)
+    for place, number in zip(PARTS, (1, 1, 2), strict=True):
+        mask[place], map_[place] = 3, number
+    mask[28, 38] = 2
+    return mask, Instances(map_, np.array([3, 3], np.uint8))
+
+
+def test_an_object_in_parts_is_missed_and_misnamed_whole_and_its_neighbour_is_not():
+    mask, told = in_parts()
+    kinds = {"dropped": set(), "confused": set()}
+    for kind, names in kinds.items():
+        for seed in range(40):
+            noise = Noise(seed=seed, **{kind: 0.5})
+            seen = noise.of(mask, "a", (3, 4), told)
+            assert seen[28, 38] == 2
+            first, second, third = (np.unique(seen[part]).tolist() for part in PARTS)
+            assert first == second and len(first) == len(third) == 1
+            names.add((first[0], third[0]))
+    assert kinds == {"dropped": {(0, 0), (0, 3), (3, 0), (3, 3)}, "confused": {(3, 3), (3, 4), (4, 3), (4, 4)}}
+
+
+def test_too_many_objects_are_refused():
+    numbers = np.arange(1, 301, dtype=np.uint16).reshape(15, 20)
+    with pytest.raises(DataError, match="a: 300 objects, expected less than 255"):
+        Noise(dropped=0.5).of((numbers > 0).astype(np.uint8), "a", (1,), Instances(numbers, np.ones(300, np.uint8)))
 
 
 def test_a_cache_holds_the_masks_of_one_annotator(shapes_root, tmp_path):
@@ -211,7 +267,7 @@ def test_a_cache_holds_the_masks_of_one_annotator(shapes_root, tmp_path):
     for labels in annotators:
         cached = masks_of(source.as_seen(labels), ids)
         for index, image_id in enumerate(ids):
-            assert np.array_equal(cached[index], labels.of_image(before(source.mask(image_id), image_id)))
+            assert np.array_equal(cached[index], labels.of_image(source.scene(image_id)))
 
 
 def test_a_hurried_outline_costs_what_its_effort_says():

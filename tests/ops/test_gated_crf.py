@@ -45,6 +45,9 @@ def test_energy_is_the_sum_over_pairs(radius):
     for a, b in ((sources, destinations), (every, destinations), (sources, every)):
         found = gated_crf_energy(probabilities, colours, KERNELS, radius, a, b)
         assert found.item() == pytest.approx(by_definition(probabilities, colours, radius, a, b), rel=1e-9)
+    told = by_definition(probabilities, colours, radius, sources, every) * every.sum().item() / sources.sum().item()
+    found = gated_crf_energy(probabilities, colours, KERNELS, radius, sources)
+    assert found.item() == pytest.approx(told, rel=1e-9)  # official code, over its sources
     found = gated_crf_energy(probabilities, colours, KERNELS, radius)
     assert found.item() == pytest.approx(by_definition(probabilities, colours, radius, every, every), rel=1e-9)
 

@@ -143,7 +143,10 @@ class Lovasz(Loss):
 class GatedCRF(Loss):
     """Energy of the Gated CRF loss (Obukhov et al. 2019), a term beside partial cross entropy.
 
-    Padding tells nothing to pixels of the image; every pixel, labelled or not, is told something, as in official code.
+    Padding tells nothing to pixels of the image; every pixel, labelled or not, is told something, and the sum is over
+    the number of the image's own, as in official code. That differs in three places: it takes logits before they are
+    enlarged to the image's size (here the enlarged ones are averaged), leaves this loss out of the first 0.5 % of
+    training, and weighs classes of the cross entropy where labels are clicks (here `loss.terms.0.class_weights`).
 
     Args:
         kernels: Gaussians, each with `weight`, `xy` in pixels, and `rgb` in standard deviations of ImageNet's colours

@@ -35,7 +35,7 @@ def gated_crf_energy(
     sources: Tensor | None = None,
     destinations: Tensor | None = None,
 ) -> Tensor:
-    """Mean over pixels a of sum_b K(a, b) (1 - sum_k p_a(k) p_b(k)), b != a in the square of `radius` around a.
+    """Mean over open pixels a of sum_b K(a, b) (1 - sum_k p_a(k) p_b(k)), b != a in the square of `radius` around a.
 
     This is the paper's energy with Potts' compatibility. K(a, b) is a sum of Gaussians w exp(-|f_a - f_b|^2 / 2), f
     being place over `xy`, beside colour over `rgb`. One pass per offset keeps memory at that of the probabilities.
@@ -49,7 +49,8 @@ def gated_crf_energy(
         destinations: gate of a: pixels that are told something, bool (B, H, W); None: all.
 
     Returns:
-        Scalar, over the number of open destinations; 0 where there is none. Gradients reach the probabilities.
+        Scalar, over the number of open destinations, without `destinations` over that of open sources, as in the
+        official code; 0 where there is none. Gradients reach the probabilities.
 
     Raises:
         ValueError: a radius below 1.
@@ -71,7 +72,7 @@ def gated_crf_energy(
                 alike = _affinity(colours[here], colours[there], dy * dy + dx * dx, kernels)
             agreement = (probabilities[here] * probabilities[there]).sum(1)
             total = total + (gate * alike * (1 - agreement)).sum()
-    return total / open_a.sum().clamp_min(1)
+    return total / (open_b if destinations is None else open_a).sum().clamp_min(1)
 
 
 def _pair(dy: int, dx: int, height: int, width: int) -> tuple[Any, Any]:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segladder.data.sources.instances import Instances
 from segladder.errors import ConfigError
 from segladder.metrics.bootstrap import per_class, under_draws
 from segladder.metrics.counts import Counts
 from segladder.metrics.detection import AREAS, matches
 from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.base import Result, measured
-from segladder.protocols.objects import Found, ObjectProtocol
+from segladder.protocols.objects import Judged, ObjectProtocol
 from segladder.settings import Positive
 
 THINGS = ("things",)
@@ -64,15 +63,9 @@ class InstanceProtocol(ObjectProtocol):
         """AP."""
         return "AP"
 
-    def counted(
-        self,
-        found: Found,
-        painted: tuple[np.ndarray, np.ndarray],
-        objects: Instances,
-        truth: np.ndarray,
-        counts: Counts,
-    ) -> dict[str, np.ndarray]:
+    def counted(self, judged: Judged, counts: Counts) -> dict[str, np.ndarray]:
         """Which found objects are right."""
+        found, objects = judged.found, judged.objects
         kept = np.isin(objects.classes, counts.group("things"))
         limits = float(self.areas[0]), float(self.areas[1])
         true, classes = objects.masks[kept], objects.classes[kept].astype(np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -69,6 +69,22 @@ class Found:
             if self.scores[k] >= sure and left.sum() >= max(1, least_left * self.masks[k].sum()):
                 classes[left], numbers[left] = self.classes[k], k + 1
         return classes, numbers
+
+
+class Judged(NamedTuple):
+    """What a method says of one image beside the truth.
+
+    Attributes:
+        found: the objects, without void pixels.
+        painted: one class and one object for each pixel.
+        objects: the true objects.
+        truth: true classes uint8 (H, W), 255 void.
+    """
+
+    found: Found
+    painted: tuple[np.ndarray, np.ndarray]
+    objects: Instances
+    truth: np.ndarray
 
 
 def found_by(objects: Objects) -> Found:
@@ -183,27 +199,12 @@ class ObjectProtocol(Protocol):
         classes, numbers = self.painted(method, found)
         matrix = confusion_matrix(torch.from_numpy(classes), torch.from_numpy(mask), counts.num_classes)
         truth = np.where(void, np.uint8(IGNORE), mask)
-        listed = self.counted(found.without(void), (classes, numbers), objects, truth, counts)
-        counts.add(image_id, matrix, listed)
+        judged = Judged(found.without(void), (classes, numbers), objects, truth)
+        counts.add(image_id, matrix, self.counted(judged, counts))
 
     @abstractmethod
-    def counted(
-        self,
-        found: Found,
-        painted: tuple[np.ndarray, np.ndarray],
-        objects: Instances,
-        truth: np.ndarray,
-        counts: Counts,
-    ) -> dict[str, np.ndarray]:
-        """What is kept of one image, for `Counts.listed`.
-
-        Args:
-            found: what a method says, without void pixels.
-            painted: the same as one class and one object for each pixel.
-            objects: the true objects.
-            truth: true classes uint8 (H, W), 255 void.
-            counts: what it will be added to.
-        """
+    def counted(self, judged: Judged, counts: Counts) -> dict[str, np.ndarray]:
+        """What is kept of one image, for `Counts.listed` of the counts that it will be added to."""
 
     @abstractmethod
     def result(self, counts: Counts, classes: Sequence[str]) -> Result:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segladder.data.sources.instances import Instances
 from segladder.metrics.bootstrap import per_class
 from segladder.metrics.counts import Counts
 from segladder.metrics.formulas import panoptic_quality, segment_outcomes
 from segladder.metrics.panoptic import outcomes_of_segments
 from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.base import Result, measured
-from segladder.protocols.objects import Found, ObjectProtocol
+from segladder.protocols.objects import Judged, ObjectProtocol
 
 SCORES = (
     *(Score(part, shown=("summary", "table"), statistic=FromCounts(part)) for part in ("PQ", "SQ", "RQ")),
@@ -47,17 +46,14 @@ class PanopticProtocol(ObjectProtocol):
         """PQ."""
         return "PQ"
 
-    def counted(
-        self,
-        found: Found,
-        painted: tuple[np.ndarray, np.ndarray],
-        objects: Instances,
-        truth: np.ndarray,
-        counts: Counts,
-    ) -> dict[str, np.ndarray]:
+    def counted(self, judged: Judged, counts: Counts) -> dict[str, np.ndarray]:
         """Overlap, hits, inventions and misses of each class of the image."""
         outcomes = outcomes_of_segments(
-            painted, (truth, objects.map), counts.group("things"), counts.group("stuff"), counts.num_classes
+            judged.painted,
+            (judged.truth, judged.objects.map),
+            counts.group("things"),
+            counts.group("stuff"),
+            counts.num_classes,
         )
         classes = np.flatnonzero(outcomes.any(1))
         return {"segment_class": classes.astype(np.uint16), "segment_outcomes": outcomes[classes]}

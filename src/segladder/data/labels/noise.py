@@ -6,8 +6,8 @@ images again after six months, and 82.4 % of the pixels got the same label; 5.7 
 name, 5.9 % by what was drawn at all. Of two other annotators 41.5 and 25 % of the pixels agreed with hers (Zhou et al.:
 Semantic Understanding of Scenes through the ADE20K Dataset, IJCV 2019, https://arxiv.org/abs/1608.05442).
 
-An object is a connected component of a class, since masks do not tell objects apart. That any class is taken for any
-other, and that objects of all sizes are missed alike, are simplifications.
+An object is what the data set tells apart; where it tells none apart, a connected component of a class. That any class
+is taken for any other, and that objects of all sizes are missed alike, are simplifications.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pydantic import Field
 
 from segladder.data.hashing import hashed_seed
 from segladder.data.sources.base import IGNORE
-from segladder.errors import ConfigError
+from segladder.data.sources.instances import Instances
+from segladder.errors import ConfigError, DataError
 from segladder.settings import AboveZero, Count, NotNegative, Share
 
 Place = tuple[slice, slice]
@@ -76,14 +77,19 @@ class Noise:
         }
         return ", ".join(words for words, amount in said.items() if amount)
 
-    def of(self, mask: np.ndarray, image_id: str, classes: Sequence[int]) -> np.ndarray:
+    def of(self, mask: np.ndarray, image_id: str, classes: Sequence[int], told: Instances | None = None) -> np.ndarray:
         """What the annotator makes of a mask, class indices uint8 (H, W) with 255 ignored; the mask stays as it is.
 
         Args:
             mask: as drawn with care.
             image_id: of the image; each has its own random numbers.
             classes: indices of those among which names are confused.
+            told: the objects on it, where the data set tells them apart; pixels that are of none stay as drawn.
         """
+        if told is not None:
+            numbers, kinds = self.of_objects(told, mask, image_id, classes)
+            careless = np.concatenate([[0], kinds, np.full(255 - len(kinds), IGNORE)]).astype(np.uint8)[numbers]
+            return np.where((mask > 0) & (mask < IGNORE) & (told.map == 0), mask, careless)
         if self.dropped:
             mask = dropped(mask, self.dropped, self._random("dropped", image_id))
         if self.confused:
@@ -94,15 +100,45 @@ class Noise:
             mask = displaced(mask, self.boundary, self._random("boundary", image_id))
         return mask
 
+    def of_objects(
+        self, told: Instances, mask: np.ndarray, image_id: str, classes: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the annotator makes of single objects: the number of each pixel's, uint8 (H, W), and their classes (N,).
+
+        0 is the background, 255 of no known object. Arguments as of `of`. Raises DataError for 255 objects or more.
+        """
+        try:
+            numbers, kinds = told.numbers(mask), told.classes.copy()
+        except ValueError as error:
+            raise DataError(f"{image_id}: {error}") from error
+        if self.dropped:
+            numbers = dropped(numbers, self.dropped, self._random("dropped", image_id), whole=True)
+        if self.confused:
+            kinds[:] = renamed(kinds.tolist(), self.confused, classes, self._random("confused", image_id))
+        if self.corners is not None:
+            numbers = outlined(numbers, self.corners)
+        if self.boundary:
+            numbers = displaced(numbers, self.boundary, self._random("boundary", image_id))
+        return numbers, kinds
+
     def _random(self, kind: str, image_id: str) -> np.random.Generator:
         """Numbers of one kind of carelessness in one image: another kind does not change them."""
         return np.random.default_rng(hashed_seed("careless", kind, self.seed, image_id))
 
 
-def objects(mask: np.ndarray) -> Iterator[tuple[int, Place, np.ndarray]]:
-    """Class, bounding box and pixels in it, bool, of each 8-connected component of a class, class by class."""
+def objects(mask: np.ndarray, whole: bool = False) -> Iterator[tuple[int, Place, np.ndarray]]:
+    """Class, bounding box and pixels in it, bool, of each 8-connected component of a class, class by class.
+
+    Where values are numbers of objects, `whole` leaves these in one.
+    """
     for k in np.unique(mask):
-        if 0 < k < IGNORE:
+        if not 0 < k < IGNORE:
+            continue
+        if whole:
+            left, top, width, height = cv2.boundingRect((mask == k).astype(np.uint8))
+            place = slice(top, top + height), slice(left, left + width)
+            yield int(k), place, mask[place] == k
+        else:
             count, labels, found, _ = cv2.connectedComponentsWithStats((mask == k).astype(np.uint8), connectivity=8)
             for number in range(1, count):
                 left, top, width, height = found[number, : cv2.CC_STAT_AREA]
@@ -110,29 +146,38 @@ def objects(mask: np.ndarray) -> Iterator[tuple[int, Place, np.ndarray]]:
                 yield int(k), place, labels[place] == number
 
 
-def dropped(mask: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """The mask (H, W) with about a share of its objects as background, and what is 255 within 5 pixels of them."""
+def dropped(mask: np.ndarray, share: float, random: np.random.Generator, whole: bool = False) -> np.ndarray:
+    """The mask (H, W) with about a share of its `objects` as background, and what is 255 within 5 pixels of them."""
     careless = mask.copy()
-    for _, place, inside in objects(mask):
+    for _, place, inside in objects(mask, whole):
         if random.random() < share:
             wide = _widened(place, BORDER, mask.shape)
-            whole = np.zeros(careless[wide].shape, np.uint8)
+            alone = np.zeros(careless[wide].shape, np.uint8)
             rows, columns = place[0].start - wide[0].start, place[1].start - wide[1].start
-            whole[rows : rows + inside.shape[0], columns : columns + inside.shape[1]] = inside
-            around = cv2.dilate(whole, np.ones((3, 3), np.uint8), iterations=BORDER) > 0
-            careless[wide][(whole > 0) | (around & (mask[wide] == IGNORE))] = 0
+            alone[rows : rows + inside.shape[0], columns : columns + inside.shape[1]] = inside
+            around = cv2.dilate(alone, np.ones((3, 3), np.uint8), iterations=BORDER) > 0
+            careless[wide][(alone > 0) | (around & (mask[wide] == IGNORE))] = 0
     return careless
 
 
 def confused(mask: np.ndarray, share: float, classes: Sequence[int], random: np.random.Generator) -> np.ndarray:
     """The mask (H, W) with about a share of the objects of some classes named as another of these."""
-    careless = mask.copy()
-    for k, place, inside in objects(mask):
+    careless, found = mask.copy(), list(objects(mask))
+    names = renamed([k for k, _, _ in found], share, classes, random)
+    for (_, place, inside), name in zip(found, names, strict=True):
+        careless[place][inside] = name
+    return careless
+
+
+def renamed(names: Sequence[int], share: float, classes: Sequence[int], random: np.random.Generator) -> list[int]:
+    """The classes of objects with about a share of those of some classes as another of these."""
+    given = list(names)
+    for number, k in enumerate(names):
         others = [other for other in classes if other != k]
         is_wrong, choice = random.random() < share, random.random()  # both, whatever comes of it
         if is_wrong and k in classes and others:
-            careless[place][inside] = others[int(choice * len(others))]
-    return careless
+            given[number] = others[int(choice * len(others))]
+    return given
 
 
 def outlined(mask: np.ndarray, corners: int) -> np.ndarray:

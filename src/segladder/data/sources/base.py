@@ -36,6 +36,9 @@ class Sight(Protocol):
     def of_image(self, scene: Scene) -> np.ndarray:
         """Class indices uint8 (H, W), 255 where nothing is told."""
 
+    def objects(self, scene: Scene) -> Instances | None:
+        """The single objects of a scene; None where they are not outlined, or nothing tells them apart."""
+
     def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
         """The files that it is made from."""
 
@@ -178,6 +181,7 @@ class Source(ABC):
             self._drawn(image_id),
             lambda: self.image(image_id),
             lambda: self.boxes(image_id),
+            lambda: self._told_instances(image_id),
             self.mask_path(image_id),
         )
 
@@ -208,13 +212,15 @@ class Source(ABC):
     def instances(self, image_id: str) -> Instances | None:
         """The single objects of an image, of the classes in use; None where nothing tells them apart.
 
-        Nothing does where another folder's masks stand for the drawn one, or where a kind of label shows less than it.
+        Nothing does where another folder's masks stand for the drawn one, or where a kind of label outlines none.
         Void pixels belong to no object. Raises DataError if the labels are tags, or naming a file that does not fit.
         """
         if not self.has_masks:
             raise DataError(f"{self.name}: the objects of {image_id} are asked for, but the labels are tags")
-        shown = self.sight is None or not self.sight.key
-        return self.drawn_instances(image_id) if shown and self._is_drawn(image_id) else None
+        return self._told_instances(image_id) if self.sight is None else self.sight.objects(self.scene(image_id))
+
+    def _told_instances(self, image_id: str) -> Instances | None:
+        return self.drawn_instances(image_id) if self._is_drawn(image_id) else None
 
     def drawn_instances(self, image_id: str) -> Instances | None:
         """The objects behind the data set's own mask, of the classes in use; None where it does not know them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,31 @@ class Instances:
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             boxes[k] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         return boxes
+
+    def numbers(self, mask: np.ndarray, void: int = VOID) -> np.ndarray:
+        """The object of each pixel, uint8 (H, W): 0 background, `void` where the mask has no background and no object.
+
+        Raises ValueError for more objects than that leaves numbers for.
+        """
+        if len(self) >= void:
+            raise ValueError(f"{len(self)} objects, expected less than {void}")
+        numbers = self.map.astype(np.uint8)
+        numbers[(numbers == 0) & (mask > 0)] = void
+        return numbers
+
+    @classmethod
+    def numbered(cls, numbers: np.ndarray, classes: np.ndarray) -> Instances:
+        """The objects that have a pixel left in `numbers`, uint8 (H, W), of which 1 is the first of `classes`."""
+        left = np.isin(np.arange(1, len(classes) + 1), numbers)
+        order = np.zeros(256, np.uint16)
+        order[1 + np.flatnonzero(left)] = np.arange(1, np.count_nonzero(left) + 1)
+        return cls(order[numbers], classes[left])
+
+    def of(self, classes: Collection[int]) -> Instances:
+        """The objects of some classes."""
+        kept = np.isin(self.classes, [*classes])
+        order = np.concatenate([[0], np.cumsum(kept) * kept]).astype(np.uint16)
+        return Instances(order[self.map], self.classes[kept])
 
     @classmethod
     def of_classes(cls, mask: np.ndarray) -> Instances:

@@ -1,4 +1,4 @@
-"""What an annotator works from: the picture, where its objects are, and boxes that a data set has already."""
+"""What an annotator works from: the picture, where its objects are, and what a data set tells of single ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segladder.data.sources.instances import Instances
 from segladder.errors import DataError
 
 VOID = 255
@@ -36,13 +37,14 @@ class ObjectBoxes:
 
 @dataclass(frozen=True)
 class Scene:
-    """One image as an annotator has it before them. Its picture and boxes are read when they are asked for.
+    """One image as an annotator has it before them. Its picture and objects are read when they are asked for.
 
     Attributes:
         image_id: its id.
         mask: where each class is: class indices uint8 (H, W), 255 = void.
         read_image: gives the picture, uint8 (H, W, 3).
         read_boxes: gives the boxes of its objects; None where nothing tells objects apart.
+        read_instances: gives its objects; None where nothing tells where each of them lies.
         path: of the mask, for messages.
     """
 
@@ -50,6 +52,7 @@ class Scene:
     mask: np.ndarray
     read_image: Callable[[], np.ndarray]
     read_boxes: Callable[[], ObjectBoxes | None] = lambda: None
+    read_instances: Callable[[], Instances | None] = lambda: None
     path: Path = Path("mask")
 
     @cached_property
@@ -75,11 +78,21 @@ class Scene:
                 )
         return boxes
 
+    @cached_property
+    def instances(self) -> Instances | None:
+        """Its single objects, where something tells them apart."""
+        return self.read_instances()
+
     def only(self, classes: Collection[int]) -> Scene:
         """The same with objects of some classes; where the others are is void."""
         kept = np.isin(self.mask, [0, VOID, *classes])
         mask = np.where(kept, self.mask, np.uint8(VOID))
-        return replace(self, mask=mask, read_boxes=lambda: self.boxes and self.boxes.of(classes))
+        return replace(
+            self,
+            mask=mask,
+            read_boxes=lambda: self.boxes and self.boxes.of(classes),
+            read_instances=lambda: None if self.instances is None else self.instances.of(classes),
+        )
 
 
 def size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> DataError:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import TrainAugmentation
@@ -24,12 +23,13 @@ class ObjectDataset(TrainingSet):
     """Items of some ids of a source with the objects on them.
 
     An object that is shown by its box has no pixel of its own in the item: what its box holds and no outlined object
-    covers is 255 in the mask. A box is moved as a box, so that a crop does not tell where in it the object lies.
+    covers is 255 in the mask. A box is moved as a box, so that a crop does not tell where in it the object lies. A
+    careless annotator's boxes are those around careless outlines.
 
     Args:
         source: the data set on disk.
         ids: which images, in the order of the indices.
-        labels: of which kind; masks, which outline each object.
+        labels: of which kind; one that outlines each object.
         augment: applied to the items of keys (index, seed).
         boxes_only: names of the classes whose objects are shown by boxes.
 
@@ -48,14 +48,12 @@ class ObjectDataset(TrainingSet):
     ) -> None:
         if not ids:
             raise DataError(f"data {source.name}: no image ids, expected at least one")
-        if labels.name != Masks.name or labels.key:
-            raise ConfigError(
-                f"labels: {labels.words} do not outline single objects; choose labels=masks, without noise"
-            )
+        if not labels.outlines:
+            raise ConfigError(f"labels: {labels.words} do not outline single objects; choose labels=masks")
         if augment is not None and augment.extra:
             raise ConfigError("loader.augment.extra: moves no boxes; leave it empty for methods of single objects")
         self.ids, self.augment, self.classes = list(ids), augment, source.classes
-        self._source, self._images = source, images_of(source, ids)
+        self._source, self._images = source.as_seen(labels), images_of(source, ids)
         self._boxed = [source.classes.index(name) for name in boxes_only]
 
     def __getitem__(self, key: Key) -> Item:
@@ -96,10 +94,10 @@ class ObjectDataset(TrainingSet):
             )
         if mask.shape != shape[:2]:
             raise size_error(self._source.mask_path(image_id), mask.shape, shape)
-        if len(found) >= UNLABELLED:
-            raise DataError(f"{self._source.name}: {len(found)} objects on {image_id}, expected less than {UNLABELLED}")
-        numbers, boxes = found.map.astype(np.uint8), found.boxes
-        numbers[(numbers == 0) & (mask > 0)] = UNLABELLED
+        try:
+            numbers, boxes = found.numbers(mask, void=UNLABELLED), found.boxes
+        except ValueError as error:
+            raise DataError(f"{self._source.name}: {image_id}: {error}") from error
         for number in np.flatnonzero(np.isin(found.classes, self._boxed)):
             left, top, right, bottom = boxes[number]
             numbers[numbers == number + 1] = 0

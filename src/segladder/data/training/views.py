@@ -14,6 +14,7 @@ import numpy as np
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import IGNORE, Sight, Source
+from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import Scene
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.dataset import SegmentationDataset, TrainingSet
@@ -102,6 +103,10 @@ class BesideMasks:
             return mask
         drawn = ~np.isin(mask, [0, IGNORE, *self.classes])
         return np.where(drawn, mask, self.labels.of_image(scene.only(self.classes)))
+
+    def objects(self, scene: Scene) -> Instances | None:
+        """None: these labels outline no object."""
+        return None
 
     def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
         """Those of the labels."""

@@ -24,10 +24,8 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn.functional import multilabel_soft_margin_loss
 
 from segladder.errors import ConfigError
-from segladder.methods.base import Batch
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.cam import unit_range
@@ -68,10 +66,6 @@ class AttentionCAM(ClassMapMethod):
         self.class_tokens = nn.Parameter(start + NOISE * torch.randn_like(start))  # (1, C, D)
         self.layers = layers
         self.refine = refine
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Soft margin between the class tokens' means and the tags."""
-        return {"loss": multilabel_soft_margin_loss(self.tag_logits(batch["image"]), batch["tags"])}
 
     def tag_logits(self, images: Tensor) -> Tensor:
         """Logits (B, C) of the tags for normalised images."""

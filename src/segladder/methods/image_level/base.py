@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, multilabel_soft_margin_loss
 
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Batch, Method
 from segladder.ops.cam import normalize_cam
 from segladder.settings import Share
 
@@ -100,6 +100,10 @@ class ClassMapMethod(TagMethod):
         """Class maps (B, C, h, w) and logits of the tags (B, C) for normalised images, in one pass."""
         maps = self.class_maps(images).float()
         return maps, maps.mean((2, 3))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Multi-label soft margin between logits and tags, a mean over images and classes."""
+        return {"loss": multilabel_soft_margin_loss(self.tag_logits(batch["image"]), batch["tags"])}
 
     def tag_logits(self, images: Tensor) -> Tensor:
         """Logits (B, C) of the tags for normalised images."""

@@ -28,7 +28,6 @@ from torch.nn.functional import multilabel_soft_margin_loss
 
 from segladder.errors import ConfigError
 from segladder.methods import presets
-from segladder.methods.base import Batch
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
 from segladder.settings import OutputStride, Share
@@ -89,10 +88,6 @@ class CAM(ClassMapMethod):
         """Raw class maps (B, C, h, w) at the backbone's last stride."""
         maps: Tensor = self.classifier(self.backbone(images)[-1])
         return maps
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Soft margin between the averaged maps and the tags."""
-        return {"loss": classification_loss(self.class_maps(batch["image"]), batch["tags"])}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups by learning rate and decay; with the quirk `layer_rates` those of the official codes."""

@@ -21,9 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import multilabel_soft_margin_loss
 
-from segladder.methods.base import Batch, differentiating
+from segladder.methods.base import differentiating
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.affinity import require_stride
 from segladder.nets.backbone import FeatureExtractor
@@ -61,10 +60,6 @@ class GradCAM(ClassMapMethod):
         channels = backbone.channels[-1]
         hidden = [nn.Linear(channels, hidden_channels), nn.ReLU()] if hidden_channels else []
         self.classifier = nn.Sequential(*hidden, nn.Linear(hidden_channels or channels, num_classes - 1))
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Soft margin between logits and tags."""
-        return {"loss": multilabel_soft_margin_loss(self.tag_logits(batch["image"]), batch["tags"])}
 
     def tag_logits(self, images: Tensor) -> Tensor:
         """Logits (B, C) of the tags for normalised images."""

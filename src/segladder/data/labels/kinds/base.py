@@ -13,6 +13,7 @@ import numpy as np
 
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError
 
@@ -108,6 +109,15 @@ class Labels(ABC):
         fields of the kind (such as an annotator's seed). Read where `shows` is `pixels`.
         """
         return scene.mask
+
+    def objects(self, scene: Scene) -> Instances | None:
+        """The single objects that training sees; None where the label outlines none, or nothing tells them apart."""
+        return None if self.key else scene.instances
+
+    @property
+    def outlines(self) -> bool:
+        """Whether training sees where each single object lies."""
+        return self.shows == "pixels" and (not self.key or type(self).objects is not Labels.objects)
 
     def allowed(self, scene: Scene, classes: int) -> np.ndarray | None:
         """Which classes each pixel may be of by this label, bool (K, H, W); None where the label rules nothing out.

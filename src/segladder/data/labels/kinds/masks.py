@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.noise import Noise
 from segladder.data.labels.prices import Prices
+from segladder.data.sources.base import Source
+from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import Scene
 
 
@@ -67,4 +70,18 @@ class Masks(Labels):
 
     def of_image(self, scene: Scene) -> np.ndarray:
         """The mask itself, or what a careless annotator makes of it."""
-        return self.noise.of(scene.mask, scene.image_id, self.classes)
+        if not self.noise.words:
+            return scene.mask
+        return self.noise.of(scene.mask, scene.image_id, self.classes, scene.instances)
+
+    def objects(self, scene: Scene) -> Instances | None:
+        """The objects themselves, or what a careless annotator makes of them."""
+        told = scene.instances
+        if told is None or not self.noise.words:
+            return told
+        return Instances.numbered(*self.noise.of_objects(told, scene.mask, scene.image_id, self.classes))
+
+    def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
+        """The mask, and for a careless annotator what tells objects apart."""
+        told = source.told_objects(image_id) if self.noise.words else None
+        return super().files(source, image_id) + (() if told is None else (told[1],))

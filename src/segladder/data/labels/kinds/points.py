@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Literal
@@ -11,52 +10,35 @@ import cv2
 import numpy as np
 
 from segladder.data.hashing import hashed_seed
-from segladder.data.labels.kinds.base import Labels, as_told
 from segladder.data.labels.kinds.components import components, regions
+from segladder.data.labels.kinds.marks import Marks
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.scene import Scene
-from segladder.settings import Positive, Share
+from segladder.settings import Share
 
 RADIUS = 0.03  # of the image diagonal, of a support's point
 DEEP = 0.5  # a click lies at least at this share of a component's largest depth: nobody clicks on the edge
 
 
 @dataclass(frozen=True)
-class Points(Labels):
+class Points(Marks):
     """Clicks deep inside the largest connected components of each class.
 
     Args:
-        amount: clicks on each class of an image, the first in its largest component, the second in the next, in turn.
         radius: of the disk that a click labels, as a share of the image diagonal; it never leaves its component.
-        background: whether the background is clicked on too.
-        seed: of the annotator.
     """
 
     name: Literal["points"] = "points"
-    amount: Positive = 1
     radius: Share = 0.01
-    background: bool = True
-    seed: int = 0
     singular: ClassVar[str] = "point"
     rank: ClassVar[int] = 30
-    shows: ClassVar[str] = "pixels"
-    partial: ClassVar[bool] = True
     colour: ClassVar[str] = "#56b4e9"
     marker: ClassVar[str] = "P"
 
-    def price(self, prices: Prices, acts: float | None = None) -> float:
-        """A click, or as many as were counted."""
-        return prices.point * (1 if acts is None else acts)
-
-    def acts(self, held: Sequence[int], objects: Sequence[int] | None) -> tuple[int, ...]:
-        """`amount` clicks a class."""
-        return (self.amount,) * len(held)
-
-    @property
-    def background_acts(self) -> int:
-        """`amount` clicks, if the background has any."""
-        return self.amount if self.background else 0
+    def price_of_one(self, prices: Prices) -> float:
+        """A click."""
+        return prices.point
 
     def of_object(self, mask: np.ndarray) -> np.ndarray:
         """A disk around the pixel deepest inside the largest component (the first in reading order), inside that.
@@ -87,10 +69,6 @@ class Points(Labels):
         rows, columns = np.nonzero(depth >= DEEP * depth.max())
         chosen = Random(seed).randrange(len(rows))
         return int(rows[chosen]), int(columns[chosen])
-
-    def allowed(self, scene: Scene, classes: int) -> np.ndarray:
-        """What is clicked on keeps its class."""
-        return as_told(self.of_image(scene), classes)
 
 
 def depth_of(component: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Literal
@@ -12,12 +11,12 @@ import cv2
 import numpy as np
 
 from segladder.data.hashing import hashed_seed
-from segladder.data.labels.kinds.base import Labels, as_told
 from segladder.data.labels.kinds.components import components, regions
+from segladder.data.labels.kinds.marks import Marks
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.scene import Scene
-from segladder.settings import Positive, Share
+from segladder.settings import Share
 
 WIDTH = 0.03  # of the longer side of a component, of a support's scribble
 SHORTEST = 0.6  # a stroke goes along at least this share of the longest way through a component
@@ -26,42 +25,25 @@ Pixel = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Scribbles(Labels):
+class Scribbles(Marks):
     """Strokes along the middle of the largest connected components of each class.
 
     A stroke is a part of the longest way through a component's skeleton.
 
     Args:
-        amount: strokes on each class of an image, the first in its largest component, the second in the next, in turn.
         width: of a stroke, as a share of the longer side of its component, which it never leaves.
-        background: whether the background is scribbled on too.
-        seed: of the annotator.
     """
 
     name: Literal["scribbles"] = "scribbles"
-    amount: Positive = 1
     width: Share = 0.03
-    background: bool = True
-    seed: int = 0
     singular: ClassVar[str] = "scribble"
     rank: ClassVar[int] = 40
-    shows: ClassVar[str] = "pixels"
-    partial: ClassVar[bool] = True
     colour: ClassVar[str] = "#e69f00"
     marker: ClassVar[str] = "v"
 
-    def price(self, prices: Prices, acts: float | None = None) -> float:
-        """A stroke, or as many as were counted."""
-        return prices.scribble * (1 if acts is None else acts)
-
-    def acts(self, held: Sequence[int], objects: Sequence[int] | None) -> tuple[int, ...]:
-        """`amount` strokes a class."""
-        return (self.amount,) * len(held)
-
-    @property
-    def background_acts(self) -> int:
-        """`amount` strokes, if the background has any."""
-        return self.amount if self.background else 0
+    def price_of_one(self, prices: Prices) -> float:
+        """A stroke."""
+        return prices.scribble
 
     def of_object(self, mask: np.ndarray) -> np.ndarray:
         """The skeleton of every component but specks, inside it, 3 % of its longer side wide, uint8 (H, W)."""
@@ -83,10 +65,6 @@ class Scribbles(Labels):
                     line[pixel] = 1
                 seen[place][_thick(line, self.width, component) > 0] = k
         return seen
-
-    def allowed(self, scene: Scene, classes: int) -> np.ndarray:
-        """What is scribbled on keeps its class."""
-        return as_told(self.of_image(scene), classes)
 
 
 def skeleton_of(component: np.ndarray) -> np.ndarray:

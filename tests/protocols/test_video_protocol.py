@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dummy_data import picture, save_image, save_mask, write_list, write_voc
+from dummy_data import VIDEOS, save_mask, write_list, write_videos, write_voc
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from torch import nn
@@ -26,7 +26,7 @@ from segladder.protocols import video
 from segladder.protocols.video import VideoProtocol
 from segladder.runs import build
 
-LENGTHS = {"swan": 6, "bear": 5, "dog": 9}
+LENGTHS = VIDEOS
 
 
 def region_similarity(prediction, truth):
@@ -38,20 +38,6 @@ def statistics(values):
     ends = np.floor(np.linspace(0, len(values) - 1, 5) + 0.5).astype(int)
     values = np.array(values)
     return values.mean(), (values > 0.5).mean(), values[: ends[1] + 1].mean() - values[ends[3] :].mean()
-
-
-def write_videos(root: Path, lengths: dict[str, int] = LENGTHS, width: int = 80) -> Path:
-    """Videos in the layout of DAVIS in which an object of one colour moves."""
-    for s, (sequence, count) in enumerate(lengths.items()):
-        background, _ = picture(s, (64, width), values=())
-        for frame in range(count):
-            image, mask = background.copy(), np.zeros((64, width), np.uint8)
-            mask[10 + 2 * frame : 30 + 3 * frame, 12 + 3 * frame : 40 + 2 * frame] = 1
-            image[mask > 0] = (220, 30 + 5 * frame, 60)
-            save_image(root / "JPEGImages" / "480p" / sequence / f"{frame:05d}.jpg", image)
-            save_mask(root / "Annotations" / "480p" / sequence / f"{frame:05d}.png", mask)
-    write_list(root / "ImageSets" / "2016" / "val.txt", list(lengths))
-    return root
 
 
 @pytest.fixture(scope="module")

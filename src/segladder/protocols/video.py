@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.sources.base import Source
-from segladder.data.sources.davis import EVERYTHING, Davis
+from segladder.data.sources.davis import EVERYTHING, PART, REST, Davis
 from segladder.data.training.episodes import Episode
 from segladder.data.training.views import Episodes, Images, TrainingView
 from segladder.errors import ConfigError, DataError
@@ -115,7 +115,7 @@ class VideoProtocol(Protocol):
         method, ids = scoring.method, scoring.ids
         videos = self.videos(scoring.source)
         names = videos.sequences(self.split) if ids is None else list(dict.fromkeys(map(sequence_of, ids)))
-        frames = {name: frames_of(videos, name) for name in names}
+        frames = {name: self.frames(videos, name, ids) for name in names}
         rank, world = shard()
         counts, seconds = Counts(2), 0.0
         with evaluating(method), Progress(disable=not scoring.progress or rank > 0) as bar, torch.inference_mode():
@@ -127,6 +127,13 @@ class VideoProtocol(Protocol):
         result = self.result(Counts.merged(gathered(counts)), names)
         result.predict_seconds = seconds
         return result
+
+    def frames(self, videos: Davis, sequence: str, ids: Sequence[str] | None) -> list[str]:
+        """The frames of a sequence, the support first. Raises DataError as `frames_of`, or if that shows no object."""
+        frames = frames_of(videos, sequence)
+        if not videos.mask(frames[0]).any():
+            raise DataError(f"{videos.mask_path(frames[0])}: empty mask, expected the object in the first frame")
+        return frames
 
     def videos(self, source: Source) -> Davis:
         """The source, known to hold videos. Raises ConfigError if it does not, or at another resolution."""
@@ -200,11 +207,29 @@ class AutomaticVideoProtocol(VideoProtocol):
 
     def training(self, source: Source) -> TrainingView:
         """Frames with their labels, whatever these are."""
+        self.videos(source)
         return Images()
 
     def supports(self, source: Source) -> list[Labelling]:
         """None."""
         return []
+
+    def videos(self, source: Source) -> Davis:
+        """The source as of `VideoProtocol`. Raises ConfigError too where folds are not the parts it is dealt into."""
+        videos = super().videos(source)
+        theirs = videos.parts, videos.part, self.split
+        if self.folds is not None and theirs != (self.folds, self.fold, PART):
+            raise ConfigError(
+                f"fold={self.fold} of {self.folds}: scores that part of the videos, but data.parts={theirs[0]},"
+                f" data.part={theirs[1]} and protocol.split={theirs[2]}; give data.parts={self.folds}"
+                f" data.part={self.fold} data.train_split={REST} data.val_split={PART}, or protocol.folds=null"
+            )
+        return videos
+
+    def frames(self, videos: Davis, sequence: str, ids: Sequence[str] | None) -> list[str]:
+        """The frames of a sequence, or the first and those of `ids`: no other than these is looked at."""
+        first, *later = frames_of(videos, sequence)
+        return [first, *(frame for frame in later if ids is None or frame in ids)]
 
     def scored_somewhere(self, source: Source) -> Sequence[str]:
         """Every frame, where each is scored in one fold."""
@@ -282,13 +307,11 @@ def sequence_of(frame: str) -> str:
 
 
 def frames_of(videos: Davis, sequence: str) -> list[str]:
-    """Ids of a sequence's frames. Raises DataError for fewer than three or if the first shows no object."""
+    """Ids of a sequence's frames. Raises DataError for fewer than three."""
     frames = videos.frames(sequence)
     if len(frames) < 3:
         folder = videos.image_path(frames[0]).parent
         raise DataError(
             f"{folder}: {sequence}: {len(frames)} frames, expected 3 or more (the first, the last, one between)"
         )
-    if not videos.mask(frames[0]).any():
-        raise DataError(f"{videos.mask_path(frames[0])}: empty mask, expected the object in the first frame")
     return frames

@@ -104,7 +104,7 @@ class PseudoMasks:
             "data": source.name,
             "classes": source.classes,
             "novel": list(novel),
-            "image_fingerprint": source.image_fingerprint(sorted(ids)),
+            "image_fingerprint": source.image_fingerprint(sorted(self.shown(source))),
         }
         if self.labels is not None and self.labels.partial:
             key |= {"labels": self.labels.key, "label_fingerprint": source.fingerprint(sorted(ids))}
@@ -129,6 +129,11 @@ class PseudoMasks:
                 bar.advance(task, len(chunk))
         write_manifest(folder, ids, {**key, "parent": records.read(self.parent).id})
         return folder
+
+    def shown(self, source: Source) -> set[str]:
+        """The images that decide what the masks are: where motion does, the frames beside them too."""
+        beside = [] if self.settings.get("motion") is None else [source.next_frame(frame) for frame in self.ids]
+        return {*self.ids, *beside}
 
     def scenes(self, source: Source, ids: Sequence[str]) -> Sequence[Scene | None]:
         """What the labels of some images were made from; None where labels tell nothing of places."""

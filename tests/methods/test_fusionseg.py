@@ -226,20 +226,27 @@ def test_from_masks_motion_learns_from_masks(segladder, words, tmp_path):
 
 def test_what_does_not_fit_ends_in_one_line(segladder, chain, words, tmp_path, capsys):
     single = write_videos(tmp_path, {"cow": 1, "dog": 9})
-    motion = ["method=fusionseg_motion", f"parent={chain / 'appearance'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    motion = ["method=fusionseg_motion", f"parent={chain / 'appearance'}"]
     (tmp_path / "out").mkdir()
-    for command, own, line in (
-        ("train", [*words, "method=fusionseg"], "method=fusionseg builds on another run: give parent=RUN"),
-        ("train", [*words, *motion, f"data.root={single}"], "cow/00000.jpg: cow/00000 is the only frame of its video"),
-        ("train", [*words, *motion, "fold=0"], "bear/00000"),  # the parent has learnt from them
-        ("train", [*words, *motion, "pseudo_masks.agreement=2"], "pseudo_masks.agreement=2: expected"),
-        ("evaluate", [f"run={chain / 'joint'}", "protocol=semantic"], "protocol=semantic shows single images, but"),
+    for number, (command, own, line) in enumerate(
         (
-            "predict",
-            [f"run={chain / 'joint'}", f"images={write_voc(tmp_path) / 'JPEGImages'}", f"out={tmp_path / 'out'}"],
-            "method=fusionseg reads the optical flow of videos",
-        ),
+            ("train", [*words, "method=fusionseg"], "method=fusionseg builds on another run: give parent=RUN"),
+            (
+                "train",
+                [*words, *motion, f"data.root={single}"],
+                "cow/00000.jpg: cow/00000 is the only frame of its video",
+            ),
+            ("train", [*words, *motion, "fold=0"], "bear/00000"),  # the parent has learnt from them
+            ("train", [*words, *motion, "pseudo_masks.agreement=2"], "pseudo_masks.agreement=2: expected"),
+            ("evaluate", [f"run={chain / 'joint'}", "protocol=semantic"], "protocol=semantic shows single images, but"),
+            (
+                "predict",
+                [f"run={chain / 'joint'}", f"images={write_voc(tmp_path) / 'JPEGImages'}", f"out={tmp_path / 'out'}"],
+                "method=fusionseg reads the optical flow of videos",
+            ),
+        )
     ):
-        assert segladder(command, *own) == 2
+        place = [f"hydra.run.dir={tmp_path / str(number)}"] if command == "train" else []
+        assert segladder(command, *own, *place) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and line in error, error

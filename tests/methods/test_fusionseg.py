@@ -247,6 +247,6 @@ def test_what_does_not_fit_ends_in_one_line(segladder, chain, words, tmp_path, c
         )
     ):
         place = [f"hydra.run.dir={tmp_path / str(number)}"] if command == "train" else []
-        assert segladder(command, *own, *place) == 2
+        assert segladder(command, *own, *place) in (1, 2)  # faults of data, of settings
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and line in error, error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.voc import VOC_CLASSES
 
 Size = tuple[int, int]  # (height, width)
+VIDEOS = {"swan": 6, "bear": 5, "dog": 9}  # frames of each
 
 
 def picture(seed: int, size: Size = (64, 80), values: Sequence[int] = (8, 12)) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +66,20 @@ def write_voc(root: Path, train: int = 4, val: int = 2, size: Size = (64, 80), x
     for split, ids in {**names, "trainval": names["train"] + names["val"]}.items():
         write_list(voc / "ImageSets" / "Segmentation" / f"{split}.txt", ids)
     return voc
+
+
+def write_videos(root: Path, lengths: Mapping[str, int] = VIDEOS, width: int = 80) -> Path:
+    """Videos in the layout of DAVIS in which an object of one colour moves."""
+    for s, (sequence, count) in enumerate(lengths.items()):
+        background, _ = picture(s, (64, width), values=())
+        for frame in range(count):
+            image, mask = background.copy(), np.zeros((64, width), np.uint8)
+            mask[10 + 2 * frame : 30 + 3 * frame, 12 + 3 * frame : 40 + 2 * frame] = 1
+            image[mask > 0] = (220, 30 + 5 * frame, 60)
+            save_image(root / "JPEGImages" / "480p" / sequence / f"{frame:05d}.jpg", image)
+            save_mask(root / "Annotations" / "480p" / sequence / f"{frame:05d}.png", mask)
+    write_list(root / "ImageSets" / "2016" / "val.txt", list(lengths))
+    return root
 
 
 def write_xml(path: Path, objects: Sequence[str], difficult: Sequence[str] = ()) -> None:

@@ -41,6 +41,8 @@ LATER = (
     "affinity_net",
     "cagnet",
     "dense_crf",
+    "fusionseg",
+    "fusionseg_motion",
     "irn",
     "transductive",
     "variational",

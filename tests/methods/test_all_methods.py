@@ -53,8 +53,15 @@ def images(count: int = 2) -> torch.Tensor:
     return draw(count, 3, HEIGHT, WIDTH)
 
 
+def flow() -> torch.Tensor:
+    """How the pixels of the images move."""
+    return draw(2, 2, HEIGHT, WIDTH, seed=3).float() / 180 - 0.7
+
+
 def scores(method: Method, pixels: torch.Tensor) -> torch.Tensor:
     """Scores of images, for few-shot methods with two supports each."""
+    if method.reads_flow:
+        return method.predict(pixels, flow()[: len(pixels)])
     if not isinstance(method, FewShotMethod):
         return method.predict(pixels)
     masks = torch.zeros(2, SHOTS, HEIGHT, WIDTH)
@@ -72,6 +79,8 @@ def training_batch(method: Method) -> dict[str, Any]:
         episode = {"image": images(), "mask": masks[:, 0], "support_image": supports, "support_mask": masks[:, 1:]}
         return method.normalized(episode)
     batch: dict[str, Any] = {"image": method.normalize(images()), "id": ["a", "b"]}
+    if method.reads_flow:
+        batch["flow"] = flow()
     if method.reads_objects:
         masks = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
         masks[0, 10:40, 10:40], masks[1, 20:60, 50:90] = True, True

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dummy_data import picture, save_image, save_mask, write_list, write_voc
+from dummy_data import VIDEOS, save_mask, write_list, write_videos, write_voc
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from torch import nn
@@ -18,15 +18,16 @@ from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.davis import Davis
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
+from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.counts import Asked
 from segladder.metrics.formulas import region_similarities
 from segladder.metrics.video import contour_accuracy
 from segladder.protocols import video
-from segladder.protocols.video import VideoProtocol
+from segladder.protocols.video import AutomaticVideoProtocol, VideoProtocol
 from segladder.runs import build
 
-LENGTHS = {"swan": 6, "bear": 5, "dog": 9}
+LENGTHS = VIDEOS
 
 
 def region_similarity(prediction, truth):
@@ -38,20 +39,6 @@ def statistics(values):
     ends = np.floor(np.linspace(0, len(values) - 1, 5) + 0.5).astype(int)
     values = np.array(values)
     return values.mean(), (values > 0.5).mean(), values[: ends[1] + 1].mean() - values[ends[3] :].mean()
-
-
-def write_videos(root: Path, lengths: dict[str, int] = LENGTHS, width: int = 80) -> Path:
-    """Videos in the layout of DAVIS in which an object of one colour moves."""
-    for s, (sequence, count) in enumerate(lengths.items()):
-        background, _ = picture(s, (64, width), values=())
-        for frame in range(count):
-            image, mask = background.copy(), np.zeros((64, width), np.uint8)
-            mask[10 + 2 * frame : 30 + 3 * frame, 12 + 3 * frame : 40 + 2 * frame] = 1
-            image[mask > 0] = (220, 30 + 5 * frame, 60)
-            save_image(root / "JPEGImages" / "480p" / sequence / f"{frame:05d}.jpg", image)
-            save_mask(root / "Annotations" / "480p" / sequence / f"{frame:05d}.png", mask)
-    write_list(root / "ImageSets" / "2016" / "val.txt", list(lengths))
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +185,98 @@ def test_faults_are_named(tmp_path, videos):
 def test_resolutions_never_share_a_hash():
     square = ("protocol.fit=square", "protocol.input_side=64")
     assert len({protocol(*words).hash for words in ((), ("data.resolution=240p",), square)}) == 3
+
+
+class Blob(Method):
+    """Calls an object what is red, and what moves to the right where it reads flow."""
+
+    def __init__(self, reads_flow: bool) -> None:
+        settings = {"name": "blob", "supervision": "full", "trains": False, "optimizer": {}, "schedule": {}}
+        super().__init__(mean=(0.0,) * 3, std=(1.0,) * 3, **settings)
+        self.reads_flow = reads_flow
+
+    def loss(self, batch):
+        return {}
+
+    def predict(self, images, flow=None):
+        score = images[:, :1].float() - images[:, 1:2].float() - 120
+        if self.reads_flow:
+            score = torch.minimum(score, 100 * flow[:, :1])
+        return torch.cat([torch.zeros_like(score), score], 1)
+
+
+def automatic(*overrides: str) -> AutomaticVideoProtocol:
+    return instantiate(configured("protocol=davis2016_automatic", *overrides).protocol)
+
+
+@pytest.mark.parametrize("reads_flow", [False, True])
+def test_without_a_support_the_same_frames_are_scored(videos, reads_flow):
+    asked, blob = automatic(), Blob(reads_flow)
+    asked.check_built(blob)
+    result = asked.score(blob, videos, batch_size=4)
+    expected = protocol().score(Static(), videos)
+    assert result.counts.images == expected.counts.images
+    for row in result.per_class:
+        found = []
+        for frame in videos.frames(row["class"])[1:]:
+            image = videos.image(frame).astype(int)
+            prediction = image[..., 0] - image[..., 1] > 120
+            if reads_flow:
+                prediction &= videos.flow(frame)[..., 0] > 0
+            found.append(region_similarity(prediction, videos.mask(frame)))
+        assert row["J"] == pytest.approx(np.mean(found), abs=1e-9)
+    shown = asked.shown(blob, videos, Asked("bear/00003", unit="bear"), result)
+    assert set(shown.beside) == {"probability", *(["flow"] if reads_flow else [])}
+    assert np.array_equal(shown.truth, videos.mask("bear/00003"))
+
+
+def test_no_support_is_paid_for_and_single_images_have_no_flow(videos):
+    assert automatic().supports(videos) == []
+    with pytest.raises(ConfigError, match="protocol=davis2016_automatic scores full, image_level and none methods"):
+        automatic().check_method("sg_one", "few_shot")
+    semantic = instantiate(configured("protocol=semantic").protocol)
+    semantic.check_built(Blob(reads_flow=False))
+    with pytest.raises(ConfigError, match="protocol=semantic shows single images, but method=blob reads the optical"):
+        semantic.check_built(Blob(reads_flow=True))
+
+
+def test_folds_over_videos_are_one_measurement(videos):
+    parts = ["data.parts=2", "data.train_split=rest", "data.val_split=part"]
+    folds = [automatic(*parts, f"fold={fold}") for fold in (0, 1)]
+    assert folds[0].hash == folds[1].hash and [each.place().fold for each in folds] == [0, 1]
+    assert automatic().place().fold is None and automatic().hash != folds[0].hash
+    found = []
+    for fold, asked in enumerate(folds):
+        source = Davis(videos.root, parts=2, part=fold, train_split="rest", val_split="part")
+        assert asked.scored_somewhere(source) == videos.split("all")
+        assert not {*asked.training(source).ids(source)} & {*source.split("part")}
+        found += [row["class"] for row in asked.score(Blob(False), source).per_class]
+    assert sorted(found) == sorted(LENGTHS)
+
+
+def test_folds_are_the_parts_of_the_data(videos):
+    asked = automatic("data.parts=2", "data.train_split=rest", "data.val_split=part", "fold=1")
+    dealt = Davis(videos.root, parts=2, part=0)
+    for source in (videos, dealt):
+        with pytest.raises(ConfigError, match=r"fold=1 of 2: scores that part.*give data.parts=2 data.part=1"):
+            asked.training(source)
+    with pytest.raises(ConfigError, match=r"protocol.split=val; give data.parts=2 data.part=0.*protocol.folds=null"):
+        automatic("data.parts=2").training(dealt)
+
+
+def test_named_frames_alone_are_looked_at_and_the_object_may_come_later(tmp_path):
+    source = Davis(write_videos(tmp_path))
+    save_mask(source.mask_path("dog/00000"), np.zeros((64, 80), np.uint8))
+    whole = automatic().score(Blob(False), source)
+    found = automatic().score(Blob(False), source, ids=["dog/00002", "dog/00004"])
+    assert found.counts.images == ["dog/00002", "dog/00004"] and {"dog/00001", "dog/00008"} <= {*whole.counts.images}
+
+
+@pytest.mark.parametrize("size", [("square", 48), ("padded", 64)])
+def test_fitted_frames_are_scored_at_their_own_size(videos, size):
+    asked = automatic(f"protocol.fit={size[0]}", f"protocol.input_side={size[1]}")
+    plain = value(automatic().score(Blob(True), videos), "J")
+    assert value(asked.score(Blob(True), videos), "J") == pytest.approx(plain, abs=0.12)
 
 
 EPISODES = ("protocol.min_object=none", "protocol.episodes=6", "protocol.seeds=[0]", "protocol.beside=0")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from dummy_data import write_videos
 from small_methods import configuration, small_words
 
 from segladder.cli import choices
@@ -19,8 +20,9 @@ from segladder.ops import crf
 from segladder.runs.build import method_class
 from segladder.runs.loading import load_run
 
+SHAPES = ["data.train_size=20", "data.val_size=8", "data.size=64"]
 SMALL = [
-    *("data.train_size=20", "data.val_size=8", "data.size=64", "loader.workers=0", "loader.batch_size=4"),
+    *("loader.workers=0", "loader.batch_size=4"),
     *("trainer.steps=2", "trainer.progress=false", "trainer.panels=0", "logger=none", "protocol.bootstrap=20"),
 ]
 EPISODES = ["protocol.min_object=none", "protocol.episodes=5", "protocol.seeds=[0]", "protocol.beside=1"]
@@ -32,9 +34,12 @@ USUAL = {  # settings of each supervision
     "zero_shot": ["protocol=zero_shot", "protocol.transductive=true", "protocol.unseen_pixels=ignore"],
 }
 PARENTS = {"image_level": "cam", "zero_shot": "seen_classifier"}
+STAGES = {"fusionseg_appearance": None, "fusionseg_motion": "fusionseg_appearance", "fusionseg": "fusionseg_motion"}
+ON_VIDEOS = ["data=davis", "data.parts=2", "data.train_split=rest", "data.val_split=part", "loader.augment.crop=48"]
 BACKGROUNDS = ("ignore", "seen")
 QUICK = (
     "fcn8s",
+    "fusionseg",
     "kmeans",
     "cam",
     "irn",
@@ -62,17 +67,20 @@ def cases():
 @pytest.fixture(scope="module")
 def trained(segladder, tmp_path_factory):
     """Trains a method once, after its parent; returns the folder, and the method as it was in memory when scored."""
-    runs = tmp_path_factory.mktemp("runs")
+    runs, videos = tmp_path_factory.mktemp("runs"), write_videos(tmp_path_factory.mktemp("videos"))
 
     @cache
     def trained(name, background, *more):
         config = configuration(name)
         supervision = config.method.supervision
-        words = [*small_words(name), *SMALL, *USUAL[supervision], *more]
+        data = [*SHAPES, *SMALL, *USUAL[supervision]]
+        if name in STAGES:
+            data = [*ON_VIDEOS, f"data.root={videos}", *SMALL, "protocol=davis2016_automatic"]
+        words = [*small_words(name), *data, *more]
         if background:
             words.append(f"protocol.background={background}")
         if method_class(config).needs_parent:
-            words.append(f"parent={trained(PARENTS[supervision], background).folder}")
+            words.append(f"parent={trained(STAGES.get(name) or PARENTS[supervision], background).folder}")
         folder = runs / "-".join(filter(None, (name, background, *more))).replace("=", "").replace("/", "_")
         kept = []
         with pytest.MonkeyPatch.context() as patch:
@@ -96,6 +104,8 @@ def answers(method):
     masks[:, :, :40, 30:] = 1
     supports = torch.randint(0, 256, (2, 2, 3, 64, 80), dtype=torch.uint8, generator=random)
     with torch.inference_mode():
+        if method.reads_flow:
+            return method.predict(pixels, torch.rand(2, 2, 64, 80, generator=random) - 0.5)
         return method.predict(pixels, supports, masks) if isinstance(method, FewShotMethod) else method.predict(pixels)
 
 

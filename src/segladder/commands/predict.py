@@ -49,6 +49,11 @@ def run(config: DictConfig) -> int:
     device = chosen_device(config.device)
     run_config, _, method = load_run(Path(config.run))
     check_inputs(config, method)
+    if method.reads_flow:
+        raise ConfigError(
+            f"run={config.run}: method={method.name} reads the optical flow of videos, images alone show none; score it"
+            " with segladder evaluate protocol=davis2016_automatic"
+        )
     method.to(device)
     if isinstance(method, FewShotMethod):
         return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))

@@ -48,6 +48,7 @@ class Batch(TypedDict, total=False):
         image: (B, 3, H, W): raw pixels uint8, or the backbone's input once normalised.
         mask: uint8 (B, H, W) of class indices, 255 ignored; in an episode 1 = its class.
         inside: bool (B, H, W), false where augmentation filled up or cut out what is no pixel of the image.
+        flow: float32 (B, 2, H, W), how the pixels of videos move, relative to the fastest of a frame: right and down.
         objects: of each image.
         tags: float32 (B, K - 1) of 0 and 1.
         support_image: of S supports an episode, (B, S, 3, H, W), as `image`.
@@ -60,6 +61,7 @@ class Batch(TypedDict, total=False):
     image: Tensor
     mask: Tensor
     inside: Tensor
+    flow: Tensor
     objects: list[ObjectLabels]
     tags: Tensor
     support_image: Tensor
@@ -100,6 +102,7 @@ class Method(pl.LightningModule):
 
     learns_from: ClassVar[str] = "pixels"  # what its labels must show, see `Labels.shows`
     reads_objects: ClassVar[bool] = False  # whether training items hold single objects, not their classes' pixels alone
+    reads_flow: ClassVar[bool] = False  # whether it is shown how the pixels of videos move, in `predict` too
     reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
     takes: ClassVar[
         tuple[str, ...]
@@ -151,6 +154,7 @@ class Method(pl.LightningModule):
         """Class scores (B, K, H, W) float32 at input size for raw pixels (B, 3, H, W) in 0..255.
 
         Few-shot methods also take the supports' pixels (B, K, 3, h, w) and masks (B, K, h, w), and score two classes.
+        Methods that read flow take that of each image, (B, 2, H, W), as a batch has it.
         """
 
     def feature_scores(self, images: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class Protocol(ABC):
     resampled: ClassVar[str] = "images"  # what the bootstrap draws
     swept: ClassVar[str] = ""  # what a result's curve runs along
     ladder: ClassVar[tuple[str, ...] | None] = None  # of a ladder: the scores beside each rung's cost
+    gives_flow: ClassVar[bool] = False  # whether methods are shown how the pixels of videos move
     on_training_images: ClassVar[bool] = False  # whether training may see the scored images, though not their labels
 
     name: str
@@ -128,6 +129,11 @@ class Protocol(ABC):
     def check_built(self, method: Method) -> None:
         """Raise ConfigError, before anything is trained, if this method cannot be scored as the fields say."""
         self.check_method(method.name, method.supervision)
+        if method.reads_flow and not self.gives_flow:
+            raise ConfigError(
+                f"protocol={self.name} shows single images, but method={method.name} reads the optical flow of videos:"
+                " choose protocol=davis2016_automatic"
+            )
 
     @property
     @abstractmethod
@@ -204,6 +210,10 @@ class Protocol(ABC):
     def supports(self, source: Source) -> list[Labelling]:
         """What is labelled for the questions alone, which no training reads: supports of the novel classes."""
         return []
+
+    def scored_somewhere(self, source: Source) -> Sequence[str]:
+        """The images that runs of all folds together are scored on: equal ones may stand in one table."""
+        return source.split(self.split)
 
     def judges(self, source: Source) -> Sequence[str]:
         """Training images whose labels choose what the protocol leaves open, such as a threshold."""

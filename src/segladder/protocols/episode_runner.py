@@ -47,6 +47,10 @@ class InputSize:
         """A mask uint8 (H, W) at the network's input size; padding is background."""
         return self._fitted(mask, cv2.INTER_NEAREST, (0,))
 
+    def flow(self, flow: np.ndarray) -> np.ndarray:
+        """Relative flow float32 (H, W, 2) at the network's input size; padding stays."""
+        return self._fitted(flow, cv2.INTER_LINEAR, (0, 0))
+
     def inner(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width that the picture itself takes in the input, without padding, for an image of `size`.
 

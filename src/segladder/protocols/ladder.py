@@ -147,6 +147,7 @@ class LadderProtocol(Protocol):
 
     def check_built(self, method: Method) -> None:
         """Raise ConfigError if a few-shot method does not join supports as `aggregate` says."""
+        super().check_built(method)
         if self.by_supports:
             check_joins(few_shot_method(method, self.name), self.aggregate, self.name)
 

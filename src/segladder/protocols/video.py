@@ -1,14 +1,17 @@
-"""One-shot video segmentation: a sequence's first frame with its mask is the support, every later frame a query.
+"""Video segmentation: a sequence's first frame with its mask is the support, every later frame a query; or no support.
 
 DAVIS-2016 (Perazzi et al., CVPR 2016), semi-supervised, as SG-One was measured on it: the support stays the same, no
 frame learns from the one before. The support frame is never scored; DAVIS also leaves out each sequence's last frame.
+Methods that are given no mask of a video (`AutomaticVideoProtocol`) are scored on the same frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+from typing import Protocol as Interface
 
 import cv2
 import numpy as np
@@ -17,9 +20,9 @@ from rich.progress import Progress
 
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.sources.base import Source
-from segladder.data.sources.davis import Davis
+from segladder.data.sources.davis import EVERYTHING, PART, REST, Davis
 from segladder.data.training.episodes import Episode
-from segladder.data.training.views import Episodes
+from segladder.data.training.views import Episodes, Images, TrainingView
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.bootstrap import estimate
@@ -27,12 +30,13 @@ from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.video import contour_accuracy
-from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
+from segladder.ops.flow import flow_colours
+from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, measured
+from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, few_shot_method
 from segladder.protocols.few_shot import outlined
 from segladder.protocols.fields import Fit
-from segladder.protocols.inference import gathered, shard
-from segladder.settings import Positive, Share
+from segladder.protocols.inference import gathered, resized, shard
+from segladder.settings import Count, Positive, Share
 
 OBJECT = 1  # the one class of a video
 
@@ -56,6 +60,15 @@ SCORES = (
     *(_score("mean", False, measure, "summary", "table") for measure in "JF"),
     *(_score(kind, False, measure) for kind in ("recall", "decay") for measure in "JF"),
 )
+
+
+class Answers(Interface):
+    """What segments frames; `seconds` is what that took."""
+
+    seconds: float
+
+    def answers(self, episodes: Sequence[Episode]) -> Iterator[Answer]:
+        """Answers to all episodes of one video."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class VideoProtocol(Protocol):
         """J, under the name of every protocol's first column, and F of each sequence."""
         return (Score("iou", "IoU"), Score("F"))
 
-    def training(self, source: Source) -> Episodes:
+    def training(self, source: Source) -> TrainingView:
         """Episodes of every frame that shows an object, its supports from any video."""
         return Episodes((), self.shots, min_object="none")
 
@@ -102,7 +115,7 @@ class VideoProtocol(Protocol):
         method, ids = scoring.method, scoring.ids
         videos = self.videos(scoring.source)
         names = videos.sequences(self.split) if ids is None else list(dict.fromkeys(map(sequence_of, ids)))
-        frames = {name: frames_of(videos, name) for name in names}
+        frames = {name: self.frames(videos, name, ids) for name in names}
         rank, world = shard()
         counts, seconds = Counts(2), 0.0
         with evaluating(method), Progress(disable=not scoring.progress or rank > 0) as bar, torch.inference_mode():
@@ -115,6 +128,13 @@ class VideoProtocol(Protocol):
         result.predict_seconds = seconds
         return result
 
+    def frames(self, videos: Davis, sequence: str, ids: Sequence[str] | None) -> list[str]:
+        """The frames of a sequence, the support first. Raises DataError as `frames_of`, or if that shows no object."""
+        frames = frames_of(videos, sequence)
+        if not videos.mask(frames[0]).any():
+            raise DataError(f"{videos.mask_path(frames[0])}: empty mask, expected the object in the first frame")
+        return frames
+
     def videos(self, source: Source) -> Davis:
         """The source, known to hold videos. Raises ConfigError if it does not, or at another resolution."""
         if not isinstance(source, Davis):
@@ -123,14 +143,12 @@ class VideoProtocol(Protocol):
             raise ConfigError(f"protocol.resolution={self.resolution}, but data.resolution={source.resolution}")
         return source
 
-    def runner(self, method: Method, videos: Davis, batch_size: int) -> EpisodeRunner:
+    def runner(self, method: Method, videos: Davis, batch_size: int) -> Answers:
         """What segments the frames of one sequence. Raises ConfigError for another kind of method."""
         asked = few_shot_method(method, self.name, "shows one annotated frame")
         return EpisodeRunner(asked, videos, InputSize(self.fit, self.input_side), "mean", batch_size)
 
-    def count(
-        self, runner: EpisodeRunner, frames: Sequence[str], counts: Counts, advance: Callable[[], object]
-    ) -> None:
+    def count(self, runner: Answers, frames: Sequence[str], counts: Counts, advance: Callable[[], object]) -> None:
         """Add each frame but the first to counts: its confusion matrix, and F as `contours`."""
         for answer in runner.answers(episodes(frames)):
             frame, prediction = answer.episode.query, answer.prediction.astype(np.uint8)
@@ -159,9 +177,123 @@ class VideoProtocol(Protocol):
         with torch.inference_mode():
             answer = next(self.runner(method.eval(), videos, batch_size=1).answers(episodes([first, item.image])))
         support = outlined(videos.image(first), videos.mask(first) == OBJECT)
-        heat = cv2.applyColorMap((255 * answer.probability).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
-        beside = {"support": support, "probability": np.ascontiguousarray(heat)}
+        beside = {"support": support, "probability": heated(answer.probability)}
         return Picture(videos.image(item.image), answer.truth, answer.prediction.astype(np.uint8), beside)
+
+
+@dataclass(frozen=True)
+class AutomaticVideoProtocol(VideoProtocol):
+    """The same frames and scores of methods that are given no mask of the videos they are asked about.
+
+    Args:
+        folds: into how many parts the data set deals its sequences, of which the run of each fold is scored on one;
+            None: it is scored on the split of a list.
+        fold: the run's fold; no part of the hash, since a score is a mean over folds.
+    """
+
+    supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "none")
+    gives_flow: ClassVar[bool] = True
+
+    folds: Positive | None = None
+    fold: Count = 0
+
+    def fields(self) -> dict[str, Any]:
+        """All fields in plain JSON types but the fold."""
+        return {key: value for key, value in super().fields().items() if key != "fold"}
+
+    def place(self) -> Place:
+        """The fold, where there are any."""
+        return Place(None if self.folds is None else self.fold, None)
+
+    def training(self, source: Source) -> TrainingView:
+        """Frames with their labels, whatever these are."""
+        self.videos(source)
+        return Images()
+
+    def supports(self, source: Source) -> list[Labelling]:
+        """None."""
+        return []
+
+    def videos(self, source: Source) -> Davis:
+        """The source as of `VideoProtocol`. Raises ConfigError too where folds are not the parts it is dealt into."""
+        videos = super().videos(source)
+        theirs = videos.parts, videos.part, self.split
+        if self.folds is not None and theirs != (self.folds, self.fold, PART):
+            raise ConfigError(
+                f"fold={self.fold} of {self.folds}: scores that part of the videos, but data.parts={theirs[0]},"
+                f" data.part={theirs[1]} and protocol.split={theirs[2]}; give data.parts={self.folds}"
+                f" data.part={self.fold} data.train_split={REST} data.val_split={PART}, or protocol.folds=null"
+            )
+        return videos
+
+    def frames(self, videos: Davis, sequence: str, ids: Sequence[str] | None) -> list[str]:
+        """The frames of a sequence, or the first and those of `ids`: no other than these is looked at."""
+        first, *later = frames_of(videos, sequence)
+        return [first, *(frame for frame in later if ids is None or frame in ids)]
+
+    def scored_somewhere(self, source: Source) -> Sequence[str]:
+        """Every frame, where each is scored in one fold."""
+        return source.split(self.split if self.folds is None else EVERYTHING)
+
+    def runner(self, method: Method, videos: Davis, batch_size: int) -> Answers:
+        """What segments the frames of one sequence."""
+        return FrameRunner(method, videos, InputSize(self.fit, self.input_side), batch_size)
+
+    def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
+        """A frame with its flow drawn as colour, where the method reads that, and the probability of the object."""
+        videos = self.videos(source)
+        with torch.inference_mode():
+            (answer,) = self.runner(method.eval(), videos, batch_size=1).answers([Episode(item.image, OBJECT, (), 0)])
+        beside = {"probability": heated(answer.probability)}
+        if method.reads_flow:
+            colours = flow_colours(torch.from_numpy(videos.flow(item.image)).permute(2, 0, 1)[None])[0]
+            beside["flow"] = colours.permute(1, 2, 0).byte().numpy()
+        return Picture(videos.image(item.image), answer.truth, answer.prediction.astype(np.uint8), beside)
+
+
+class FrameRunner:
+    """Answers what `EpisodeRunner` does, frame by frame, with a dense method and no support.
+
+    Args:
+        method: in evaluation mode; used on the device it is on.
+        videos: the data set.
+        size: how frames reach the network.
+        batch_size: frames segmented at once.
+    """
+
+    def __init__(self, method: Method, videos: Davis, size: InputSize, batch_size: int) -> None:
+        self.method, self.videos, self.size, self.batch_size = method, videos, size, batch_size
+        self.seconds = 0.0
+
+    def answers(self, episodes: Sequence[Episode]) -> Iterator[Answer]:
+        """Answers to all episodes of one video, in their order."""
+        for start in range(0, len(episodes), self.batch_size):
+            chunk = episodes[start : start + self.batch_size]
+            pairs = [self.videos.pair(episode.query) for episode in chunk]
+            flows = [self.videos.flow(episode.query) for episode in chunk] if self.method.reads_flow else []
+            before = time.perf_counter()
+            maps = self.probabilities([image for image, _ in pairs], flows)
+            self.seconds += time.perf_counter() - before
+            for episode, probability, (_, truth) in zip(chunk, maps, pairs, strict=True):
+                yield Answer(episode, probability > 0.5, probability, truth)
+
+    def probabilities(self, images: Sequence[np.ndarray], flows: Sequence[np.ndarray]) -> np.ndarray:
+        """P(object) float32 (B, H, W) of frames (H, W, 3) of one size and their flow (H, W, 2), if it is read."""
+        size = (images[0].shape[0], images[0].shape[1])
+        given = [[self.size.image(image) for image in images], [self.size.flow(flow) for flow in flows]]
+        pixels = [torch.from_numpy(np.stack(each)).to(self.method.device).permute(0, 3, 1, 2) for each in given if each]
+        logits = self.method.predict(*pixels).float()
+        if self.size.is_padded:
+            height, width = self.size.inner(size)
+            logits = logits[..., :height, :width]
+        found: np.ndarray = (1 - resized(logits, size).softmax(1)[:, 0]).cpu().numpy()
+        return found
+
+
+def heated(probability: np.ndarray) -> np.ndarray:
+    """A probability (H, W) as colours uint8 (H, W, 3), from dark blue to yellow."""
+    heat = cv2.applyColorMap((255 * probability).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    return np.ascontiguousarray(heat[..., ::-1])
 
 
 def episodes(frames: Sequence[str]) -> list[Episode]:
@@ -175,10 +307,11 @@ def sequence_of(frame: str) -> str:
 
 
 def frames_of(videos: Davis, sequence: str) -> list[str]:
-    """Ids of a sequence's frames. Raises DataError for fewer than three or if the first shows no object."""
+    """Ids of a sequence's frames. Raises DataError for fewer than three."""
     frames = videos.frames(sequence)
     if len(frames) < 3:
-        raise DataError(f"{sequence}: {len(frames)} frames, expected 3 or more (a support, the last, one between)")
-    if not videos.mask(frames[0]).any():
-        raise DataError(f"{videos.mask_path(frames[0])}: empty mask, expected the object in the first frame")
+        folder = videos.image_path(frames[0]).parent
+        raise DataError(
+            f"{folder}: {sequence}: {len(frames)} frames, expected 3 or more (the first, the last, one between)"
+        )
     return frames

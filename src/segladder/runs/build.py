@@ -76,7 +76,8 @@ def training(config: DictConfig, source: Source, view: TrainingView, labels: Lab
     """What feeds a method whose training items show labels of one kind, within a protocol's view."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
     episodes = settings.pop("episodes")
-    recipe = Recipe(TrainAugmentation(**settings.pop("augment")), episodes, method_class(config).reads_objects)
+    reads = method_class(config)
+    recipe = Recipe(TrainAugmentation(**settings.pop("augment")), episodes, reads.reads_objects, reads.reads_flow)
     try:
         ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
         dataset = view.dataset(source, ids, labels, recipe)

@@ -52,6 +52,8 @@ class PseudoMasks(TypedDict):
     foreground_at: NotNegative
     background_at: NotNegative
     surest: Annotated[float, Field(gt=0, le=1)] | None
+    agreement: Share | None
+    motion: NotNegative | None
     crf: bool
 
 

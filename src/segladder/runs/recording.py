@@ -54,7 +54,7 @@ def describe_scoring(record: records.Record, source: Source, protocol: Protocol)
     record.data |= {
         "name": source.name,
         "classes": list(source.classes),
-        "val_fingerprint": source.fingerprint(source.split(protocol.split)),
+        "val_fingerprint": source.fingerprint(protocol.scored_somewhere(source)),
     }
 
 

@@ -120,9 +120,11 @@ def from_parent(
     theirs = labels_of(parent)
     if isinstance(learning.view, HiddenClasses):  # what a parent with few labels has learnt, `check_leaks` refuses
         return from_surest_answers(learning, learning.view, config, method)
+    own = learning.labels
     learning = replace(learning, labels=theirs, paid=theirs, supervision=parent.supervision)
-    if "masks" not in method.takes or not method.trains:
-        return learning
+    if "masks" not in method.takes or not method.trains or (isinstance(theirs, Masks) and "features" in method.takes):
+        dearer = learning.shown.shows == "pixels" and own.rank > theirs.rank  # it learns from labels of its own
+        return replace(learning, labels=own, paid=own) if dearer else learning
     if learning.shown.words != learning.shown.name:
         raise ConfigError(
             f"labels: {learning.shown.words}, but with parent={config.parent} training reads pseudo-masks, which nobody"

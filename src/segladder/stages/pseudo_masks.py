@@ -16,6 +16,7 @@ from rich.progress import Progress
 from segladder.data.hashing import hashed_share
 from segladder.data.inspection.checks import some
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.palette import stored_png
 from segladder.data.sources.scene import Scene
@@ -29,6 +30,7 @@ from segladder.report import record as records
 from segladder.runs.class_scores import StoredScores
 from segladder.runs.folder import sha256
 from segladder.runs.loading import trained_method
+from segladder.stages.box_tests import TESTS, tested
 
 FOLDER = "pseudo_masks"
 MANIFEST = "manifest.json"
@@ -64,6 +66,10 @@ class PseudoMasks:
 
     def __post_init__(self) -> None:
         check_settings(self.settings, self.novel)
+        asked = [test for test in TESTS if self.settings.get(test) is not None]
+        if asked and not isinstance(self.labels, Boxes):
+            told = "none" if self.labels is None else self.labels.name
+            raise ConfigError(f"pseudo_masks.{asked[0]}: tests answers against boxes, but labels={told}")
 
     @property
     def judges(self) -> Sequence[str]:
@@ -87,6 +93,7 @@ class PseudoMasks:
         wanted: Any = OmegaConf.to_container(self.settings, resolve=True)
         views = views_of(self.parent)
         wanted["crf"] = wanted["crf"] and backend_name()  # a name, since backends differ
+        wanted = {key: value for key, value in wanted.items() if key not in TESTS or value is not None}
         if wanted["background"] == "base":
             value = base_threshold(scores, source, self.judges, views, novel, progress)
             wanted |= {"foreground_at": value, "background_at": value}
@@ -97,7 +104,7 @@ class PseudoMasks:
             "data": source.name,
             "classes": source.classes,
             "novel": list(novel),
-            "image_fingerprint": source.image_fingerprint(sorted(ids)),
+            "image_fingerprint": source.image_fingerprint(sorted(self.shown(source))),
         }
         if self.labels is not None and self.labels.partial:
             key |= {"labels": self.labels.key, "label_fingerprint": source.fingerprint(sorted(ids))}
@@ -114,13 +121,19 @@ class PseudoMasks:
                 found = labelled(scores, source, chunk, wanted, views, novel, allowed)
                 for image_id, labels, scene in zip(chunk, found, scenes, strict=True):
                     if scene is not None and self.labels is not None:
-                        labels = self.labels.settled(labels, scene)
+                        labels = tested(labels, scene, source, self.settings)
+                        labels = self.labels.settled(labels, scene) if (labels != IGNORE).any() else labels
                     if novel:
                         labels = with_drawn(labels, source.mask(image_id), novel)
                     write_mask(folder / f"{image_id}.png", labels, source)
                 bar.advance(task, len(chunk))
         write_manifest(folder, ids, {**key, "parent": records.read(self.parent).id})
         return folder
+
+    def shown(self, source: Source) -> set[str]:
+        """The images that decide what the masks are: where motion does, the frames beside them too."""
+        beside = [] if self.settings.get("motion") is None else [source.next_frame(frame) for frame in self.ids]
+        return {*self.ids, *beside}
 
     def scenes(self, source: Source, ids: Sequence[str]) -> Sequence[Scene | None]:
         """What the labels of some images were made from; None where labels tell nothing of places."""

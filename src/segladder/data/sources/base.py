@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from segladder.data.sources.decoding import read_mask, read_upright_image
+from segladder.data.sources.flow import SMALLEST, dense_flow, relative
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import ObjectBoxes, Scene, size_error
 from segladder.errors import ConfigError, DataError
@@ -139,6 +140,32 @@ class Source(ABC):
     def image(self, image_id: str) -> np.ndarray:
         """RGB image, uint8 (H, W, 3). Raises DataError naming the file if it cannot be decoded whole."""
         return read_upright_image(self.image_path(image_id))
+
+    def next_frame(self, image_id: str) -> str:
+        """The frame of its video that a frame's flow leads to. Raises ConfigError: single images have none."""
+        raise ConfigError(f"data={self.name} holds single images, no videos: nothing tells what moves in {image_id}")
+
+    def flow(self, image_id: str) -> np.ndarray:
+        """Optical flow from a frame to `next_frame`, over its longest vector: right and down, float32 (H, W, 2).
+
+        Raises:
+            ConfigError: the data set holds no videos.
+            DataError: naming a file that is damaged, the only frame of its video, or of another size than the next.
+        """
+        pair = [image_id, self.next_frame(image_id)]
+        first, second = (self.image(frame) for frame in pair)
+        if first.shape != second.shape:
+            (height, width), (other_height, other_width) = first.shape[:2], second.shape[:2]
+            raise DataError(
+                f"{self.image_path(pair[1])}: {pair[1]} is {other_width}x{other_height}, expected {width}x{height} like"
+                f" {pair[0]}, the frame beside it"
+            )
+        if min(first.shape[:2]) < SMALLEST:
+            height, width = first.shape[:2]
+            raise DataError(
+                f"{self.image_path(image_id)}: {image_id} is {width}x{height}, expected {SMALLEST} or more for its flow"
+            )
+        return relative(dense_flow(first, second))
 
     def raw_mask(self, image_id: str) -> np.ndarray:
         """The mask as stored, uint8 (H, W). Raises DataError naming file and value if a value has no class."""

@@ -99,10 +99,7 @@ class TrainAugmentation:
 
         Boxes are left, top, right, bottom in pixels; what lies outside the result is cut off.
         """
-        random = Random(seed)
-        factor = max(self._draw_factor(random, max(shape)), 1 / min(shape))
-        rows, columns = self._draw_axis(random, shape[0], factor), self._draw_axis(random, shape[1], factor)
-        flipped = random.random() < self.flip
+        factor, rows, columns, flipped = self._drawn(Random(seed), shape)
         moved = boxes.astype(np.float64)
         for axis, sides in ((columns, (0, 2)), (rows, (1, 3))):
             moved[:, sides] = np.clip((moved[:, sides] - axis.start) * factor, 0, axis.length)
@@ -111,15 +108,26 @@ class TrainAugmentation:
         moved += np.array([columns.place, rows.place] * 2)
         return moved
 
+    def moved_flow(self, flow: np.ndarray, seed: int) -> np.ndarray:
+        """Relative flow float32 (H, W, 2) of an image as it is after that is augmented with a seed; padding stays.
+
+        In a mirrored image what went right goes left. Vectors are relative, so that no size changes them.
+        """
+        factor, rows, columns, flipped = self._drawn(Random(seed), (flow.shape[0], flow.shape[1]))
+        window = flow[rows.start : rows.stop, columns.start : columns.stop]
+        moved = self._padded(_bilinear(window, factor, rows, columns, flipped), rows, columns, (0, 0), None)
+        return moved * np.array([-1, 1], np.float32) if flipped else moved
+
+    def _drawn(self, random: Random, shape: tuple[int, int]) -> tuple[float, Axis, Axis, bool]:
+        """Factor, rows, columns and flip of an image of this shape (H, W); at least one pixel is left."""
+        factor = max(self._draw_factor(random, max(shape)), 1 / min(shape))
+        rows, columns = self._draw_axis(random, shape[0], factor), self._draw_axis(random, shape[1], factor)
+        return factor, rows, columns, random.random() < self.flip
+
     def _cropped(
         self, image: np.ndarray, mask: np.ndarray | None, random: Random, out: Places
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        height, width = image.shape[:2]
-        factor = max(
-            self._draw_factor(random, max(height, width)), 1 / min(height, width)
-        )  # at least one pixel is left
-        rows, columns = self._draw_axis(random, height, factor), self._draw_axis(random, width, factor)
-        flipped = random.random() < self.flip
+        factor, rows, columns, flipped = self._drawn(random, (image.shape[0], image.shape[1]))
         picture = image[rows.start : rows.stop, columns.start : columns.stop]
         if self.jitter is not None:
             self.jitter.set_random_seed(random.getrandbits(32))

@@ -64,6 +64,38 @@ class MaskFiles:
         return self.source.mask(self.ids[index])
 
 
+class FlowFiles:
+    """Optical flow computed when it is asked for, as bytes.
+
+    Args:
+        source: computes it.
+        ids: one frame per position.
+    """
+
+    def __init__(self, source: Source, ids: Sequence[str]) -> None:
+        self.source = source
+        self.ids = list(ids)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Relative flow in half precision, uint8 (H, W, 4). Raises DataError naming the file."""
+        return self.source.flow(self.ids[index]).astype(np.float16).view(np.uint8)
+
+
+class Flows:
+    """Optical flow by position.
+
+    Args:
+        stored: its bytes.
+    """
+
+    def __init__(self, stored: Pixels) -> None:
+        self.stored = stored
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Relative flow, float32 (H, W, 2), the same from files and from the cache."""
+        return self.stored[index].view(np.float16).astype(np.float32)
+
+
 class Packed:
     """Read-only arrays of one cache file; the operating system keeps what is read often in memory.
 
@@ -115,6 +147,14 @@ def masks_of(source: Source, ids: Sequence[str]) -> Pixels:
     if source.cache == "none":
         return files
     return packed(source, "masks", mask_key(source, ids), (files[i] for i in range(len(ids))))
+
+
+def flows_of(source: Source, ids: Sequence[str]) -> Flows:
+    """The source's optical flow by position in `ids`, from files or from the cache. Raises as `Source.next_frame`."""
+    ends, files = [source.next_frame(frame) for frame in ids], FlowFiles(source, ids)
+    if source.cache == "none":
+        return Flows(files)
+    return Flows(packed(source, "flow", image_key(source, [*ids, *ends]), (files[i] for i in range(len(ids)))))
 
 
 def mask_key(source: Source, ids: Sequence[str]) -> str:

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from segladder.data.sources.base import IGNORE, Sight, Source, tags_of
 from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import Places, TrainAugmentation
-from segladder.data.training.cache import images_of, masks_of
-from segladder.errors import DataError
+from segladder.data.training.cache import flows_of, images_of, masks_of
+from segladder.errors import ConfigError, DataError
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
 Key = int | tuple[int, int]
@@ -48,6 +48,7 @@ class Item(TypedDict, total=False):
         image: (3, H, W).
         mask: (H, W); in an episode 1 = its class.
         inside: which pixels are the image's and not what augmentation filled up or cut out, bool (H, W).
+        flow: how the pixels of a video's frame move, relative to the fastest: right and down, float32 (2, H, W).
         objects: on the image, where single objects are shown.
         tags: which foreground classes the image holds, float32 (K - 1,) of 0 and 1.
         support_image: of the S supports of an episode, (S, 3, H, W).
@@ -60,6 +61,7 @@ class Item(TypedDict, total=False):
     image: torch.Tensor
     mask: torch.Tensor
     inside: torch.Tensor
+    flow: torch.Tensor
     objects: ObjectLabels
     tags: torch.Tensor
     support_image: torch.Tensor
@@ -170,6 +172,38 @@ class SegmentationDataset(TrainingSet):
         if self._tables is not None:
             mask = cv2.LUT(mask, self._tables[index])
         return image, mask, tags_of(mask, len(self.classes))
+
+
+class FlowDataset(SegmentationDataset):
+    """The same of videos, where an item also holds how its pixels move.
+
+    Args:
+        source: the videos on disk.
+        ids: which frames, in the order of the indices.
+        labels: as of `SegmentationDataset`.
+        augment: applied to the items of keys (index, seed).
+
+    Raises:
+        ConfigError: single images, or transforms that move no flow.
+        DataError: as `SegmentationDataset`, or a video of one frame.
+    """
+
+    def __init__(
+        self, source: Source, ids: Sequence[str], labels: Sight, augment: TrainAugmentation | None = None
+    ) -> None:
+        if augment is not None and augment.extra:
+            raise ConfigError("loader.augment.extra: moves no optical flow; leave it empty for methods that read flow")
+        super().__init__(source, ids, labels, augment)
+        self._flows = flows_of(source, ids)
+
+    def _item(self, key: Key, out: Places = (None, None)) -> Item:
+        item = super()._item(key, out)
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        flow = self._flows[index]  # (H, W, 2)
+        if seed is not None and self.augment is not None:
+            flow = self.augment.moved_flow(flow, seed)
+        item["flow"] = torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))
+        return item
 
 
 class Batched(list[Item]):

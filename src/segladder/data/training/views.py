@@ -17,18 +17,19 @@ from segladder.data.sources.base import IGNORE, Sight, Source
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import Scene
 from segladder.data.training.augmentation import TrainAugmentation
-from segladder.data.training.dataset import SegmentationDataset, TrainingSet
+from segladder.data.training.dataset import FlowDataset, SegmentationDataset, TrainingSet
 from segladder.data.training.episode_dataset import EpisodeDataset
 from segladder.data.training.object_dataset import ObjectDataset
 from segladder.errors import ConfigError
 
 
 class Recipe(NamedTuple):
-    """How training items are made: their augmentation, how episodes are drawn, and whether items hold objects."""
+    """How training items are made: augmentation, how episodes are drawn, whether items hold objects or flow."""
 
     augment: TrainAugmentation | None = None
     episodes: Mapping[str, Any] = {}
     objects: bool = False
+    flow: bool = False
 
 
 PLAIN = Recipe()
@@ -139,7 +140,8 @@ class Images(TrainingView):
         """Items with what the labels show; see `TrainingView.dataset`."""
         if recipe.objects:
             return ObjectDataset(source, ids, labels, recipe.augment)
-        return SegmentationDataset(source, ids, self.sight(source, labels), recipe.augment)
+        kind = FlowDataset if recipe.flow else SegmentationDataset
+        return kind(source, ids, self.sight(source, labels), recipe.augment)
 
 
 @dataclass(frozen=True)

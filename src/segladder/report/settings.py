@@ -61,12 +61,17 @@ def _trained_on(record: Record) -> dict[str, Any]:
 
 
 def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys whose values differ between settings; where `loss.name` differs, not also those that follow from it."""
+    """Keys whose values differ between settings, but not those that follow from others.
+
+    Where `loss.name` differs, `loss.gamma` may follow from it; and `parent.pool` from `pool` where both are the same.
+    """
     keys = sorted({key for setting in settings for key in setting})
     values = {key: [repr(setting.get(key)) for setting in settings] for key in keys}
     told = [key for key in keys if len(set(values[key])) > 1]
 
     def follows(key: str) -> bool:
+        if key.startswith("parent.") and values.get(key.removeprefix("parent.")) == values[key]:
+            return True
         name = f"{key.split('.')[0]}.name"
         if name not in told or key == name:
             return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from segladder.report.ladder import HOUR, Rung, frontier
 from segladder.report.leaderboard import Table
 
 MARKER = 5  # half of a marker's width in pixels
+DASHES = ("-", "--", ":", "-.")  # of curves of one kind of label
 LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}  # from a label to its point
 TICKS: dict[float, str] = {
     1: "1 s",
@@ -58,9 +60,13 @@ def _drawn(ladder: Sequence[Rung], table: Table) -> Any:
     axes = figure.subplots()
     free = min((rung.work for rung in ladder if rung.work), default=HOUR) / 4  # where 0 stands
     curves = _curves(ladder)
+    dashes: dict[str, Iterator[str]] = defaultdict(lambda: cycle(DASHES))
     for curve in curves.values():
-        _draw_curve(axes, curve, table.score, free)
-    _draw_frontier(axes, frontier(ladder, table.score), table.score, free)
+        _draw_curve(axes, curve, table.score, free, next(dashes[curve[0].row.rung.labels]))
+    if len(curves) == len(ladder):
+        _draw_frontier(axes, frontier(ladder, table.score), table.score, free)
+    if any(not rung.work for rung in ladder):
+        axes.axvline(free * 2, color="0.6", linestyle=":")  # parts work from none
     _set_axes(axes, ladder, table, free)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one for each kind of label
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
@@ -88,7 +94,7 @@ def _work(rung: Rung, free: float) -> float:
     return rung.work or free
 
 
-def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float) -> None:
+def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float, dashes: str) -> None:
     """Dots with intervals and, of more than one, their line and band; hollow where a class has few labels."""
     place = curve[0].row.rung
     x = [_work(rung, free) for rung in curve]
@@ -99,7 +105,7 @@ def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float) -> 
     style = {"color": place.colour, "mfc": place.colour if place.all else "none"}
     name = place.labels if place.all else f"few {place.labels}"
     if len(curve) > 1:
-        axes.plot(x, y, marker=place.marker, label=name, **style)
+        axes.plot(x, y, dashes, marker=place.marker, label=name, **style)
         axes.fill_between(x, low, high, color=place.colour, alpha=0.12, linewidth=0)
         return
     spans = [[max(0.0, y[0] - min(low[0], high[0]))], [max(0.0, max(low[0], high[0]) - y[0])]]
@@ -109,11 +115,9 @@ def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float) -> 
 
 
 def _draw_frontier(axes: Any, steps: Sequence[Rung], score: Score, free: float) -> None:
-    """The best that any work up to there reaches, and the line that parts work from none."""
+    """The best that any work up to there reaches."""
     work, scores = [_work(rung, free) for rung in steps], [score.scale * rung.value for rung in steps]
     axes.step(work, scores, where="post", color="0.6", linewidth=1, zorder=0)
-    if not steps[0].work:
-        axes.axvline(free * 2, color="0.6", linestyle=":")
 
 
 def _set_axes(axes: Any, ladder: Sequence[Rung], table: Table, free: float) -> None:

@@ -1,4 +1,4 @@
-"""From a folder as other programs leave it to one that `data=folder` reads; stopped half-way, it goes on when repeated."""
+"""From a folder as other programs leave it to one that `data=folder` reads; repeated, it goes on."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Conversion:
         return [*lines, f"train: segladder train data=folder {' '.join(words)}"]
 
     def _written(self, entry: Entry) -> str | tuple[bool, tuple[int, ...], np.ndarray]:
-        """Write one image and its mask: whether that was needed, their size and the pixels of each value; or a fault."""
+        """Write an image and its mask: whether that was needed, their size, the pixels of each value; or a fault."""
         image, mask = self._places(entry)
         try:
             pixels, values = read_upright_image(entry.image), entry.draw()

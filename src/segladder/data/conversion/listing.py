@@ -6,7 +6,6 @@ import os
 import unicodedata
 from collections import defaultdict
 from functools import cached_property
-from os.path import commonprefix
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segladder.data.sources.folder import IMAGE_SUFFIXES
@@ -59,7 +58,7 @@ class Listing:
         parts = tuple(part for part in PureWindowsPath(composed(name)).parts if part not in ("..", ".", "/", "\\"))
         called = self._by_name.get(parts[-1], []) if parts else []
         fits = [path for path in called if self.name_of(path).parts[-len(parts) :] == parts] or called
-        closeness = [len(commonprefix([path.parent.parts, near.parent.parts])) for path in fits]
+        closeness = [len(Path(os.path.commonpath([path.parent, near.parent])).parts) for path in fits]
         nearest = [path for path, close in zip(fits, closeness, strict=True) if close == max(closeness)]
         return nearest[0] if len(nearest) == 1 else None
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from segladder.data.conversion.listing import Listing
 
-MASK_FOLDERS = frozenset(
-    "mask masks label labels annotation annotations ann anns segmentation segmentations segmentationclass seg gt"
-    " groundtruth ground_truth ground-truth target targets".split()
+MASK_FOLDERS = re.compile(
+    r"(masks?|labels?|annotations?|anns?|segmentations?|segmentationclass|seg|gt|ground[_-]?truth|targets?)",
+    re.IGNORECASE,
 )
-IMAGE_FOLDERS = frozenset("image images img imgs jpegimages photo photos picture pictures input inputs rgb".split())
+IMAGE_FOLDERS = re.compile(r"(images?|imgs?|jpegimages|photos?|pictures?|inputs?|rgb)", re.IGNORECASE)
 MASK_END = re.compile(r"[ ._-](masks?|labels?|seg|segmentation|gt|annotation|l|labelids|matte)$", re.IGNORECASE)
 IMAGE_END = re.compile(r"[ ._-](image|img|rgb|sat|leftimg8bit)$", re.IGNORECASE)
 JPEG = (".jpg", ".jpeg")
@@ -98,12 +97,12 @@ def _mask_beside(paths: list[Path]) -> Path | None:
 def id_of(listing: Listing, path: Path) -> str:
     """A picture's place without its ending and the folders that say what it is, such as images/."""
     name = listing.name_of(path).with_suffix("")
-    kept = [part for part in name.parts[:-1] if part.lower() not in MASK_FOLDERS | IMAGE_FOLDERS]
+    kept = [part for part in name.parts[:-1] if not any(role.fullmatch(part) for role in (MASK_FOLDERS, IMAGE_FOLDERS))]
     return "/".join([*kept, name.name])
 
 
-def _within(listing: Listing, path: Path, words: Iterable[str]) -> bool:
-    return any(part.lower() in words for part in listing.name_of(path).parts[:-1])
+def _within(listing: Listing, path: Path, role: re.Pattern[str]) -> bool:
+    return any(role.fullmatch(part) for part in listing.name_of(path).parts[:-1])
 
 
 def _grouped(images: list[tuple[str, Path]], found: Pairs) -> dict[str, Path]:

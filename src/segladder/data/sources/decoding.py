@@ -127,7 +127,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 @contextmanager
 def opened_mask(path: Path, data: bytes | None = None, formats: Sequence[str] = ("PNG",)) -> Iterator[Image.Image]:
-    """A mask of any mode. Raises DataError, also out of the block, for anything but an upright, whole PNG or the like."""
+    """A mask of any mode. Raises DataError, also out of the block, for anything but an upright, whole file."""
     data = _bytes(path, "a mask") if data is None else data
     try:
         with _opened(path, data) as image:

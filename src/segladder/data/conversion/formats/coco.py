@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import Naming
 from segladder.data.conversion.pairing import id_of
 from segladder.data.sources.coco_file import CocoFile, CocoImage, codec
-from segladder.errors import ConfigError, DataError
+from segladder.errors import ConfigError
 
 
 def finds(listing: Listing) -> str | None:

@@ -18,6 +18,7 @@ from PIL import Image
 from segladder.data.conversion.base import Entry, Found, Reading, Watch
 from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import IGNORED, Naming
+from segladder.data.conversion.pairing import id_of
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.decoding import DAMAGE
 from segladder.errors import ConfigError, DataError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import importlib
 import json
 import pkgutil
@@ -25,7 +26,7 @@ from segladder.data.conversion.splits import Splits, splits_of
 from segladder.data.inspection.prepare import write_mask
 from segladder.data.inspection.preview import contact_sheet
 from segladder.data.sources.base import IGNORE
-from segladder.data.sources.decoding import read_upright_image
+from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
@@ -101,7 +102,7 @@ class Conversion:
         return splits_of(self.listing, self.reading.entries)
 
     def write(self) -> Iterator[Done]:
-        """Write image by image, each whole or not at all; what is there and newer than its source stays.
+        """Write image by image, each whole or not at all; what is there already stays.
 
         Yields the same `Done`, one image further. Raises ConfigError if `out` holds anything else.
         """
@@ -164,8 +165,8 @@ class Conversion:
             for stale in (mask, image):
                 stale.unlink(missing_ok=True)
             return str(error)
-        newest = max(entry.image.stat().st_mtime, entry.told.stat().st_mtime)
-        fresh = not (image.is_file() and mask.is_file() and mask.stat().st_mtime > newest)
+        there = image.is_file() and mask.is_file() and filecmp.cmp(image, entry.image, shallow=False)
+        fresh = not there or not np.array_equal(read_mask(mask), values)
         if fresh:
             with written(image) as part:
                 shutil.copyfile(entry.image, part)
@@ -189,6 +190,8 @@ class Conversion:
             raise ConfigError(f"out={self.out}: holds {other[0]}, expected an empty folder or none")
         if there and (not place.is_file() or json.loads(content(place)) != note):
             raise ConfigError(f"out={self.out}: holds another conversion, expected an empty folder or none")
+        for partial in self.out.rglob(".*.partial.*"):  # of a process that was killed
+            partial.unlink()
         _write_text(place, json.dumps(note, indent=1, ensure_ascii=False))
 
     def _finish(self, ids: set[str]) -> None:

@@ -68,7 +68,7 @@ def read(path: Path) -> RawMask:
     with opened_mask(path, data, LOSSLESS) as image:
         if image.mode in ("1", "L"):
             numbers = np.array(image.convert("L"), np.uint8)
-            if data[24:26] in GRAY_BELOW_8_BITS:
+            if image.format == "PNG" and data[24:26] in GRAY_BELOW_8_BITS:
                 numbers //= 255 // (2 ** data[24] - 1)  # the decoder has stretched them
             return RawMask(numbers, numbers * np.int32(0x010101))
         if image.mode.startswith("I"):

@@ -214,15 +214,15 @@ def _format(listing: Listing, name: str | None) -> tuple[str, Format]:
         raise ConfigError(f"format={name}: no such format; choose from {', '.join(known)}")
     modules = {each: cast(Format, importlib.import_module(f"{formats.__name__}.{each}")) for each in known}
     if name is not None:
-        return name, modules[name]
+        modules = {name: modules[name]}
     found = {each: words for each, module in modules.items() if (words := module.finds(listing))}
     if len(found) > 1:
         told = " and ".join(f"{words} (format={each})" for each, words in found.items())
         raise ConfigError(f"from={listing.folder}: holds {told}; choose one")
     if not found:
         raise DataError(
-            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations, expected LabelMe or COCO JSON, or"
-            f" {EXPECTED}"
+            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations{f' in format={name}' if name else ''},"
+            f" expected LabelMe or COCO JSON, or {EXPECTED}"
         )
     return next((each, modules[each]) for each in found)
 

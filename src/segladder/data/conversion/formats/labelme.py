@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
+from skimage.draw import polygon
 
 from segladder.data.conversion.base import Entry, Found, Reading, Watch
 from segladder.data.conversion.listing import Listing
@@ -56,9 +56,15 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
             continue
         labels |= {shape["label"] for shape in file["shapes"]}
         images[image_id] = image, path
-    annotated = {image for image, _ in images.values()}
-    left_out += [f"{path}: an image without a LabelMe file" for path in listing.pictures if path not in annotated]
+    known = {image for image, _ in images.values()} | {*paths}
+    left_out += [
+        f"{path}: an image without a LabelMe file"
+        for path in listing.pictures
+        if not {path, path.with_suffix(".json")} & known
+    ]
     names = naming.names or ("background", *sorted(labels - {*BACKGROUND, *IGNORED}))
+    if len(names) < 2:
+        raise DataError(f"{paths[0]}: like every LabelMe file below {listing.folder}, no shape of a class")
     values = {name: value for name, value in zip(names, Naming(names).values(), strict=True)}
     values |= dict.fromkeys(BACKGROUND, 0) | dict.fromkeys(IGNORED, IGNORE)
     entries = [Entry(i, image, path, partial(_drawn, path, values)) for i, (image, path) in images.items()]
@@ -124,7 +130,7 @@ def _drawn(path: Path, values: Mapping[str, int]) -> np.ndarray:
 
 
 def _area(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """The pixels of a shape, bool (height, width): those whose middle lies in it, or near enough."""
+    """The pixels of a shape, bool (height, width): those whose middle lies in it."""
     points = np.array(shape["points"], np.float64)
     area = np.zeros((height, width), np.uint8)
     kind = shape["shape_type"]
@@ -138,10 +144,7 @@ def _area(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     if kind == "rectangle":
         (left, top), (right, bottom) = points[:2]
         points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    finer = np.rint((points - 0.5) * 16).astype(
-        np.int32
-    )  # LabelMe's 0 is the edge of the first pixel, cv2's its middle
-    cv2.fillPoly(area, [finer], 1, shift=4)
+    area[polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, area.shape)] = 1  # LabelMe counts from a pixel's edge
     return area > 0
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from segladder.data.conversion.naming import Spec
 from segladder.data.inspection.checks import SplitReport, check_items, check_splits, only_ignored
@@ -208,7 +209,8 @@ def converted_classes(classes: Sequence[Found], done: Done) -> Table:
     table = Table("value", "class", "was", Column("images", justify="right"), Column("pixels", justify="right"))
     for found in classes:
         share = done.pixels[found.value] / max(1, done.pixels.sum())
-        table.add_row(str(found.value), found.name, found.looks, f"{done.images[found.value]:,}", f"{share:.2%}")
+        words = (Text(printable(each)) for each in (found.name, found.looks))
+        table.add_row(str(found.value), *words, f"{done.images[found.value]:,}", f"{share:.2%}")
     return table
 
 

@@ -27,7 +27,7 @@ from segladder.data.inspection.prepare import write_mask
 from segladder.data.inspection.preview import contact_sheet
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.decoding import read_mask, read_upright_image
-from segladder.data.sources.folder import Folder
+from segladder.data.sources.folder import IMAGE_SUFFIXES, Folder
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
@@ -94,7 +94,7 @@ class Conversion:
     @property
     def names(self) -> list[str]:
         """Class names by value, the background first."""
-        return [found.name for found in self.reading.classes if found.value != IGNORE]
+        return [" ".join(found.name.split()) for found in self.reading.classes if found.value != IGNORE]
 
     @cached_property
     def splits(self) -> Splits:
@@ -159,6 +159,8 @@ class Conversion:
         image, mask = self._places(entry)
         try:
             pixels, values = read_upright_image(entry.image), entry.draw()
+            if entry.image.suffix.lower() not in IMAGE_SUFFIXES:
+                raise DataError(f"{entry.image}: expected an image that ends in {' '.join(IMAGE_SUFFIXES)}")
             if pixels.shape[:2] != values.shape:
                 raise size_error(entry.told, values.shape, pixels.shape)
         except DataError as error:
@@ -221,8 +223,8 @@ def _format(listing: Listing, name: str | None) -> tuple[str, Format]:
         raise ConfigError(f"from={listing.folder}: holds {told}; choose one")
     if not found:
         raise DataError(
-            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations{f' in format={name}' if name else ''},"
-            f" expected LabelMe or COCO JSON, or {EXPECTED}"
+            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations{f' of format={name}' if name else ''}"
+            f"; expected LabelMe or COCO JSON, or {EXPECTED}"
         )
     return next((each, modules[each]) for each in found)
 

@@ -13,7 +13,9 @@ from segladder.foreign import printable, text
 IGNORED = ("ignore", "ignored", "void", "__ignore__")  # names of what becomes 255
 TRANSPARENT = 1 << 24  # beside the 24-bit codes of colours
 COLOUR_FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "classes.csv", "colors.txt", "colours.txt")
-COLOUR_LINE = re.compile(r"^(?P<before>\D*?)[\s,;:]*(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?P<after>\D*)$")
+COLOUR_LINE = re.compile(
+    r"^(?P<before>.*?)[\s,;:]*\b(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?:[\s,;:]+(?P<after>\D.*))?$"
+)
 HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 
 Spec = str | int | Sequence[str | int]
@@ -62,9 +64,10 @@ def of_file(files: Iterable[Path]) -> Naming | None:
         found: dict[str, tuple[int, ...]] = {}
         for line in text(path).splitlines():
             parts = COLOUR_LINE.match(line.strip().rstrip(":"))
-            name = printable((parts["before"] + parts["after"]).strip(" ,;:\t\"'")) if parts else ""
-            if parts and name and not name.startswith("#"):
-                found[name] = (*found.get(name, ()), code(*(int(parts[k]) for k in (2, 3, 4))))
+            name = printable((parts["before"] + (parts["after"] or "")).strip(" ,;:\t\"'")) if parts else ""
+            colour = [int(parts[k]) for k in (2, 3, 4)] if parts else []
+            if name and not name.startswith("#") and max(colour) <= 255:
+                found[name] = (*found.get(name, ()), code(*colour))
         if len(found) > 1:
             first = sorted(found, key=lambda name: (name.lower() != "background", 0 not in found[name]))[0]
             names = (first, *(name for name in found if name != first))

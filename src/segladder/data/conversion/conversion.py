@@ -222,8 +222,9 @@ def _format(listing: Listing, name: str | None) -> tuple[str, Format]:
         told = " and ".join(f"{words} (format={each})" for each, words in found.items())
         raise ConfigError(f"from={listing.folder}: holds {told}; choose one")
     if not found:
+        kind = f" of format={name}" if name else ""
         raise DataError(
-            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations{f' of format={name}' if name else ''}"
+            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations{kind}"
             f"; expected LabelMe or COCO JSON, or {EXPECTED}"
         )
     return next((each, modules[each]) for each in found)

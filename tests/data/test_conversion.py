@@ -297,7 +297,7 @@ def test_places_that_would_mix_things_are_refused(tmp_path: Path) -> None:
 
 def test_pictures_alone_and_two_kinds_of_annotation_are_told(tmp_path: Path) -> None:
     save_picture(tmp_path / "in" / "a.jpg")
-    with pytest.raises(DataError, match="1 pictures and no annotations, expected LabelMe or COCO JSON, or masks in"):
+    with pytest.raises(DataError, match="1 pictures and no annotations; expected LabelMe or COCO JSON, or masks in"):
         run(tmp_path / "in", tmp_path / "out")
     save(tmp_path / "in" / "a_mask.png", COLOURS[drawn(0)])
     write_labelme(tmp_path / "in" / "a.json", "a.jpg", [])

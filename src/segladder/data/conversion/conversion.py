@@ -107,6 +107,9 @@ class Conversion:
         Yields the same `Done`, one image further. Raises ConfigError if `out` holds anything else.
         """
         done = Done(left_out=[*self.reading.left_out, *self.splits.left_out])
+        if not self.reading.entries:
+            yield done
+            return
         self._claim()
         for entry, came in zip(self.reading.entries, threaded(self._written, self.reading.entries), strict=True):
             if isinstance(came, str):

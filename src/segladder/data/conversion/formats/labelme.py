@@ -40,7 +40,8 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
     if naming.looks is not None:
         raise ConfigError("classes: LabelMe's labels are names already; give their order alone, [background,...]")
     paths = listing.jsons("shapes", "imagePath")
-    left_out, labels, images = [], set(naming.names[1:]), {}
+    left_out: list[str] = []
+    labels, images = set(naming.names[1:]), dict[str, tuple[Path, Path]]()
     for path in watch(paths, "reading LabelMe files", len(paths)):
         try:
             file = _read(path)

@@ -159,6 +159,15 @@ def test_palette_masks_are_numbers_unless_each_file_has_a_palette_of_its_own(tmp
     assert all(same(tmp_path / "own", str(k), drawn(k)) for k in range(2))
 
 
+def test_palette_masks_with_gaps_are_numbered_anew(tmp_path: Path) -> None:
+    source = in_two_folders(tmp_path / "in", COLOURS, 1)
+    save_mask(source / "masks" / "0.png", np.array([0, 8, 12], np.uint8)[drawn(0)])
+    made, _ = run(source, tmp_path / "out")
+    assert made.names == ["background", "class_8", "class_12"]
+    assert same(tmp_path / "out", "0", drawn(0))
+    assert made.reading.unnamed == 'classes="{background: 0, class_8: 8, class_12: 12, ignore: 255}"'
+
+
 def test_gray_of_four_bits_is_not_stretched(tmp_path: Path) -> None:
     source = in_two_folders(tmp_path / "in", COLOURS, 1)
     packed = (drawn(0)[:, 0::2] << 4) | drawn(0)[:, 1::2]

@@ -12,7 +12,7 @@ from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.foreign import content
 
 PICTURES = (*IMAGE_SUFFIXES, ".gif")
-PASSED_OVER = ("__MACOSX", "Thumbs.db")
+PASSED_OVER = ("__MACOSX", "Thumbs.db", "SegmentationObject")  # the last: which object, not which class
 
 
 class Listing:

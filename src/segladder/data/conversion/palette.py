@@ -143,12 +143,22 @@ def _numbers(seen: Sequence[Seen], naming: Naming) -> Palette:
     if not naming.names:
         if set(total) <= {0}:
             raise DataError(f"{seen[0].path}: like every mask, 0 alone; expected pixels of a class in some mask")
+        if 2 * len(found) < count and _is_palette(seen):
+            return _renumbered(found)
         if 2 * len(found) < count or (count > MANY and _soft(seen)):
             raise DataError(_unclear(seen, total))
     names = {k: name for k, name in zip(kept, naming.names, strict=True) if k != IGNORE} or _unnamed(count)
     values = {**{k: k for k in range(count)}, IGNORE: IGNORE}
     words = f"masks of class numbers, kept as they are; {IGNORE} is ignored"
     return Palette("numbers", values, {**names, IGNORE: "ignore"}, words, guessed=not naming.names)
+
+
+def _renumbered(found: Sequence[int]) -> Palette:
+    """Numbers with gaps, which a palette says are classes."""
+    names = {k: f"class_{number}" if k else "background" for k, number in enumerate(found)}
+    values = {number: k for k, number in enumerate(found)} | {IGNORE: IGNORE}
+    words = f"palette masks of class numbers with gaps, numbered anew; {IGNORE} is ignored"
+    return Palette("numbers", values, {**names, IGNORE: "ignore"}, words, guessed=True)
 
 
 def _unclear(seen: Sequence[Seen], total: Counter[int]) -> str:

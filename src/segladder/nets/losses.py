@@ -82,7 +82,7 @@ class CrossEntropy(Loss):
 
     def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss."""
-        weights = _balanced(target, logits.shape[1]) if self.balanced else self.class_weights
+        weights = _balanced(logits, target) if self.balanced else self.class_weights
         if weights is not None and len(weights) != logits.shape[1]:
             raise ConfigError(f"loss.class_weights: {len(weights)} values, expected {logits.shape[1]}, one per class")
         total = F.cross_entropy(
@@ -93,9 +93,10 @@ class CrossEntropy(Loss):
         return total / share.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def _balanced(target: Tensor, classes: int) -> Tensor:
+def _balanced(logits: Tensor, target: Tensor) -> Tensor:
     """Weights (K,) under which each class that a batch holds has a sum of 1."""
-    return 1 / torch.bincount(target[target != IGNORE], minlength=classes).clamp_min(1)
+    counts = torch.bincount(target[target != IGNORE], minlength=logits.shape[1]).clamp_min(1)
+    return 1 / counts.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class Focal(Loss):

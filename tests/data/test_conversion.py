@@ -116,14 +116,14 @@ def test_a_colour_without_a_name_leaves_its_image_out_and_names_it(tmp_path: Pat
 @pytest.mark.parametrize("name", ["labelmap.txt", "label_colors.txt", "class_dict.csv"])
 def test_a_file_of_colours_names_them(tmp_path: Path, name: str) -> None:
     lines = {
-        "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:255,0,0::\ndog:0,128,255::\n",
-        "label_colors.txt": "255 0 0\tcat\n0 0 0\t\tbackground\n0 128 255 dog\n",
-        "class_dict.csv": "name,r,g,b\nbackground,0,0,0\ncat,255,0,0\ndog,0,128,255\n",
+        "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:255,0,0::\ndog2:0,128,255::\n",
+        "label_colors.txt": "255 0 0\tcat\n0 0 0\t\tbackground\n0 128 255 dog2\n",
+        "class_dict.csv": "name,r,g,b\nbackground,0,0,0\ncat,255,0,0\ndog2,0,128,255\n",
     }
     source = in_two_folders(tmp_path / "in", COLOURS)
     (source / name).write_text(lines[name])
     made, _ = run(source, tmp_path / "out")
-    assert made.names == ["background", "cat", "dog"]
+    assert made.names == ["background", "cat", "dog2"]
     assert made.reading.unnamed is None
     assert same(tmp_path / "out", "0", drawn(0))
 

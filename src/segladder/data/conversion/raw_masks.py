@@ -108,9 +108,12 @@ def _codes(path: Path, rgba: np.ndarray) -> np.ndarray:
         raise DataError(
             f"{path}: half transparent pixels, expected a mask with hard edges: no anti-aliasing, no opacity"
         )
-    parts = rgba.astype(np.int32)
-    codes: np.ndarray = parts[..., 0] << 16 | parts[..., 1] << 8 | parts[..., 2]
-    return np.where(alpha == 0, np.int32(TRANSPARENT), codes)
+    codes = rgba[..., 0].astype(np.int32)
+    for channel in (1, 2):
+        codes <<= 8
+        codes |= rgba[..., channel]
+    codes[alpha == 0] = TRANSPARENT
+    return codes
 
 
 def _shallow(path: Path, deep: np.ndarray) -> np.ndarray:

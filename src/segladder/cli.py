@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": "score a run's weights under a protocol: run=DIR protocol=NAME",
     "predict": "segment images or a video: run=DIR images=DIR out=DIR [support=DIR] or video=DIR mask=FILE",
     "leaderboard": "rank the records of a folder: runs=DIR",
-    "data": "check, prepare, preview or audit a data set, or measure careless masks: action=check data=NAME",
+    "data": "convert your annotated images (action=convert from=DIR out=DIR); check, preview, audit: data=NAME",
     "bench": "measure speed against stated references: name=NAME",
 }
 GROUPS = ("method", "labels", "backbone", "loss", "data", "protocol", "prices", "strategy", "logger", "experiment")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from dummy_data import picture, save_image, save_mask, write_folder
 
-from segladder.data.inspection.checks import check_training_ready
+from segladder.data.inspection.checks import check_training_ready, remarks
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.folder import Folder
-from segladder.errors import DataError
+from segladder.errors import ConfigError, DataError
 
 SIZES = [(64, 64 + i) for i in range(30)]
 
@@ -104,6 +104,68 @@ def test_masks_of_0_and_255_alone_ask_what_255_is(segladder, tmp_path: Path, cap
     words = ["method=fcn8s", "data=folder", f"data.root={root}", "trainer.steps=1", f"runs={tmp_path / 'runs'}"]
     assert segladder("train", *words) == 1
     assert "if 255 is the foreground" in capsys.readouterr().err
+
+
+def test_lists_beside_images_are_read(tmp_path: Path) -> None:
+    """They were passed over, so that images of test.txt were trained on."""
+    root = write_folder(tmp_path, SIZES)
+    (root / "train.txt").write_text("site0/item 0\nsite1/item 1.png\n")
+    (root / "test.txt").write_text("images/site0/item 2.png\n")
+    data = Folder(root)
+    assert (data.split("train"), data.split("test")) == (["site0/item 0", "site1/item 1"], ["site0/item 2"])
+    with pytest.raises(DataError, match=r"val\.txt: No such file"):
+        data.split("val")
+    (root / "splits").mkdir()
+    with pytest.raises(DataError, match=r"train\.txt: a list beside .*splits, expected one place of lists"):
+        data.split("train")
+
+
+def test_folders_of_splits_are_splits(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, SIZES)
+    for kind in ("images", "masks"):
+        (root / kind / "site0").rename(root / kind / "train")
+        (root / kind / "site1").rename(root / kind / "test")
+    data = Folder(root)
+    assert {i.partition("/")[0] for i in data.split("train")} == {"train"}
+    assert len(data.split("test")) == 15
+    with pytest.raises(DataError, match=r"split val is empty.*images/ has test, train \(data\.val_split=NAME\)"):
+        data.split("val")
+    save_image(root / "images" / "stray.png", picture(0)[0])
+    with pytest.raises(DataError, match=r"stray\.png: neither in images/test nor in images/train"):
+        Folder(root).split("train")
+
+
+def test_neither_split_of_few_images_is_empty(tmp_path: Path) -> None:
+    for count in range(2, 8):
+        data = Folder(write_folder(tmp_path / str(count), SIZES[:count]))
+        train, val = data.split("train"), data.split("val")
+        assert train and val
+        assert len(train) + len(val) == count
+    with pytest.raises(DataError, match="1 images, expected two or more"):
+        Folder(write_folder(tmp_path / "one", SIZES[:1])).split("train")
+
+
+def test_folds_of_images_score_each_image_once(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, SIZES[:11])
+    parts = [Folder(root, folds_of_images=4, fold_of_images=k) for k in range(4)]
+    scored = [image_id for part in parts for image_id in part.split("val")]
+    assert sorted(scored) == sorted(parts[0].split("train") + parts[0].split("val"))
+    assert sorted(len(part.split("val")) for part in parts) == [2, 3, 3, 3]
+    assert not {*parts[1].split("train")} & {*parts[1].split("val")}
+    with pytest.raises(ConfigError, match=r"data\.fold_of_images=4: expected 0\.\.3"):
+        Folder(root, folds_of_images=4, fold_of_images=4)
+    (root / "train.txt").write_text("site0/item 0\n")
+    with pytest.raises(ConfigError, match="says already which images are trained on"):
+        parts[0].split("train")
+
+
+def test_few_images_and_a_large_crop_are_remarked_upon(tmp_path: Path) -> None:
+    data = Folder(write_folder(tmp_path, SIZES))
+    few, large = remarks(data, 512)
+    assert "too few for a score to rely on; data.folds_of_images=5" in few
+    assert "loader.augment.crop=512 is larger than the images, 93 pixels at most" in large
+    assert large.endswith("loader.augment.crop=64 fits")
+    assert len(remarks(data, 64)) == 1
 
 
 def test_one_mask_with_a_class_is_enough_and_damaged_ones_are_passed_over(tmp_path: Path) -> None:

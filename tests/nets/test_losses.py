@@ -13,6 +13,7 @@ from segladder.ops.gated_crf import Kernel, gated_crf_energy
 LOSSES = {
     "cross_entropy": CrossEntropy(),
     "weighted": CrossEntropy(class_weights=[0.5, 1.0, 2.0, 0.0], label_smoothing=0.1),
+    "balanced": CrossEntropy(class_weights="balanced"),
     "focal": Focal(),
     "dice": Dice(),
     "lovasz": Lovasz(),
@@ -50,6 +51,17 @@ def test_cross_entropy_with_weights_and_smoothing():
         share += weights[c]
     loss = CrossEntropy(weights.tolist(), smoothing).double()(logits, target)
     assert loss.item() == pytest.approx(total / share, rel=1e-9)
+
+
+def test_balanced_classes_of_a_batch_count_the_same():
+    logits, target = example()
+    target[target == 3] = 0  # a class that the batch lacks
+    target[0, 0, 0] = 2
+    pixels, classes = labelled(logits, target)
+    rows = np.log(softmax(pixels))
+    means = [-rows[classes == k, k].mean() for k in range(3)]
+    loss = CrossEntropy("balanced").double()(logits, target)
+    assert loss.item() == pytest.approx(np.mean(means), rel=1e-6)
 
 
 def test_focal_is_the_mean_over_classes_of_sigmoid_focal_losses():

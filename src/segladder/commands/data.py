@@ -1,16 +1,19 @@
-"""`segladder data`: check every file of a data set, prepare it, or show what annotators make of it."""
+"""`segladder data`: check every file of a data set, prepare or convert it, or show what annotators make of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
+from segladder.data.conversion.naming import Spec
 from segladder.data.inspection.checks import SplitReport, check_items, check_splits, only_ignored
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
@@ -23,14 +26,25 @@ from segladder.runs.instantiation import instantiated
 from segladder.runs.keys import Loader
 from segladder.settings import Count, Node, Positive, Seed
 
+if TYPE_CHECKING:
+    from segladder.data.conversion.base import Found
+    from segladder.data.conversion.conversion import Done
 
-class Keys(TypedDict, total=False):
+MOST_LINES = 20  # of what is left out
+
+
+Convert = TypedDict("Convert", {"from": str | None}, total=False)  # a word that Python keeps for itself
+
+
+class Keys(Convert, total=False):
     """The keys of the command, and those that a data set brings along."""
 
-    action: Literal["check", "prepare", "preview", "audit", "agreement"]
+    action: Literal["check", "prepare", "preview", "audit", "agreement", "convert"]
     workers: Count | None
     download: bool
-    out: str
+    out: str | None
+    format: str | None
+    classes: Mapping[str, Spec] | list[str] | None
     count: Positive
     columns: Positive
     seed: Seed
@@ -45,6 +59,8 @@ class Keys(TypedDict, total=False):
 def run(config: DictConfig) -> int:
     """Carry out `action` on the data set and return the exit code: 1 if something is wrong with it."""
     check_keys(config, Keys)
+    if config.action == "convert":
+        return convert(config)
     actions = {"check": check, "prepare": prepare, "preview": preview, "audit": audit, "agreement": agreement}
     return actions[config.action](config, instantiated(config.data, "data"))
 
@@ -144,11 +160,58 @@ def preview(config: DictConfig, source: Source) -> int:
     for index, image_id in enumerate(chosen):
         item = dataset[index, item_seed(config.seed, 0, index)]
         items.append((image_id, item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy()))
-    out = Path(config.out)
+    out = Path(config.out or "preview.png")
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(items, source.classes, config.columns).save(out)
     print(f"{out}: {len(items)} of {len(ids)} images of {source.train_split}")
     return 0
+
+
+def convert(config: DictConfig) -> int:
+    """Write the images and masks of a folder in the layout of `data=folder`; print what was found and what to do next.
+
+    Returns 1 if something was left out.
+    """
+    from segladder.data.conversion.conversion import Conversion, Done
+    from segladder.data.conversion.naming import given
+
+    for key in ("from", "out"):
+        if config[key] is None:
+            raise ConfigError(f"{key}: is missing, expected segladder data action=convert from=DIR out=DIR")
+    classes: Any = OmegaConf.to_container(config.classes) if OmegaConf.is_config(config.classes) else config.classes
+    done = Done()
+    with progress_bar() as bar:
+
+        def watch(things: Iterable[Any], words: str, count: int) -> Iterable[Any]:
+            return bar.track(things, count, description=words)
+
+        conversion = Conversion.of(Path(config["from"]), Path(config.out), config.format, given(classes), watch)
+        for step in watch(conversion.write(), "converting", len(conversion.reading.entries)):
+            done = step
+    for line in done.left_out[:MOST_LINES]:
+        print(f"left out: {printable(line)}")
+    if len(done.left_out) > MOST_LINES:
+        print(f"left out: ... {len(done.left_out)} in all")
+    print(f"{config['from']}: {printable(conversion.reading.words)}")
+    if not done.ids:
+        print(f"{config.out}: nothing could be converted")
+        return 1
+    Console().print(converted_classes(conversion.reading.classes, done))
+    there = len(done.ids) - done.written
+    print(f"{config.out}: {done.written} images written{f', {there} were there' if there else ''}")
+    for line in conversion.next_steps(done, config.count, config.columns):
+        print(printable(line))
+    return 1 if done.left_out else 0
+
+
+def converted_classes(classes: Sequence[Found], done: Done) -> Table:
+    """Each class: its value, what it was, in how many images, its share of all pixels."""
+    table = Table("value", "class", "was", Column("images", justify="right"), Column("pixels", justify="right"))
+    for found in classes:
+        share = done.pixels[found.value] / max(1, done.pixels.sum())
+        words = (Text(printable(each)) for each in (found.name, found.looks))
+        table.add_row(str(found.value), *words, f"{done.images[found.value]:,}", f"{share:.2%}")
+    return table
 
 
 def agreement(config: DictConfig, source: Source) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import segmentation_models_pytorch as smp
 import torch
@@ -58,7 +58,8 @@ class CrossEntropy(Loss):
     """Cross entropy, averaged over labelled pixels by the weight of their class.
 
     Args:
-        class_weights: one factor per class, background first; None weighs all alike.
+        class_weights: one factor per class, background first; `balanced`, so that the classes of a batch count the same
+            however many pixels they have; None weighs all pixels alike.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
 
     Raises:
@@ -67,15 +68,21 @@ class CrossEntropy(Loss):
 
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: Sequence[NotNegative] | None = None, label_smoothing: Share = 0.0) -> None:
+    def __init__(
+        self,
+        class_weights: Sequence[NotNegative] | Literal["balanced"] | None = None,
+        label_smoothing: Share = 0.0,
+    ) -> None:
         super().__init__()
-        weights = None if class_weights is None else torch.tensor(list(class_weights), dtype=torch.float32)
+        self.balanced = class_weights == "balanced"
+        given = None if class_weights is None or isinstance(class_weights, str) else list(class_weights)
+        weights = None if given is None else torch.tensor(given, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss."""
-        weights = self.class_weights
+        weights = _balanced(logits, target) if self.balanced else self.class_weights
         if weights is not None and len(weights) != logits.shape[1]:
             raise ConfigError(f"loss.class_weights: {len(weights)} values, expected {logits.shape[1]}, one per class")
         total = F.cross_entropy(
@@ -84,6 +91,12 @@ class CrossEntropy(Loss):
         labelled = target != IGNORE  # (B, H, W)
         share = labelled.sum() if weights is None else (weights[target.where(labelled, 0)] * labelled).sum()
         return total / share.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _balanced(logits: Tensor, target: Tensor) -> Tensor:
+    """Weights (K,) under which each class that a batch holds has a sum of 1."""
+    counts = torch.bincount(target[target != IGNORE], minlength=logits.shape[1]).clamp_min(1)
+    return 1 / counts.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class Focal(Loss):

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from segladder.data.inspection.checks import check_training_ready
+from segladder.data.inspection.checks import check_training_ready, remarks
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.words.embeddings import class_embeddings
@@ -48,6 +48,9 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     learns = config.method.trains or method.studies
     scored = protocol.split if learns and not protocol.on_training_images else None
     check_training_ready(source, learning.paid, scored)
+    if learns and is_first_process():
+        for line in remarks(source, config.loader.augment.get("crop")):
+            print(f"remark: {line}", flush=True)
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
     ids = training.module.dataset.ids

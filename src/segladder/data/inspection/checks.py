@@ -11,13 +11,15 @@ import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
-from segladder.data.sources.decoding import jpeg_damage
+from segladder.data.sources.decoding import image_size, jpeg_damage
 from segladder.data.sources.scene import size_error
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
 from segladder.machine import pool
 
 SHOWN = 3  # names in a line that stands for many
+FEW = 10  # images to score
+SAMPLED = 200  # images whose size is looked at
 SMALL = 100  # so few ids are checked before other processes have started
 
 
@@ -49,6 +51,32 @@ def check_training_ready(source: Source, labels: Labels, scored: str | None = No
     for name in {source.val_split, scored or source.val_split} - {source.train_split}:
         if shared := overlap(train, source.split(name)):
             raise DataError(f"{source.name}: {shared} in both {source.train_split} and {name}; expected none")
+
+
+def remarks(source: Source, crop: int | None) -> list[str]:
+    """What a data set is trained and scored with all the same, but should be known of: few images, a large crop.
+
+    Args:
+        source: the data set.
+        crop: of `loader.augment`, or None.
+    """
+    train, val = source.split(source.train_split), source.split(source.val_split)
+    found = []
+    if len(val) < FEW:
+        offer = (
+            "; data.folds_of_images=5 scores each image once, in five runs"
+            if hasattr(source, "folds_of_images")
+            else ""
+        )
+        found.append(f"{source.val_split} holds {len(val)} images, too few for a score to rely on{offer}")
+    step = -(-len(train) // SAMPLED)
+    longest = max(max(image_size(source.image_path(image_id))) for image_id in train[::step])
+    if crop is not None and crop > longest:
+        found.append(
+            f"loader.augment.crop={crop} is larger than the images, {longest} pixels at most: the rest is padding;"
+            f" loader.augment.crop={max(32, longest // 32 * 32)} fits"
+        )
+    return found
 
 
 def only_ignored(source: Source, ids: Sequence[str]) -> str | None:

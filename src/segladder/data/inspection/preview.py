@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.palette import voc_palette
@@ -33,11 +37,24 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for place, (image_id, image, mask) in enumerate(items):
         left, top = GAP + place % columns * (width + GAP), GAP + place // columns * height
-        draw.text((left, top), f"{image_id}  {image.shape[1]}x{image.shape[0]}", fill="black")
+        draw.text((left, top), fitting(f"{image_id}  {image.shape[1]}x{image.shape[0]}", width - GAP), "black", font())
         for offset, picture in ((0, image), (CELL + GAP, overlay(image, mask))):
             sheet.paste(fitted(picture), (left + offset, top + LINE))
     sheet.paste(legend, (0, rows * height + GAP))
     return sheet
+
+
+@cache
+def font() -> ImageFont.FreeTypeFont:
+    """Letters of most alphabets; Pillow's own font has those of English alone."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
+
+
+def fitting(line: str, width: int) -> str:
+    """The end of a line, as much of it as fits into so many pixels."""
+    if font().getlength(line) <= width:
+        return line
+    return next(cut for k in range(1, len(line)) if font().getlength(cut := f"…{line[k:]}") <= width)
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -58,12 +75,12 @@ def fitted(picture: np.ndarray) -> Image.Image:
 def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
     """A coloured square and a name for each class but the background, and for what is ignored, in lines of `width`."""
     entries = [*enumerate(classes[1:], start=1), (IGNORE, "ignored")]
-    step = 24 + max(7 * len(name) for _, name in entries)
+    step = 24 + max(math.ceil(font().getlength(name)) for _, name in entries)
     per_line = max(1, (width - GAP) // step)
     legend = Image.new("RGB", (width, (-(-len(entries) // per_line)) * LINE + GAP), "white")
     draw = ImageDraw.Draw(legend)
     for place, (value, name) in enumerate(entries):
         left, top = GAP + place % per_line * step, place // per_line * LINE
         draw.rectangle((left, top, left + 11, top + 11), fill=tuple(voc_palette()[value].tolist()), outline="black")
-        draw.text((left + 16, top), name, fill="black")
+        draw.text((left + 16, top), name, "black", font())
     return legend

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from segladder.data.sources.base import IGNORE, Source
-from segladder.data.sources.coco_file import CocoFile, CocoImage
+from segladder.data.sources.coco_file import CocoFile, CocoImage, bottom_up
 from segladder.data.sources.folder import split_share
 from segladder.data.sources.instances import Instances
 from segladder.errors import ConfigError, DataError
@@ -83,18 +83,14 @@ class Coco(Source):
     def drawn_mask(self, image_id: str) -> np.ndarray:
         """Class values uint8 (H, W): crowds below, then objects, the largest first."""
         split, image = self._entry(image_id)
-        masks = self._file(split).masks(image)
-        values = np.zeros((image.height, image.width), np.uint8)
-        for k in _bottom_up(image, masks):
-            values[masks[k]] = image.objects[k].value
-        return values
+        return self._file(split).class_values(image)
 
     def drawn_instances(self, image_id: str) -> Instances:
         """The objects that have a pixel, in the order of the file."""
         split, image = self._entry(image_id)
         masks = self._file(split).masks(image)
         numbers = np.zeros((image.height, image.width), np.int64)
-        for k in _bottom_up(image, masks):
+        for k in bottom_up(image, masks):
             numbers[masks[k]] = 0 if image.objects[k].crowd else k + 1
         seen = np.unique(numbers[numbers > 0]) - 1
         classes = self.lookup[[image.objects[k].value for k in seen]] if len(seen) else np.zeros(0, np.uint8)
@@ -141,9 +137,3 @@ class Coco(Source):
             if image_id in (images := self._file(split).images):
                 return split, images[image_id]
         raise DataError(f"{' and '.join(str(self._path(split)) for split in splits)}: no image {image_id}")
-
-
-def _bottom_up(image: CocoImage, masks: np.ndarray) -> list[int]:
-    """Objects in the order they are painted in: crowds, then the largest first, equal ones as in the file."""
-    areas = masks.sum((1, 2))
-    return sorted(range(len(masks)), key=lambda k: (not image.objects[k].crowd, -areas[k], k))

@@ -104,12 +104,26 @@ class CocoFile:
         decoded = [self._mask(image, each) for each in image.objects]
         return np.stack(decoded) if decoded else np.zeros((0, *shape), bool)
 
+    def class_values(self, image: CocoImage) -> np.ndarray:
+        """Class values uint8 (H, W): crowds below, then objects, the largest first. Raises DataError like `masks`."""
+        masks = self.masks(image)
+        values = np.zeros((image.height, image.width), np.uint8)
+        for k in bottom_up(image, masks):
+            values[masks[k]] = image.objects[k].value
+        return values
+
     def _mask(self, image: CocoImage, each: CocoObject) -> np.ndarray:
         try:
             return decoded(each.outline, image.height, image.width)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             where = f"{self.path}: annotation {each.number} of image {image.number} ({image.name})"
             raise DataError(f"{where}: {printable(str(error))}") from error
+
+
+def bottom_up(image: CocoImage, masks: np.ndarray) -> list[int]:
+    """Objects in the order they are painted in: crowds, then the largest first, equal ones as in the file."""
+    areas = masks.sum((1, 2))
+    return sorted(range(len(masks)), key=lambda k: (not image.objects[k].crowd, -areas[k], k))
 
 
 def decoded(outline: Outline, height: int, width: int) -> np.ndarray:
@@ -119,44 +133,45 @@ def decoded(outline: Outline, height: int, width: int) -> np.ndarray:
         ValueError: polygons or run lengths that are damaged or do not fit the image.
         ConfigError: pycocotools is not installed.
     """
-    codec = _codec()
+    rle = codec()
     if isinstance(outline, list):
-        runs = codec.merge(codec.frPyObjects(_polygons(outline, height, width), height, width))
-        return np.asarray(codec.decode(runs), bool)
+        runs = rle.merge(rle.frPyObjects(_polygons(outline, height, width), height, width))
+        return np.asarray(rle.decode(runs), bool)
     size, counts = outline.get("size"), outline.get("counts")
     if size != [height, width]:
         raise ValueError(f"run lengths of size {size}, expected [{height}, {width}] (height, width) like its image")
     if isinstance(counts, list):
         if not all(isinstance(count, int) and 0 <= count <= height * width for count in counts):
             raise ValueError("run lengths that are no whole numbers of pixels of the image")
-        runs = codec.frPyObjects(outline, height, width)
+        runs = rle.frPyObjects(outline, height, width)
     elif isinstance(counts, str):
         runs = {"size": [height, width], "counts": counts.encode()}
     else:
         raise ValueError("no counts, expected a list or COCO's compressed text")
     try:
-        mask = np.asarray(codec.decode(runs), bool)
+        mask = np.asarray(rle.decode(runs), bool)
     except ValueError as error:
         raise ValueError(f"broken run lengths: they do not fit {height * width} pixels") from error
-    if _fits(codec, runs["counts"], height * width - 1):  # then the decoder leaves the rest to chance
+    if _fits(rle, runs["counts"], height * width - 1):  # then the decoder leaves the rest to chance
         raise ValueError(f"broken run lengths: they end before the last of {height * width} pixels")
     return mask
 
 
-def _fits(codec: Any, counts: bytes, pixels: int) -> bool:
+def _fits(rle: Any, counts: bytes, pixels: int) -> bool:
     """Whether run lengths cover no more than so many pixels."""
     try:
-        codec.decode({"size": [pixels, 1], "counts": counts})
+        rle.decode({"size": [pixels, 1], "counts": counts})
     except ValueError:
         return False
     return True
 
 
-def _codec() -> Any:
+def codec() -> Any:
+    """What reads run lengths and polygons. Raises ConfigError where pycocotools is not installed."""
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise ConfigError("data=coco reads masks with pycocotools: pip install 'segladder[coco]'") from error
+        raise ConfigError("COCO's masks are read with pycocotools: pip install 'segladder[coco]'") from error
     return mask
 
 

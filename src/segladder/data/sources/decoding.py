@@ -7,7 +7,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -126,12 +126,12 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 @contextmanager
-def opened_mask(path: Path, data: bytes | None = None) -> Iterator[Image.Image]:
-    """A mask of any mode. Raises DataError, also out of the block, for anything but an upright, whole PNG."""
+def opened_mask(path: Path, data: bytes | None = None, formats: Sequence[str] = ("PNG",)) -> Iterator[Image.Image]:
+    """A mask of any mode. Raises DataError, also out of the block, for anything but an upright, whole file."""
     data = _bytes(path, "a mask") if data is None else data
     try:
         with _opened(path, data) as image:
-            if image.format != "PNG":
+            if image.format not in formats:
                 raise DataError(f"{path}: {image.format} data, expected a PNG: others change the values of a mask")
             _require_size(path, *image.size)
             if (turned := orientation(path, data)) != 1:

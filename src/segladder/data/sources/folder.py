@@ -6,15 +6,18 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from segladder.data.sources.base import Source
 from segladder.data.sources.lists import read_ids
-from segladder.errors import DataError
+from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, text
-from segladder.settings import Name, ProperShare
+from segladder.settings import Count, Name, ProperShare
 
+LISTS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -22,19 +25,23 @@ class Folder(Source):
     """Pairs root/images/ID.jpg (or png, bmp, tif, webp) and root/masks/ID.png of equal size, any size.
 
     Masks are palette or gray PNGs whose values are class numbers: 0 the background, 255 ignored. An id is the path
-    below `images` without its suffix, so folders inside folders work. Splits are the lists root/splits/NAME.txt (one id
-    a line); without such a folder, `val` is a share of the ids chosen by a hash of the id and `train` the rest, so that
-    an image stays in its split when others are added.
+    below `images` without its suffix, so folders inside folders work. Splits are the lists root/splits/NAME.txt (an id
+    or the name of its image a line), or else root/NAME.txt, or else the folders images/train, images/val and
+    images/test. Without any, `val` is a share of the ids chosen by a hash of the id and `train` the rest, so that an
+    image stays in its split when others are added; neither is ever empty.
 
     Args:
         root: the folder.
         name: public name of the data set.
         class_names: names of mask values 0, 1, ..., or None to read them from root/classes.txt, one a line.
         val_share: share of the ids in `val`, where there are no lists.
+        folds_of_images: cross-validation without lists: into how many parts of equal size the images are dealt.
+        fold_of_images: which of them is `val`, from 0; the others are `train`.
         common: the arguments of `Source`.
 
     Raises:
         DataError: no classes.txt, or fewer than two names.
+        ConfigError: a fold that there is not.
     """
 
     def __init__(
@@ -43,25 +50,89 @@ class Folder(Source):
         name: Name = "folder",
         class_names: Sequence[str] | None = None,
         val_share: ProperShare = 0.2,
+        folds_of_images: Annotated[int, Field(ge=2)] | None = None,
+        fold_of_images: Count = 0,
         **common: Any,
     ) -> None:
         self.root = Path(root)
-        self.val_share = val_share
+        self.val_share, self.folds_of_images, self.fold_of_images = val_share, folds_of_images, fold_of_images
+        if folds_of_images is not None and fold_of_images >= folds_of_images:
+            raise ConfigError(f"data.fold_of_images={fold_of_images}: expected 0..{folds_of_images - 1}")
         super().__init__(name, class_names or read_class_names(self.root / "classes.txt"), **common)
 
     def split(self, name: str) -> list[str]:
-        """Ids of a listed split, or of `train` or `val` where there are no lists. Raises DataError if it is empty."""
-        folder = self.root / "splits"
-        if folder.is_dir():
-            ids = read_ids(folder / f"{name}.txt")
+        """Ids of a listed split, or of `train` or `val` where there are no lists.
+
+        Raises:
+            DataError: it is empty or unknown, a list stands beside splits/, or images lie beside those of a split.
+            ConfigError: folds of images beside lists.
+        """
+        lists, folders = self._lists, self._split_folders
+        if (lists or folders) and self.folds_of_images is not None:
+            place = self.root / (lists.name if lists else "images")
+            raise ConfigError(f"data.folds_of_images: {place} says already which images are trained on")
+        if lists is not None:
+            ids = read_ids(lists / f"{name}.txt", self._id_of)
+        elif folders:
+            ids = [image_id for image_id in self._whole_ids() if image_id.startswith(f"{name}/")]
         elif name in ("train", "val"):
-            self._require_pairs()
-            ids = [i for i in sorted(self._images) if (split_share(i) < self.val_share) == (name == "val")]
+            ids = self._dealt(name == "val")
         else:
-            raise DataError(f"{folder}/{name}.txt: no such list; without lists the splits are train and val")
+            raise DataError(f"{self.root}/splits/{name}.txt: no such list; without lists the splits are train and val")
         if not ids:
-            raise DataError(f"{self.root}: split {name} is empty, expected image ids; see splits/ and data.val_share")
+            told = f"; images/ has {', '.join(sorted(folders))} (data.val_split=NAME)" if folders else ""
+            raise DataError(
+                f"{self.root}: split {name} is empty, expected image ids; see splits/ and data.val_share{told}"
+            )
         return ids
+
+    @property
+    def _lists(self) -> Path | None:
+        """The folder of the lists: splits/, or the root where train.txt, val.txt or test.txt lie there."""
+        beside = [path for name in LISTS if (path := self.root / f"{name}.txt").is_file()]
+        splits = self.root / "splits"
+        if beside and splits.is_dir():
+            raise DataError(f"{beside[0]}: a list beside {splits}, expected one place of lists; remove one")
+        return splits if splits.is_dir() else self.root if beside else None
+
+    @property
+    def _split_folders(self) -> set[str]:
+        """Folders such as images/train, where there are two or more; without them nothing may lie beside."""
+        tops = {image_id.partition("/")[0] for image_id in self._images if "/" in image_id}
+        named = tops & {*LISTS}
+        if len(named) < 2:
+            return set()
+        if beside := next((i for i in self._images if i.partition("/")[0] not in named or "/" not in i), None):
+            raise DataError(
+                f"{self._images[beside]}: neither in {' nor in '.join(f'images/{n}' for n in sorted(named))}; move it,"
+                " or say in splits/NAME.txt which images a split has"
+            )
+        return named
+
+    def _id_of(self, line: str) -> str:
+        """A line of a list: an id, or the name of its image with a suffix, also from images/ on."""
+        if line in self._images:
+            return line
+        path = PurePosixPath(line.removeprefix("images/"))
+        return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+
+    def _dealt(self, val: bool) -> list[str]:
+        """Ids of `val`, or of `train`: those that come first by the hash of the id, one at least."""
+        ids = sorted(self._whole_ids(), key=split_share)
+        if len(ids) < 2:
+            raise DataError(f"{self.root}: {len(ids)} images, expected two or more: one to train on, one to score")
+        if self.folds_of_images is None:
+            count = sum(split_share(image_id) < self.val_share for image_id in ids)
+            chosen = set(ids[: min(max(1, count), len(ids) - 1)])
+        elif self.folds_of_images > len(ids):
+            raise DataError(f"{self.root}: {len(ids)} images for data.folds_of_images={self.folds_of_images}")
+        else:
+            chosen = set(ids[self.fold_of_images :: self.folds_of_images])
+        return sorted(image_id for image_id in ids if (image_id in chosen) == val)
+
+    def _whole_ids(self) -> list[str]:
+        self._require_pairs()
+        return sorted(self._images)
 
     def image_path(self, image_id: str) -> Path:
         """images/ID with the suffix it has, or .jpg where there is no such image."""

@@ -1,0 +1,60 @@
+"""COCO: JSON files of many images, with polygons and run lengths."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from segladder.data.conversion.base import Entry, Found, Reading, Watch
+from segladder.data.conversion.listing import Listing
+from segladder.data.conversion.naming import Naming
+from segladder.data.conversion.pairing import id_of
+from segladder.data.sources.coco_file import CocoFile, CocoImage, codec
+from segladder.errors import ConfigError
+
+
+def finds(listing: Listing) -> str | None:
+    """JSON files with COCO's keys."""
+    count = len(listing.jsons("images", "annotations", "categories"))
+    return f"{count} COCO files" if count else None
+
+
+def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
+    """Every file; categories of one name are one class."""
+    if naming.looks is not None:
+        raise ConfigError("classes: COCO's categories are named already; give their order alone, [background,...]")
+    codec()
+    paths = listing.jsons("images", "annotations", "categories")
+    files = [CocoFile.read(path) for path in watch(paths, "reading COCO files", len(paths))]
+    names = naming.names or ("background", *dict.fromkeys(name for file in files for name in file.categories))
+    if unknown := [(f.path, name) for f in files for name in f.categories if name not in names[1:]]:
+        raise ConfigError(f"{unknown[0][0]}: category {unknown[0][1]} is not among classes={list(names)}")
+    values = dict(zip(names, Naming(names).values(), strict=True))
+    entries: dict[str, Entry] = {}
+    left_out: list[str] = []
+    for file in files:
+        table = np.array([0, *(values[name] for name in file.categories)], np.uint8)
+        for each in file.images.values():
+            image = listing.image(each.name, file.path)
+            if image is None:
+                left_out.append(
+                    f"{file.path}: no file {each.name} of image {each.number} below {listing.folder}, or several"
+                )
+                continue
+            image_id = id_of(listing, image)
+            if image_id in entries:
+                left_out.append(f"{file.path}: image {each.number} ({image}) is that of {entries[image_id].told} too")
+                continue
+            entries[image_id] = Entry(image_id, image, file.path, partial(_drawn, file, each, table))
+    known = {entry.image for entry in entries.values()}
+    left_out += [f"{path}: an image that no COCO file names" for path in listing.pictures if path not in known]
+    classes = [Found(values[name], name, f"category {name}" if values[name] else "no object") for name in names]
+    return Reading(
+        "COCO files; of objects that overlap the smaller one has the pixel", classes, list(entries.values()), left_out
+    )
+
+
+def _drawn(file: CocoFile, image: CocoImage, table: np.ndarray) -> np.ndarray:
+    mask: np.ndarray = table[file.class_values(image)]
+    return mask

@@ -71,15 +71,20 @@ class Training(NamedTuple):
 def training(config: DictConfig, source: Source, view: TrainingView, labels: Labels) -> Training:
     """What feeds a method whose training items show labels of one kind, within a protocol's view."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
-    episodes = settings.pop("episodes")
-    recipe = Recipe(TrainAugmentation(**settings.pop("augment")), episodes, method_class(config).reads_objects)
+    settings = {key: value for key, value in settings.items() if key not in ("augment", "episodes")}
     try:
         ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
-        dataset = view.dataset(source, ids, labels, recipe)
+        dataset = view.dataset(source, ids, labels, recipe(config))
         held_out = HeldOut.of(source, kept_back, labels, view)
         return Training(DataModule(dataset, config.seed, **settings), held_out)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
+
+
+def recipe(config: DictConfig) -> Recipe:
+    """How training items of `config.loader` are made for `config.method`."""
+    settings: Any = OmegaConf.to_container(config.loader, resolve=True)
+    return Recipe(TrainAugmentation(**settings["augment"]), settings["episodes"], method_class(config).reads_objects)
 
 
 def loggers(config: DictConfig, folder: Path) -> list[Logger]:

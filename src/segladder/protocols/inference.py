@@ -134,7 +134,7 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def dense_answers(method: Method, images: Sequence[np.ndarray], views: Views = Views()) -> Answers:
+def dense_answers(method: Method, images: Sequence[np.ndarray], views: Views) -> Answers:
     """The answers of a dense method, in evaluation mode, to images uint8 (H, W, 3) of one size.
 
     Probabilities are the softmax of its scores, or the mean of that over views.

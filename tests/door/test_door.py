@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from dummy_data import picture, save_image, save_mask, write_folder
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import segladder as door
+from segladder import cli
+from segladder.cli import conf_folder
 from segladder.data.sources.decoding import read_image, read_mask
 from segladder.door.creating import configuration
 from segladder.errors import ConfigError, DataError
+from segladder.guide import keys_of
 from segladder.protocols.inference import class_maps
+from segladder.runs.composition import composing
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"data.train_size": 160, "data.val_size": 60, "data.size": 64, "loader.workers": 0, "backbone.width": 8}
 QUICK = ["logger=none", "trainer.progress=false", "trainer.panels=0", "trainer.steps=1", "protocol.bootstrap=20"]
 EPISODES = ["protocol.min_object=none", "protocol.episodes=5", "protocol.seeds=[0]", "protocol.beside=0"]
@@ -374,3 +384,61 @@ def test_an_onnx_graph_answers_as_the_model_does(segladder, runs, tmp_path, caps
         door.export(runs / "few_shot", tmp_path / "few.onnx")
     with pytest.raises(ConfigError, match="pixels=int8: expected one of uint8, float32"):
         door.export(runs / "dense", tmp_path / "other.onnx", "int8")
+
+
+def test_the_examples_of_the_documentation_run(runs, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    (photos / "runs").symlink_to(runs)
+    write_folder(photos / "mine", lists=True)
+    (photos / "mine" / "splits" / "val.txt").write_text("site1/item 1\n")
+    (photos / "mine" / "splits" / "train.txt").write_text("site0/item 0\nsite0/item 2\n")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL):
+        if "onnxruntime" not in block or find_spec("onnxruntime"):
+            exec(block, names)
+    assert Image.open("mask.png").mode == "P"
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_of_a_command_shows_keys_and_three_examples_that_compose(command, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["segladder", command, "--help"])
+    assert cli.main() == 0
+    text = capsys.readouterr().out
+    examples = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith(f"  segladder {command}")]
+    assert len(examples) == 3
+    for words in examples:
+        with composing():
+            compose(command, [word for word in words if word != "-m" and not ("," in word and "-m" in words)])
+    with composing():
+        config = compose(command)
+    own = {key.name.split(".")[0] for key in keys_of(conf_folder() / f"{command}.yaml")}
+    assert own <= {*config} and all(f"  {key}" in text for key in own)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("segladder lea", ["leaderboard"]),
+        ("segladder train method=fcn", ["method=fcn16s", "method=fcn32s", "method=fcn8s"]),
+        ("segladder train method=cam trainer.st", ["trainer.steps="]),
+        ("segladder train method=cam method.background", ["method.background_score="]),
+        ("segladder predict prob", ["probabilities="]),
+        ("segladder nothing x", []),
+    ],
+)
+def test_words_are_completed(line, found, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["segladder", "--complete", line])
+    assert cli.main() == 0
+    assert capsys.readouterr().out.split() == found
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_what_stands_behind_an_equals_sign():
+    script = f"""
+        segladder() {{ {sys.executable} -m segladder "$@"; }}
+        eval "$(segladder --completion bash)"
+        COMP_LINE='segladder train method=fcn'; COMP_POINT=${{#COMP_LINE}}
+        _segladder; echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["fcn16s", "fcn32s", "fcn8s"], done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypedDict, overload
 
 import numpy as np
 import torch
@@ -61,8 +61,8 @@ class Prediction:
         return Path(path)
 
 
-class ViewKeys(Views):
-    """The types of `Views`, as they are checked."""
+class ViewKeys(TypedDict, total=False):
+    """The settings of `Views`."""
 
     input_size: Positive | None
     scales: Scales

@@ -114,7 +114,7 @@ class LabelledData(DataModule):
         """Batches of whole images of one size; of episodes, those of a fixed draw."""
         return DataLoader(
             self.val,
-            batch_sampler=self.val_keys,  # type: ignore[arg-type]
+            batch_sampler=self.val_keys,
             collate_fn=self.val.collate,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),

@@ -70,7 +70,7 @@ def word(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
-        return repr(value)
+        return str(value)
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(word, value))}]"
     if isinstance(value, Mapping):

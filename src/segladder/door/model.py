@@ -143,6 +143,8 @@ class Model:
         found: dict[int, Prediction] = {}
         for positions in of_one_size(images, AT_ONCE):
             answers = dense_answers(self.method, [images[i] for i in positions], views)
+            if (count := answers.probabilities.shape[1]) != len(self.classes):
+                raise ConfigError(f"classes: {len(self.classes)} names, but method={self.method.name} knows {count}")
             for i, mask, probabilities in zip(positions, *answers, strict=True):
                 found[i] = Prediction(images[i], mask, probabilities, self.classes, tuple(range(len(self.classes))))
         return [found[i] for i in range(len(images))]

@@ -129,6 +129,7 @@ def quieten() -> None:
         "does not have many workers",
         "logging interval",
         "is not resumable",
+        "have no `val_dataloader`",
     )
     for remark in remarks:
         warnings.filterwarnings("ignore", f".*{remark}")

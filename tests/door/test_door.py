@@ -229,7 +229,8 @@ def test_a_trainer_of_ones_own(data_folder, tmp_path, name):
     module, data = door.create(name, **settings), door.data("shapes", method=name, **settings)
     before = {key: value.clone() for key, value in module.state_dict().items()}
     trainer = pl.Trainer(
-        max_steps=1,
+        max_epochs=1,
+        limit_train_batches=1,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,

@@ -220,7 +220,7 @@ METHODS = {
     "gain": {"protocol": "cam_seeds"},
     "spnet": {"protocol": "zero_shot"},
 }
-METHODS["sg_one"] = {"protocol": "strict"}
+METHODS["sg_one"] = {"protocol": "strict", "protocol.min_object": "none"}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -6,7 +6,6 @@ import difflib
 import importlib
 import importlib.util
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -20,13 +19,12 @@ COMMANDS = {
     "search": "tune train's keys on held-out training images: space={KEY: [choices] or {low, high, log}} trials=N",
     "evaluate": "score a run's weights under a protocol: run=DIR protocol=NAME",
     "predict": "segment images or a video: run=DIR images=DIR out=DIR [support=DIR] or video=DIR mask=FILE",
+    "export": "weights for use elsewhere: run=DIR out=FILE.onnx, or out=FILE.zip to hand a run on",
     "leaderboard": "rank the records of a folder: runs=DIR",
     "data": "convert your annotated images (action=convert from=DIR out=DIR); check, preview, audit: data=NAME",
     "bench": "measure speed against stated references: name=NAME",
 }
 GROUPS = ("method", "labels", "backbone", "loss", "data", "protocol", "prices", "strategy", "logger", "experiment")
-OPEN = ("backbone.options", "embeddings.words")  # dictionaries whose keys are the user's
-NO_NAME = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)|true|false|null", re.IGNORECASE)
 
 
 def main() -> int:
@@ -38,11 +36,31 @@ def main() -> int:
     if words[0] == "--version":
         print(f"segladder {__version__}")
         return 0
+    if words[0] in ("--completion", "--complete"):
+        return completion(*words)
     if words[0] not in COMMANDS:
         close = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         return complain(f"no command {words[0]}{hint}; choose from {', '.join(COMMANDS)}")
+    if {"-h", "--help"} & {*words[1:]}:
+        from segladder.guide import command_help
+
+        print(command_help(words[0]))
+        return 0
     return max(run(words[0], overrides) for overrides in each_protocol(*words))
+
+
+def completion(option: str, *words: str) -> int:
+    """Print a shell's script (`--completion bash`), or what may stand at the end of a line (`--complete LINE`)."""
+    from segladder.guide import SCRIPTS, candidates
+
+    if option == "--complete":
+        print("\n".join(candidates(words[0] if words else "")))
+        return 0
+    if words[:1] and words[0] in SCRIPTS:
+        print(SCRIPTS[words[0]], end="")
+        return 0
+    return complain(f"--completion: expected {', '.join(SCRIPTS)}, got {' '.join(words) or 'nothing'}")
 
 
 def each_protocol(command: str, *overrides: str) -> list[list[str]]:
@@ -63,7 +81,7 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from segladder.processes.memory import keep_freed_memory
-    from segladder.runs.composition import explain
+    from segladder.runs.composition import explain, not_a_choice, opened
 
     if complaint := not_a_choice(overrides):
         return complain(complaint)
@@ -122,7 +140,8 @@ def help_text() -> str:
         lines.append(f"  {group:<12} {' '.join(choices(group))}")
     lines += [
         "",
-        "`segladder COMMAND --cfg job` shows every key with its value.",
+        "`segladder COMMAND --help` shows its keys and examples; --cfg job every key with its value.",
+        'eval "$(segladder --completion bash)" completes words in bash; zsh and fish have their own.',
     ]
     return "\n".join(lines)
 
@@ -130,21 +149,6 @@ def help_text() -> str:
 def choices(group: str) -> list[str]:
     """The names that `GROUP=NAME` takes; files `_NAME.yaml` hold what choices share and are none themselves."""
     return sorted(path.stem for path in (conf_folder() / group).glob("[!_]*.yaml"))
-
-
-def not_a_choice(overrides: list[str]) -> str | None:
-    """The complaint about a choice by no name, or by that of a file which choices build on (`_trained`), or None."""
-    for override in overrides:
-        group, _, value = override.lstrip("+").partition("=")
-        for name in value.strip("[]").split(",") if group in GROUPS else ():
-            if name.startswith("_") or NO_NAME.fullmatch(name):
-                return f"{group}={name}: no such choice; choose from {', '.join(choices(group))}"
-    return None
-
-
-def opened(override: str) -> str:
-    """An override as Hydra takes it where a dictionary's keys are free."""
-    return f"++{override}" if override.startswith(tuple(f"{key}{end}" for key in OPEN for end in ".=")) else override
 
 
 def conf_folder() -> Path:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from dummy_data import picture, save_image, save_mask, write_folder
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from PIL import Image
 
 from segladder.data.sources.decoding import read_image, read_mask
@@ -15,6 +14,7 @@ from segladder.data.sources.folder import Folder
 from segladder.data.sources.support import Support
 from segladder.data.training.episodes import Episode
 from segladder.protocols.episode_runner import PREDICTION_AGGREGATES, STATE_AGGREGATES, EpisodeRunner, InputSize
+from segladder.protocols.inference import Views
 from segladder.report.pictures.few_shot_panel import few_shot_panel, heat_map, marked, montage
 from segladder.report.pictures.panels import GAP
 from segladder.runs import build
@@ -23,7 +23,7 @@ from segladder.runs.loading import load_run
 from segladder.runs.pictures import write_preview
 
 SIZES = {"wide": (64, 97), "small": (50, 40)}  # of images to segment
-NATIVE = OmegaConf.create({"input_size": None, "scales": [1.0], "flip": False})
+NATIVE = Views()
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_supports_of_several_sizes_weigh_as_in_episodes(tmp_path, aggregate):
     own = [Support(i, source.image(i), (source.mask(i) == 1).astype(np.uint8), 1) for i in supports]
     with torch.inference_mode():
         (answer,) = runner.answers([Episode(query, 1, tuple(supports), 0)])
-    prediction, probability = Segmenter(method, own, aggregate, NATIVE).segment(source.image(query))
+    prediction, (probability,) = Segmenter(method, own, aggregate, NATIVE).segment(source.image(query))
     np.testing.assert_allclose(probability, answer.probability, atol=1e-5)
     assert (prediction == answer.prediction).mean() > 0.999
 
@@ -110,7 +110,7 @@ def test_methods_that_read_pixels_or_features_answer_alike(name):
     (image, _), (support_image, mask) = picture(0, (64, 80)), picture(1, (64, 80), values=(1,))
     support = Support("s", support_image, (mask == 1).astype(np.uint8), 1)
     method = tiny_method(name)
-    _, probability = Segmenter(method, [support], "mean", NATIVE).segment(image)
+    _, (probability,) = Segmenter(method, [support], "mean", NATIVE).segment(image)
     np.testing.assert_allclose(probability, expected_probability(method, image, [support]), atol=1e-5)
 
 
@@ -118,11 +118,11 @@ def test_views_are_averaged():
     (image, _), (support_image, mask) = picture(0, (64, 80)), picture(1, (64, 80), values=(1,))
     support, method = Support("s", support_image, (mask == 1).astype(np.uint8), 1), tiny_method()
     plain = Segmenter(method, [support], "mean", NATIVE)
-    flipped = Segmenter(method, [support], "mean", OmegaConf.merge(NATIVE, {"flip": True}))
-    expected = (plain.segment(image)[1] + plain.segment(image[:, ::-1].copy())[1][:, ::-1]) / 2
+    flipped = Segmenter(method, [support], "mean", NATIVE._replace(flip=True))
+    expected = (plain.segment(image)[1] + plain.segment(image[:, ::-1].copy())[1][..., ::-1]) / 2
     np.testing.assert_allclose(flipped.segment(image)[1], expected, atol=1e-5)
-    half = Segmenter(method, [support], "mean", OmegaConf.merge(NATIVE, {"input_size": 40}))
-    assert half.segment(image)[1].shape == (64, 80)
+    half = Segmenter(method, [support], "mean", NATIVE._replace(input_size=40))
+    assert half.segment(image)[1].shape == (1, 64, 80)
 
 
 def test_a_video_follows_its_first_mask(segladder, run_folder, tmp_path, capsys):
@@ -193,17 +193,23 @@ def test_the_class_of_a_mask_with_several_is_chosen(segladder, run_folder, input
     save_mask(inputs / "support" / "masks" / "b.png", mask)
     (inputs / "support" / "images" / "a.png").unlink()
     words = [f"run={run_folder / 'few_shot'}", f"support={inputs / 'support'}", f"images={inputs / 'images'}"]
-    words += [f"out={inputs / 'out'}", "progress=false"]
-    assert segladder("predict", *words) == 2
+    words += ["progress=false"]
+    assert segladder("predict", *words, f"out={inputs / 'all'}") == 0
+    assert segladder("predict", *words, f"out={inputs / 'out'}", "support_class=12") == 0
+    values = [
+        {v for m in (inputs / out / "masks").iterdir() for v in np.unique(read_mask(m))} for out in ("all", "out")
+    ]
+    assert values[0] <= {0, 3, 12} and values[1] <= {0, 1}
+    video = [f"run={run_folder / 'few_shot'}", f"video={inputs / 'support' / 'images'}", f"out={inputs / 'video'}"]
+    assert segladder("predict", *video, f"mask={inputs / 'support' / 'masks' / 'b.png'}") == 2
     assert "b.png: holds the classes 3, 12, expected one" in capsys.readouterr().err
-    assert segladder("predict", *words, "support_class=12") == 0
 
 
 def test_a_panel_shows_support_image_probability_and_prediction():
     image = np.random.default_rng(0).integers(0, 200, (240, 300, 3), np.uint8)
     probability = np.tile(np.linspace(0, 1, 300, dtype=np.float32), (240, 1))
     prediction = (probability > 0.5).astype(np.uint8)
-    sheet = few_shot_panel([(image, prediction)], image, probability, prediction, "a title")
+    sheet = few_shot_panel([(image, prediction)], image, probability[None], prediction, "a title")
     top = next(y for y in range(60) if np.array_equal(sheet[y : y + 240, 306 + GAP : 606 + GAP], image))
     support, _, heat, overlay = (sheet[top : top + 240, GAP + 306 * i : GAP + 306 * i + 300] for i in range(4))
     assert np.array_equal(support, marked(image, prediction, (300, 240)))

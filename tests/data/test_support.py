@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dummy_data import picture, save_image, save_mask
 
-from segladder.data.sources.support import read_supports
+from segladder.data.sources.support import read_support, read_supports
 from segladder.errors import ConfigError, DataError
 
 WHERE = picture(0, values=(1,))[1] == 1  # (64, 80)
@@ -45,8 +45,11 @@ def test_one_of_several_classes_is_chosen_by_its_value(tmp_path):
     values = np.where(WHERE, 8, 0)
     values[:5] = 12
     path = write_support(tmp_path, "a", values)
+    both = read_supports(tmp_path)
+    assert [(s.value, s.name) for s in both] == [(8, "a"), (12, "a")]
+    assert all(np.array_equal(s.mask, values == s.value) for s in both)
     with pytest.raises(ConfigError, match=rf"{path}: holds the classes 8, 12, expected one; .*support_class=VALUE"):
-        read_supports(tmp_path)
+        read_support(tmp_path / "images" / "a.jpg", path)
     assert np.array_equal(read_supports(tmp_path, 12)[0].mask, values == 12)
     with pytest.raises(DataError, match=rf"{path}: no pixel of support_class=3, it holds 8, 12"):
         read_supports(tmp_path, 3)
@@ -73,8 +76,13 @@ def test_faults_name_the_file(tmp_path):
         read_supports(tmp_path)
     save_mask(path, 8 * WHERE.astype(np.uint8))
     other = write_support(tmp_path, "b", WHERE * 12)
-    with pytest.raises(ConfigError, match=r"masks show different classes \(8 in a, 12 in b\)"):
+    assert [(s.value, s.name) for s in read_supports(tmp_path)] == [(8, "a"), (12, "b")]
+    void = write_support(tmp_path, "c", WHERE * 255)
+    with pytest.raises(
+        DataError, match=rf"{void}: holds 255 alone, which is ignored beside other classes, expected pix"
+    ):
         read_supports(tmp_path)
+    (tmp_path / "images" / "c.jpg").unlink()
     other.unlink()
     with pytest.raises(DataError, match=rf"{other}: no such file, expected the mask of .*b.jpg"):
         read_supports(tmp_path)

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.sources.base import Source
+from segladder.door.packing import home, opened
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.base import Protocol
@@ -49,21 +50,25 @@ class Keys(TypedDict, total=False):
 
 
 def run(config: DictConfig) -> int:
-    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot."""
+    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot.
+
+    What is made of a packed run RUN.zip goes to the folder RUN beside it.
+    """
     check_keys(config, Keys)
-    device, folder = chosen_device(config.device), Path(config.run)
-    run_config, record, method = load_run(folder)
-    scored = merged(config, run_config)
-    check_choices(scored)
-    source, protocol = build.source(scored), build.protocol(scored)
-    protocol.check_built(method)
-    check_classes(method, source, record.data["classes"])
-    check_account(folder, record, source, protocol)
+    device = chosen_device(config.device)
+    with opened(Path(config.run)) as folder:
+        run_config, record, method = load_run(folder)
+        scored = merged(config, run_config)
+        check_choices(scored)
+        source, protocol = build.source(scored), build.protocol(scored)
+        protocol.check_built(method)
+        check_classes(method, source, record.data["classes"])
+        check_account(folder, record, source, protocol)
     method.to(device)
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
     rung = "-".join([protocol.hash, *rung_words(record)])
-    place = folder / "evaluations" / f"{protocol.name}-{rung}"
+    place = home(Path(config.run)) / "evaluations" / f"{protocol.name}-{rung}"
     place.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     record.parents, record.id = [record.id], f"{record.id}-{rung}"

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 from pydantic import Field
 
+from segladder.door.packing import opened
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
-from segladder.protocols.inference import class_maps, to_pixels
+from segladder.protocols.inference import dense_answers
 from segladder.runs import few_shot_prediction
 from segladder.runs.composition import check_keys
 from segladder.runs.loading import chosen_device, load_run
@@ -39,6 +39,7 @@ class Keys(TypedDict):
     input_size: Positive | None
     scales: Scales
     flip: bool
+    probabilities: bool
     device: Device | None
     progress: bool
 
@@ -47,7 +48,8 @@ def run(config: DictConfig) -> int:
     """Segment what is not done yet; an image that cannot be read is named, the others go on. Returns 1 if any was."""
     check_keys(config, Keys)
     device = chosen_device(config.device)
-    run_config, _, method = load_run(Path(config.run))
+    with opened(Path(config.run)) as folder:
+        run_config, _, method = load_run(folder)
     check_inputs(config, method)
     if method.reads_flow:
         raise ConfigError(
@@ -60,9 +62,11 @@ def run(config: DictConfig) -> int:
     out = Path(config.out)
 
     def segmented(path: Path, image: np.ndarray) -> None:
-        save(out, path, image, segment(method, image, config))
+        classes, probabilities = dense_answers(method, [image], few_shot_prediction.views_of(config))
+        save(out, path, image, classes[0], probabilities[0] if config.probabilities else None)
 
-    return segment_each(listed("images", Path(config.images)), out, segmented, config.progress)
+    paths = listed("images", Path(config.images))
+    return segment_each(paths, out, segmented, config.progress, config.probabilities)
 
 
 def check_inputs(config: DictConfig, method: Method) -> None:
@@ -77,11 +81,3 @@ def check_inputs(config: DictConfig, method: Method) -> None:
         raise ConfigError(
             f"support_class={config.support_class}: run={config.run} is {method.supervision}, it has no supports"
         )
-
-
-@torch.inference_mode()
-def segment(method: Method, image: np.ndarray, config: DictConfig) -> np.ndarray:
-    """Class indices uint8 (H, W) of one image."""
-    pixels = to_pixels([image], config.input_size, method.device)
-    size = (image.shape[0], image.shape[1])
-    return class_maps(method.predict, pixels, size, tuple(config.scales), config.flip)[0].cpu().numpy()

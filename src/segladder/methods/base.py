@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from segladder.data.training.dataset import ObjectLabels
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.nets.losses import Pictures
 from segladder.settings import Name, NotNegative, Share
 
@@ -223,9 +223,16 @@ class Method(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One optimisation step's loss; logs every part of it."""
-        losses = self.loss(self.normalized(batch))
+        losses = self.loss(self.normalized(checked(batch)))
         self.log_dict({f"train/{key}": value.detach() for key, value in losses.items()}, batch_size=len(batch["image"]))
         return losses["loss"]
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Log the loss of a batch as `val/loss`; of use in a trainer of one's own."""
+        with differentiating():  # some losses follow gradients
+            tensors = {k: v.clone() if isinstance(v, Tensor) else v for k, v in checked(batch).items()}
+            losses = self.loss(self.normalized(cast(Batch, tensors)))
+        self.log("val/loss", losses["loss"].detach(), batch_size=len(batch["image"]), sync_dist=True)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Trainable parameters grouped by learning rate and decay: backbone or head, weight or bias/norm."""
@@ -256,6 +263,16 @@ class Method(pl.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, **self.schedule_settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+
+
+def checked(batch: Batch) -> Batch:
+    """The batch of a loader. Raises DataError for one that holds no raw pixels: others' loaders give 0..1 or tuples."""
+    if not isinstance(batch, Mapping) or "image" not in batch:
+        raise DataError(f"batch: {type(batch).__name__}, expected a dictionary with image, and mask or tags")
+    images = batch["image"]
+    if images.is_floating_point() and images.numel() and images.min() >= 0 and 0 < images.max() <= 1:
+        raise DataError(f"batch: image is {images.dtype} in 0..1, expected raw pixels in 0..255, such as uint8")
+    return batch
 
 
 @contextmanager

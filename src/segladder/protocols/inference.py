@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import image_size
-from segladder.methods.base import evaluating
+from segladder.methods.base import Method, evaluating
 from segladder.protocols.base import Scoring
 
 Predict = Callable[[Tensor], Tensor]
@@ -107,12 +107,59 @@ def to_pixels(images: Sequence[np.ndarray], input_size: int | None, device: torc
     return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)  # (B, 3, h, w)
 
 
+class Views(NamedTuple):
+    """How an image is looked at.
+
+    Attributes:
+        input_size: long side that it is resized to, None for native.
+        scales: factors on both sides, whose probabilities are averaged.
+        flip: also look at the mirrored image.
+    """
+
+    input_size: int | None = None
+    scales: Sequence[float] = (1.0,)
+    flip: bool = False
+
+
+class Answers(NamedTuple):
+    """What a method says of B images of one size.
+
+    Attributes:
+        classes: indices uint8 (B, H, W).
+        probabilities: float32 (B, K, H, W).
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+
+
+@torch.inference_mode()
+def dense_answers(method: Method, images: Sequence[np.ndarray], views: Views) -> Answers:
+    """The answers of a dense method, in evaluation mode, to images uint8 (H, W, 3) of one size.
+
+    Probabilities are the softmax of its scores, or the mean of that over views.
+    """
+    pixels = to_pixels(images, views.input_size, method.device)
+    size = images[0].shape[0], images[0].shape[1]
+    scores = class_scores(method.predict, pixels, size, views.scales, views.flip)
+    several = tuple(views.scales) != (1.0,) or views.flip
+    probabilities = scores / len(views.scales) if several else scores.softmax(1)
+    return Answers(scores.argmax(1).to(torch.uint8).cpu().numpy(), probabilities.float().cpu().numpy())
+
+
 def class_maps(
     predict: Predict, pixels: Tensor, size: tuple[int, int], scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Tensor:
-    """Predicted classes (B, H, W) uint8 at `size`.
+    """Predicted classes (B, H, W) uint8 at `size`: the argmax of `class_scores`, which see."""
+    return class_scores(predict, pixels, size, scales, flip).argmax(1).to(torch.uint8)
 
-    With one view the argmax of bilinearly resized scores; with several (scales, flip) of the mean of their softmax.
+
+def class_scores(
+    predict: Predict, pixels: Tensor, size: tuple[int, int], scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
+    """Scores (B, K, H, W) at `size` whose argmax is the answer.
+
+    With one view bilinearly resized scores; with several (scales, flip) the sum over scales of their softmax.
 
     Args:
         predict: raw pixels (B, 3, h, w) to scores (B, K, h, w).
@@ -122,7 +169,7 @@ def class_maps(
         flip: also look at the mirrored image.
     """
     if tuple(scales) == (1.0,) and not flip:
-        return resized(predict(pixels), size).argmax(1).to(torch.uint8)
+        return resized(predict(pixels), size)
     total = None
     for scale in scales:
         scaled = pixels if scale == 1 else scaled_pixels(pixels, scale)
@@ -133,7 +180,7 @@ def class_maps(
             probabilities = (plain + mirrored.flip(3)) / 2
         total = probabilities if total is None else total + probabilities
     assert total is not None, "at least one scale"
-    return total.argmax(1).to(torch.uint8)
+    return total
 
 
 def scaled_pixels(pixels: Tensor, scale: float) -> Tensor:

@@ -75,12 +75,10 @@ class Training(NamedTuple):
 def training(config: DictConfig, source: Source, view: TrainingView, labels: Labels) -> Training:
     """What feeds a method whose training items show labels of one kind, within a protocol's view."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
-    episodes = settings.pop("episodes")
-    reads = method_class(config)
-    recipe = Recipe(TrainAugmentation(**settings.pop("augment")), episodes, reads.reads_objects, reads.reads_flow)
+    settings = {key: value for key, value in settings.items() if key not in ("augment", "episodes")}
     try:
         ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
-        dataset = view.dataset(source, ids, labels, recipe)
+        dataset = view.dataset(source, ids, labels, recipe(config))
         held_out = HeldOut.of(source, kept_back, labels, view)
         groups = (
             by_class(config, source.as_seen(view.sight(source, labels)), ids) if settings.pop("balanced", False) else ()
@@ -102,6 +100,14 @@ def by_class(config: DictConfig, seen: Source, ids: Sequence[str]) -> list[list[
     groups = [[i for i, held in enumerate(kept) if k in held] for k in range(1, len(seen.classes))]
     groups.append([i for i, held in enumerate(kept) if not held])
     return [group for group in groups if group]
+
+
+def recipe(config: DictConfig) -> Recipe:
+    """How training items of `config.loader` are made for `config.method`."""
+    settings: Any = OmegaConf.to_container(config.loader, resolve=True)
+    reads = method_class(config)
+    augment = TrainAugmentation(**settings["augment"])
+    return Recipe(augment, settings["episodes"], reads.reads_objects, reads.reads_flow)
 
 
 def loggers(config: DictConfig, folder: Path) -> list[Logger]:
@@ -148,6 +154,7 @@ def quieten() -> None:
         "does not have many workers",
         "logging interval",
         "is not resumable",
+        "have no `val_dataloader`",
     )
     for remark in remarks:
         warnings.filterwarnings("ignore", f".*{remark}")

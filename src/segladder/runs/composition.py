@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +14,36 @@ from hydra.initialize import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from segladder.settings import MISSING, check, hints_of, suggestion
+
+OPEN = ("backbone.options", "embeddings.words")  # dictionaries whose keys are the user's
+NO_NAME = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)|true|false|null", re.IGNORECASE)
+
+
+def not_a_choice(overrides: list[str]) -> str | None:
+    """The complaint about a choice by no name, or by that of a file which choices build on (`_trained`), or None."""
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        for name in value.strip("[]").split(",") if group and is_group(group) else ():
+            if name.startswith("_") or NO_NAME.fullmatch(name):
+                return f"{group}={name}: no such choice; choose from {', '.join(choices(group))}"
+    return None
+
+
+def opened(override: str) -> str:
+    """An override as Hydra takes it where a dictionary's keys are free."""
+    return f"++{override}" if override.startswith(tuple(f"{key}{end}" for key in OPEN for end in ".=")) else override
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra's `compose` knows `conf/` within the block; afterwards Hydra is as the caller's own program left it."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("segladder.conf", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def explain(command: str, overrides: list[str], error: Exception) -> str:
@@ -48,8 +80,7 @@ def keys_at(command: str, overrides: list[str], parent: str) -> list[str]:
     """The keys of node `parent` under the choices that overrides make; other overrides may be at fault themselves."""
     named = [o for o in overrides if is_group(o.split("=")[0]) and "{" not in o]
     chosen = [o for o in named if not o.startswith("hydra")]
-    GlobalHydra.instance().clear()
-    with initialize_config_module("segladder.conf", version_base="1.3"):
+    with composing():
         config = compose(command, chosen)
     while parent:
         node = OmegaConf.select(config, parent)
@@ -67,8 +98,7 @@ def one_line(error: Exception) -> str:
 
 def composed(overrides: list[str]) -> DictConfig:
     """The configuration of `segladder train` with these overrides."""
-    GlobalHydra.instance().clear()
-    with initialize_config_module("segladder.conf", version_base="1.3"):
+    with composing():
         return compose("train", overrides)
 
 

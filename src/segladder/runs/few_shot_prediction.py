@@ -1,4 +1,4 @@
-"""`segladder predict` of few-shot runs: images for which supports show the class, or a video with its first mask."""
+"""`segladder predict` of few-shot runs: images for which supports show classes, or a video with its first mask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from segladder.data.sources.support import Support, read_support, read_supports
 from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, Features, FewShotMethod, State
 from segladder.protocols.episode_runner import aggregated
-from segladder.protocols.inference import resized, scaled_pixels, to_pixels
+from segladder.protocols.inference import Views, resized, scaled_pixels, to_pixels
 from segladder.report.pictures.few_shot_panel import few_shot_panel
 from segladder.runs.pictures import listed, overlay_path, save, segment_each, write_picture, write_preview
 
@@ -29,29 +29,31 @@ def segment_images(config: DictConfig, method: FewShotMethod, aggregate: str) ->
     """A mask, an overlay and a panel beside the supports for every image of a folder."""
     paths, out = listed("images", Path(config.images)), Path(config.out)
     supports = read_supports(Path(config.support), config.support_class)
-    segmenter = Segmenter(method, supports, aggregate, config)
+    segmenter = Segmenter(method, supports, aggregate, views_of(config))
     shown = [(support.image, support.mask) for support in supports]
 
     def segmented(path: Path, image: np.ndarray) -> None:
-        prediction, probability = segmenter.segment(image)
-        panel = few_shot_panel(shown, image, probability, prediction, f"{path.stem}: {method.name}")
+        prediction, probabilities = segmenter.segment(image)
+        panel = few_shot_panel(shown, image, probabilities, prediction, f"{path.stem}: {method.name}")
         write_picture(out / "panels" / f"{path.stem}.png", Image.fromarray(panel))
-        save(out, path, image, prediction)
+        save(out, path, image, prediction, probabilities if config.probabilities else None)
 
-    return segment_each(paths, out, segmented, config.progress)
+    return segment_each(paths, out, segmented, config.progress, config.probabilities)
 
 
 def segment_video(config: DictConfig, method: FewShotMethod) -> int:
     """A mask and an overlay for every frame, and an animated preview; the first frame's mask is the one given."""
     frames, out = listed("video", Path(config.video)), Path(config.out)
     support = read_support(frames[0], Path(config.mask), config.support_class)
-    segmenter = Segmenter(method, [support], "mean", config)
+    segmenter = Segmenter(method, [support], "mean", views_of(config))
+    first = (support.mask == 1).astype(np.uint8)
 
     def segmented(path: Path, image: np.ndarray) -> None:
         known = path == frames[0]
-        save(out, path, image, (support.mask == 1).astype(np.uint8) if known else segmenter.segment(image)[0])
+        prediction, probabilities = (first, first[None].astype(np.float32)) if known else segmenter.segment(image)
+        save(out, path, image, prediction, probabilities if config.probabilities else None)
 
-    code = segment_each(frames, out, segmented, config.progress)
+    code = segment_each(frames, out, segmented, config.progress, config.probabilities)
     preview = out / "preview.gif"
     write_preview(preview, [path for path in (overlay_path(out, frame) for frame in frames) if path.exists()])
     print(f"preview: {preview}")
@@ -63,27 +65,34 @@ class Segmenter:
 
     Args:
         method: in evaluation mode; used on the device it is on.
-        supports: of any sizes.
-        aggregate: how they become one answer, as in `EpisodeRunner`.
-        config: `input_size`, `scales` and `flip` of the command.
+        supports: of any sizes; each value stands for a class of its own.
+        aggregate: how those of one class become one answer, as in `EpisodeRunner`.
+        views: how images and supports are looked at.
+
+    Attributes:
+        values: of the classes in predictions: 1 where there is one class, else as in the supports' masks.
     """
 
     @torch.inference_mode()
-    def __init__(self, method: FewShotMethod, supports: Sequence[Support], aggregate: str, config: DictConfig) -> None:
-        self.method, self.aggregate = method, aggregate
-        self.input_size, self.scales, self.flip = config.input_size, config.scales, config.flip
+    def __init__(self, method: FewShotMethod, supports: Sequence[Support], aggregate: str, views: Views) -> None:
+        self.method, self.aggregate, self.views = method, aggregate, views
+        classes = sorted({support.value for support in supports})
+        self.states = [self.states_of([s for s in supports if s.value == k]) for k in classes]
+        self.values = classes if len(classes) > 1 else [1]
+
+    def states_of(self, supports: Sequence[Support]) -> list[State]:
+        """What supports of one class say about it: one state, or one for each where predictions are joined."""
+        method = self.method
         states = [self.state(support) for support in supports]
-        areas = [int((support.mask == 1).sum()) if aggregate == "area_mean" else 1 for support in supports]
-        weights = torch.tensor([areas], device=method.device) / sum(areas)
-        alone = torch.ones(1, 1, device=method.device)
-        if aggregate in PREDICTION_AGGREGATES:
-            self.states = [method.combine([state], alone) for state in states]
-        else:
-            self.states = [method.combine(states, weights)]
+        if self.aggregate in PREDICTION_AGGREGATES:
+            alone = torch.ones(1, 1, device=method.device)
+            return [method.combine([state], alone) for state in states]
+        areas = [int((support.mask == 1).sum()) if self.aggregate == "area_mean" else 1 for support in supports]
+        return [method.combine(states, torch.tensor([areas], device=method.device) / sum(areas))]
 
     def state(self, support: Support) -> State:
         """What one support says about its class."""
-        method, pixels = self.method, to_pixels([support.image], self.input_size, self.method.device)
+        method, pixels = self.method, to_pixels([support.image], self.views.input_size, self.method.device)
         masks = torch.from_numpy((support.mask == 1).astype(np.float32)).to(method.device)[None]  # (1, H, W)
         masks = interpolate(masks[None], pixels.shape[2:], mode="nearest")[0]  # (1, h, w)
         images = method.normalize(pixels)
@@ -92,20 +101,36 @@ class Segmenter:
 
     @torch.inference_mode()
     def segment(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Prediction (1 = the class) uint8 (H, W) and probability of the class float32 (H, W) of one image."""
-        pixels, size = to_pixels([image], self.input_size, self.method.device), (image.shape[0], image.shape[1])
-        views = []  # each (K or 1, H, W)
-        for scale in self.scales:
-            scaled = pixels if scale == 1 else scaled_pixels(pixels, scale)
-            views.append(self.probabilities(scaled, size))
-            if self.flip:
-                views.append(self.probabilities(scaled.flip(3), size).flip(2))
-        prediction, probability = aggregated(torch.stack(views).mean(0).cpu().numpy(), self.aggregate)
-        return prediction.astype(np.uint8), probability
+        """Prediction uint8 (H, W), of `values`, and the probability of each class float32 (N, H, W) of one image.
 
-    def probabilities(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """P(class) (K, H, W) at `size` for aggregates of predictions, otherwise (1, H, W), for pixels (1, 3, h, w)."""
+        Each class is asked for against the background. A pixel is the class of the highest probability among those
+        that hold it for theirs, background if none does; the first of equals.
+        """
+        pixels, size = to_pixels([image], self.views.input_size, self.method.device), (image.shape[0], image.shape[1])
+        seen = []  # a view each: for each class (K or 1, H, W)
+        for scale in self.views.scales:
+            scaled = pixels if scale == 1 else scaled_pixels(pixels, scale)
+            seen.append(self.probabilities(scaled, size))
+            if self.views.flip:
+                seen.append([maps.flip(2) for maps in self.probabilities(scaled.flip(3), size)])
+        maps = [torch.stack(of_class).mean(0).cpu().numpy() for of_class in zip(*seen, strict=True)]
+        found, probabilities = map(np.stack, zip(*(aggregated(each, self.aggregate) for each in maps), strict=True))
+        surest = np.where(found, probabilities, -1).argmax(0)  # (H, W)
+        prediction = np.where(found.any(0), np.array(self.values, np.uint8)[surest], np.uint8(0))
+        return prediction, probabilities.astype(np.float32)
+
+    def probabilities(self, pixels: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """For each class P(class) at `size` by each of its states, (K or 1, H, W), for pixels (1, 3, h, w)."""
         features = self.method.encode(self.method.normalize(pixels))
         inner = (pixels.shape[2], pixels.shape[3])
-        logits = [resized(self.method.decode(features, state, inner).float(), size) for state in self.states]
-        return torch.cat(logits).softmax(1)[:, 1]
+
+        def asked(states: Sequence[State]) -> Tensor:
+            logits = [resized(self.method.decode(features, state, inner).float(), size) for state in states]
+            return torch.cat(logits).softmax(1)[:, 1]
+
+        return [asked(states) for states in self.states]
+
+
+def views_of(config: DictConfig) -> Views:
+    """How a command looks at images."""
+    return Views(config.input_size, tuple(config.scales), config.flip)

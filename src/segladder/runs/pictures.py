@@ -42,13 +42,18 @@ def listed(key: str, folder: Path) -> list[Path]:
     return paths
 
 
-def segment_each(paths: Sequence[Path], out: Path, segment: Segment, progress: bool) -> int:
-    """Call `segment(path, image)` for what has no overlay yet; an image that cannot be read is named, the others go on.
+def segment_each(
+    paths: Sequence[Path], out: Path, segment: Segment, progress: bool, probabilities: bool = False
+) -> int:
+    """Call `segment(path, image)` for what is not done yet; an image that cannot be read is named, the others go on.
+
+    An image is done that has an overlay, and its probabilities where these are asked for.
 
     Returns:
         1 if any could not be read, else 0.
     """
-    todo = [path for path in paths if not overlay_path(out, path).exists()]
+    wanted = (overlay_path, probabilities_path) if probabilities else (overlay_path,)
+    todo = [path for path in paths if not all(place(out, path).exists() for place in wanted)]
     faults = 0
     for path in track(todo, f"predict {paths[0].parent}", disable=not progress):
         try:
@@ -63,12 +68,30 @@ def segment_each(paths: Sequence[Path], out: Path, segment: Segment, progress: b
     return 1 if faults else 0
 
 
-def save(out: Path, path: Path, image: np.ndarray, prediction: np.ndarray) -> None:
-    """Write mask and overlay of class indices uint8 (H, W); the overlay last, as the sign that an image is done."""
+def save(
+    out: Path, path: Path, image: np.ndarray, prediction: np.ndarray, probabilities: np.ndarray | None = None
+) -> None:
+    """Write mask and overlay of class indices uint8 (H, W); the overlay last, as the sign that an image is done.
+
+    Probabilities (K, H, W), where there are any, are written in half precision.
+    """
+    write_picture(out / "masks" / f"{path.stem}.png", palette_picture(prediction))
+    if probabilities is not None:
+        with written(probabilities_path(out, path)) as partial:
+            np.save(partial, probabilities.astype(np.float16), allow_pickle=False)
+    write_picture(overlay_path(out, path), Image.fromarray(overlay(image, prediction)), quality=90)
+
+
+def palette_picture(prediction: np.ndarray) -> Image.Image:
+    """Class indices uint8 (H, W) as a picture in VOC's colours."""
     mask = Image.fromarray(prediction, mode="P")
     mask.putpalette(voc_palette().tobytes())
-    write_picture(out / "masks" / f"{path.stem}.png", mask)
-    write_picture(overlay_path(out, path), Image.fromarray(overlay(image, prediction)), quality=90)
+    return mask
+
+
+def probabilities_path(out: Path, path: Path) -> Path:
+    """Where the probabilities of an image go."""
+    return out / "probabilities" / f"{path.stem}.npy"
 
 
 def overlay_path(out: Path, path: Path) -> Path:

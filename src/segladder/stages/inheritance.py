@@ -95,9 +95,8 @@ def decided(
     Raises:
         ConfigError: settings that do not fit together.
     """
-    labels: Labels = instantiated(config.labels, "labels")
-    labels = labels.naming([k for k, name in enumerate(source.classes) if k and name not in protocol.hidden()])
-    own = labels if labels.shows != "nothing" else Masks()  # seen classes of runs that know others by name
+    labels = asked_labels(config, source, protocol)
+    own = shown_labels(labels)
     learning = Learning(protocol.training(source), own, labels, own, method.supervision, own.words)
     if protocol.ladder and labels.partial:  # each rung has masks of base classes
         words = f"masks of base classes and {labels.name} of novel ones"
@@ -106,6 +105,17 @@ def decided(
         learning = replace(learning, parents=(parent.id,), lineage=(*parent.lineage, parent.method))
         learning = from_parent(learning, config, method, source, protocol, parent)
     return with_few_labels(learning)
+
+
+def asked_labels(config: DictConfig, source: Source, protocol: Protocol) -> Labels:
+    """The kind of label of the classes that a run is asked about, by an annotator who looks for the others."""
+    labels: Labels = instantiated(config.labels, "labels")
+    return labels.naming([k for k, name in enumerate(source.classes) if k and name not in protocol.hidden()])
+
+
+def shown_labels(labels: Labels) -> Labels:
+    """What training items show of them: masks of seen classes to runs that know the others by name."""
+    return labels if labels.shows != "nothing" else Masks()
 
 
 def from_parent(

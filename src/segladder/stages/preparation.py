@@ -124,15 +124,21 @@ def known(
     """What a method is told of its classes that knows them by vectors; or nothing. A resumed run is told the same."""
     if not build.method_class(config).reads_class_vectors:
         return {}
+    told = kept(folder)
+    if told is None:
+        told = told_of_classes(config, source, protocol)
+        if is_first_process():
+            told.save(folder)
+    sources = list(told.embeddings.sources)
+    record.label_access["embeddings"] = {"sources": sources, "control": config.embeddings.control}
+    return told.arguments()
+
+
+def told_of_classes(config: DictConfig, source: Source, protocol: Protocol) -> Told:
+    """What a method is told of its classes that knows them by vectors. Raises ConfigError where there are none."""
     if "embeddings" not in config:
         raise ConfigError(f"data={source.name}: has no embeddings, expected them for method={config.method.name}")
     settings: Any = OmegaConf.to_container(config.embeddings, resolve=True)
     if not settings["sources"]:
         raise ConfigError(f"embeddings.sources is empty: give files of class vectors for method={config.method.name}")
-    told = kept(folder)
-    if told is None:
-        told = Told(class_embeddings(settings, source.classes), protocol.seen(source), protocol.few_labels)
-        if is_first_process():
-            told.save(folder)
-    record.label_access["embeddings"] = {"sources": list(told.embeddings.sources), "control": settings["control"]}
-    return told.arguments()
+    return Told(class_embeddings(settings, source.classes), protocol.seen(source), protocol.few_labels)

@@ -1,7 +1,8 @@
-"""A user's own supports: a few images with a mask each that shows one class, in whatever values programs write."""
+"""A user's own supports: a few images with a mask each that shows classes, in whatever values programs write."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,51 +32,95 @@ class Support:
     value: int
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """An image with a mask as programs write it.
+
+    Attributes:
+        name: of the image.
+        image: uint8 (H, W, 3).
+        values: of the mask, uint8 (H, W).
+        place: the mask's file, or what stands for it in messages.
+    """
+
+    name: str
+    image: np.ndarray
+    values: np.ndarray
+    place: str
+
+    @property
+    def present(self) -> list[int]:
+        """The mask's values above 0."""
+        return [int(v) for v in np.unique(self.values) if v]
+
+
 def read_supports(folder: Path, value: int | None = None) -> list[Support]:
-    """The pairs FOLDER/images/NAME.* and FOLDER/masks/NAME.png, by name.
+    """The pairs FOLDER/images/NAME.* and FOLDER/masks/NAME.png, by name; see `supports_of`.
 
     Args:
         folder: of any number of pairs, of any sizes.
-        value: the class, where masks hold several; see `class_mask`.
+        value: the class, where masks hold several; None: all of them.
 
     Raises:
-        ConfigError: no pair, a mask of several classes without a `value`, masks that show different classes.
-        DataError: an image without a mask, a damaged file, or as `read_support` raises it.
+        ConfigError: no pair.
+        DataError: an image without a mask, a damaged file, or as `supports_of` raises it.
     """
     images = folder / "images"
     paths = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if images.is_dir() else []
     if not paths:
         raise ConfigError(f"support={folder}: no pair there, expected images/NAME.jpg with masks/NAME.png")
-    supports = [read_support(path, folder / "masks" / f"{path.stem}.png", value) for path in paths]
-    shown = {support.value: support.name for support in supports if support.value != IGNORE}
-    if len(shown) > 1:
-        told = ", ".join(f"{class_value} in {name}" for class_value, name in sorted(shown.items()))
-        raise ConfigError(f"support={folder}: masks show different classes ({told}), expected the same in each")
-    return supports
+    return supports_of([read_annotated(path, folder / "masks" / f"{path.stem}.png") for path in paths], value)
 
 
 def read_support(image_path: Path, mask_path: Path, value: int | None = None) -> Support:
-    """One annotated image. Raises DataError if a file is missing or damaged, or sizes differ, and as `class_mask`."""
+    """One annotated image of one class. Raises DataError as `read_annotated`, and errors as `class_mask`."""
+    annotated = read_annotated(image_path, mask_path)
+    mask, found = class_mask(annotated, value)
+    return Support(annotated.name, annotated.image, mask, found)
+
+
+def read_annotated(image_path: Path, mask_path: Path) -> Annotated:
+    """One annotated image. Raises DataError if a file is missing or damaged, or sizes differ."""
     image = read_upright_image(image_path)
     if not mask_path.is_file():
         raise DataError(f"{mask_path}: no such file, expected the mask of {image_path}")
     values = read_mask(mask_path)
     if values.shape != image.shape[:2]:
         raise size_error(mask_path, values.shape, image.shape)
-    mask, found = class_mask(values, mask_path, value)
-    return Support(image_path.stem, image, mask, found)
+    return Annotated(image_path.stem, image, values, str(mask_path))
 
 
-def class_mask(values: np.ndarray, path: Path, value: int | None = None) -> tuple[np.ndarray, int]:
+def supports_of(annotated: Sequence[Annotated], value: int | None = None) -> list[Support]:
+    """What annotated images show, a support for each class of each, by class.
+
+    Where all masks have one value above 0, be it 1, 255 or a palette's, that is the class. Beside another value, in its
+    mask or in others, 255 means ignored.
+
+    Args:
+        annotated: of any sizes, one at least.
+        value: the one class to take; None: all that are there.
+
+    Raises:
+        DataError: a mask that shows no class.
+    """
+    classes = sorted({v for each in annotated for v in each.present if v != IGNORE})
+    if value is not None or len(classes) < 2:
+        found = [(each, *class_mask(each, value)) for each in annotated]
+        one = classes[0] if classes else IGNORE  # 255 in one mask and 1 in another are the same class
+        return [Support(each.name, each.image, mask, one if value is None else value) for each, mask, _ in found]
+    for each in annotated:
+        if not set(each.present) - {IGNORE}:
+            told = "empty mask" if not each.present else f"holds {IGNORE} alone, which is ignored beside other classes"
+            raise DataError(f"{each.place}: {told}, expected pixels of some of the classes {told_values(classes)}")
+    holding = [(k, each) for k in classes for each in annotated if k in each.present]
+    return [Support(each.name, each.image, class_mask(each, k)[0], k) for k, each in holding]
+
+
+def class_mask(annotated: Annotated, value: int | None = None) -> tuple[np.ndarray, int]:
     """Where a mask shows its class, and the value that stands for it.
 
     The class is `value` or the mask's only value above 0, be it 1, 255 or a palette's. Beside another value, 255 means
     ignored.
-
-    Args:
-        values: uint8 (H, W).
-        path: the mask's file, for messages.
-        value: the class, where there are several.
 
     Returns:
         1 = the class, 0 = anything else, 255 = ignored, uint8 (H, W), and the value.
@@ -84,17 +129,23 @@ def class_mask(values: np.ndarray, path: Path, value: int | None = None) -> tupl
         ConfigError: several classes and no `value`.
         DataError: no pixel of the class.
     """
-    present = [int(v) for v in np.unique(values) if v]
+    values, place, present = annotated.values, annotated.place, annotated.present
     classes = [v for v in present if v != IGNORE] or present
     if not classes:
-        raise DataError(f"{path}: empty mask, expected pixels of the class to find")
+        raise DataError(f"{place}: empty mask, expected pixels of the class to find")
     if value is None and len(classes) > 1:
-        listed = ", ".join(map(str, classes))
-        raise ConfigError(f"{path}: holds the classes {listed}, expected one; choose with support_class=VALUE")
+        raise ConfigError(
+            f"{place}: holds the classes {told_values(classes)}, expected one; choose with support_class=VALUE"
+        )
     chosen = classes[0] if value is None else value
     if chosen not in present:
-        raise DataError(f"{path}: no pixel of support_class={chosen}, it holds {', '.join(map(str, present))}")
+        raise DataError(f"{place}: no pixel of support_class={chosen}, it holds {told_values(present)}")
     mask = (values == chosen).astype(np.uint8)
     if chosen != IGNORE:
         mask[values == IGNORE] = IGNORE
     return mask, chosen
+
+
+def told_values(values: Sequence[int]) -> str:
+    """Values of a mask in words."""
+    return ", ".join(map(str, values))

@@ -26,7 +26,7 @@ def overlay(image: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 
 def few_shot_panel(
-    supports: Sequence[Annotated], image: np.ndarray, probability: np.ndarray, prediction: np.ndarray, title: str
+    supports: Sequence[Annotated], image: np.ndarray, probabilities: np.ndarray, prediction: np.ndarray, title: str
 ) -> np.ndarray:
     """One picture of one prediction, uint8 RGB (h, w, 3): supports, image, probability and prediction side by side.
 
@@ -35,10 +35,11 @@ def few_shot_panel(
     Args:
         supports: image RGB uint8 (H, W, 3) and mask (H, W), 1 = the class, of any sizes; nine at most are shown.
         image: RGB uint8 (H, W, 3).
-        probability: of the class, float (H, W) in 0..1.
-        prediction: 1 = the class, uint8 (H, W).
+        probabilities: of each class, float (N, H, W) in 0..1; the highest at each pixel is shown.
+        prediction: 0 = none of them, uint8 (H, W).
         title: a line above.
     """
+    probability = probabilities.max(0)
     width, height = cell = _cell_size(*image.shape[1::-1])
     shown = cv2.resize(prediction, cell, interpolation=cv2.INTER_NEAREST)
     small = cv2.resize(image, cell, interpolation=cv2.INTER_AREA)
@@ -46,8 +47,10 @@ def few_shot_panel(
     pictures = {
         _heading(len(supports)): montage(supports[:MOST_SUPPORTS], cell),
         "image": small,
-        "probability of the class": heat,
-        f"prediction: {100 * prediction.mean():.1f} % of the image": bordered(overlay(small, shown), shown, WHITE),
+        f"probability of the {'class' if len(probabilities) == 1 else 'likeliest class'}": heat,
+        f"prediction: {100 * (prediction > 0).mean():.1f} % of the image": bordered(
+            overlay(small, shown), shown, WHITE
+        ),
     }
     top = GAP + 2 * LINE
     sheet = Image.new("RGB", (GAP + len(pictures) * (width + GAP), top + height + GAP + LINE), PAPER)

@@ -1,0 +1,128 @@
+"""Help of a command and completion of its words, read from `conf/`: its files say what each key is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from segladder.cli import COMMANDS, choices, conf_folder
+
+LINE = re.compile(r"( *)([\w.]+):(?: +([^#\n]*?))?(?: *# (.*))?$")
+DEFAULT = re.compile(r"  - (\w+)(?:: (\S+))?(?: # (.*))?$")
+NOT_KEYS = ("defaults", "hydra", "_target_")
+WIDTH = 34  # of `key=value` in a list of keys
+
+SCRIPTS = {  # the words before the cursor go to `segladder --complete`, which prints one candidate a line
+    "bash": """\
+_segladder() {
+    local IFS=$'\\n' line="${COMP_LINE:0:COMP_POINT}"
+    local word="${line##* }" before=""
+    COMPREPLY=($(segladder --complete "$line"))
+    # bash takes what stands before = for a word of its own
+    if [[ $word == *=* && ${COMP_WORDBREAKS-} == *=* ]]; then before="${word%"${word##*=}"}"; fi
+    COMPREPLY=("${COMPREPLY[@]#"$before"}")
+    if [[ ${COMPREPLY[0]-} == *= ]]; then compopt -o nospace 2>/dev/null; fi
+}
+complete -o default -F _segladder segladder
+""",
+}
+# zsh runs bash's script
+SCRIPTS["zsh"] = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n" + SCRIPTS["bash"]
+SCRIPTS["fish"] = "complete -c segladder -f -a '(segladder --complete (commandline -cp))'\n"
+
+
+class Key(NamedTuple):
+    """A line of a configuration: `note` is its comment."""
+
+    name: str
+    value: str
+    note: str
+
+
+def keys_of(file: Path, place: str = "") -> Iterator[Key]:
+    """The keys of a yaml file in their order, nested ones with dots, as they stand there."""
+    above: list[tuple[int, str]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if (found := LINE.match(line)) is None:
+            continue
+        depth, name, value, note = len(found[1]), found[2], found[3] or "", found[4] or ""
+        above = [(at, key) for at, key in above if at < depth]
+        path = [key for _, key in above] + [name]
+        above.append((depth, name))
+        if path[0] not in NOT_KEYS and name != "_target_" and (value or note):
+            yield Key(".".join([place, *path] if place else path), value, note)
+
+
+def groups_of(command: str) -> dict[str, Key]:
+    """The choices that a command takes, by group, with their defaults; those of `train` where it builds on that."""
+    found: dict[str, Key] = {}
+    for line in (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8").splitlines():
+        if (default := DEFAULT.match(line)) is None:
+            continue
+        if default[1] in COMMANDS and default[2] is None:
+            found |= groups_of(default[1])
+        elif default[2] is not None:
+            found[default[1]] = Key(default[1], default[2], default[3] or "")
+    return found
+
+
+def command_help(command: str) -> str:
+    """What `segladder COMMAND --help` prints: what it does, examples, choices, keys."""
+    file = conf_folder() / f"{command}.yaml"
+    head = [line[1:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    about = [line.strip() for line in head if not line.startswith("   ")]
+    lines = [f"usage: segladder {command} key=value ...", "", *about, "", "examples"]
+    lines += [f"  {line.strip()}" for line in head if line.startswith("   ")]
+    if groups := groups_of(command):
+        lines += ["", "choices"]
+        lines += [
+            f"  {f'{group}={default.value}':<{WIDTH}} {told(group, default)}" for group, default in groups.items()
+        ]
+    lines += ["", "keys (??? needs a value)"]
+    lines += [f"  {f'{key.name}={key.value}':<{WIDTH}} {key.note}".rstrip() for key in keys_of(file)]
+    lines += ["", f"`segladder {command} --cfg job` shows every key that the choices bring along."]
+    return "\n".join(lines)
+
+
+def told(group: str, default: Key) -> str:
+    """The names of a group, and what its default's comment says."""
+    return " ".join(choices(group)) + (f" ({default.note})" if default.note else "")
+
+
+def candidates(line: str) -> list[str]:
+    """What may stand where a line of words ends: a command, `key=`, or `group=NAME`."""
+    words = line.split(" ")[1:]
+    if len(words) < 2:
+        return [name for name in COMMANDS if name.startswith(words[0] if words else "")]
+    command, word = words[0], words[-1]
+    if command not in COMMANDS:
+        return []
+    groups = {group: default.value for group, default in groups_of(command).items()}
+    group, equals, start = word.partition("=")
+    if equals:
+        return [f"{group}={name}" for name in choices(group) if name.startswith(start)] if group in groups else []
+    chosen = groups | dict(w.split("=", 1) for w in words[1:-1] if "=" in w)
+    names = [*groups, *(key.name for key in all_keys(command, {group: chosen[group] for group in groups}))]
+    return sorted({f"{name}=" for name in names if name.startswith(word)})
+
+
+def all_keys(command: str, chosen: dict[str, str]) -> Iterator[Key]:
+    """The keys of a command and of the choices that are made."""
+    if command == "search":
+        yield from keys_of(conf_folder() / "train.yaml")
+    yield from keys_of(conf_folder() / f"{command}.yaml")
+    for group, name in chosen.items():
+        yield from keys_of_choice(conf_folder() / group / f"{name}.yaml", group)
+
+
+def keys_of_choice(file: Path, group: str) -> Iterator[Key]:
+    """The keys of a choice and of the files that it builds on."""
+    if not file.is_file():  # null, or a list
+        return
+    text = file.read_text(encoding="utf-8")
+    if shared := re.search(r"^defaults: \[([^\]]*)\]", text, re.MULTILINE):
+        for name in re.findall(r"(?<![\w/])_\w+", shared[1]):
+            yield from keys_of_choice(file.with_name(f"{name}.yaml"), group)
+    yield from keys_of(file, "" if "# @package _global_" in text else group)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source

@@ -47,6 +47,7 @@ class Record:
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
         annotation_cost: what the labels cost, in seconds of human work.
         threads: of torch on the CPU; another number of them, like another device or version, changes last bits.
+        precision: of training, in Lightning's words; scoring is in float32.
         checkpoint: `path` (relative to the run's folder) and `sha256`.
         parents: ids of runs that this one started from.
         lineage: methods of the stages before this one, the first ancestor first.
@@ -83,6 +84,7 @@ class Record:
     peak_memory_mb: float | None = None
     device: str | None = None
     threads: int | None = None
+    precision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     parents: list[str] = field(default_factory=list)

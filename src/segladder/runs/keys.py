@@ -84,6 +84,7 @@ class Keys(TypedDict):
     tag: str | int | float | None
     runs: str
     stages: Mapping[str, list[Any]] | None
+    at_once: Positive
     parent: str | None
     pseudo_masks: PseudoMasks
     resume: str | None

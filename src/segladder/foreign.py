@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +11,10 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
+
+
+# without which ASCII JSON holds none of these: NULs of other encodings, escapes
+ESCAPES = (b"\0", b"\x7f", b"\\u", b"\\b", b"\\f", b"\\r")
 
 
 def content(path: Path) -> bytes:
@@ -33,6 +38,14 @@ def stays_inside(name: str) -> bool:
 def printable(text: str) -> str:
     """A text whose control characters are spelled out, such as \\x1b, so that it cannot drive a terminal."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def json_values(text: bytes) -> Any:
+    """The value of a JSON text, with every text in it `printable`. Raises ValueError, RecursionError."""
+    value = json.loads(text)
+    if text.isascii() and not any(escape in text for escape in ESCAPES):
+        return value  # a walk over all values takes longer than parsing them
+    return printable_values(value)
 
 
 def printable_values(value: Any) -> Any:

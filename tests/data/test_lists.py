@@ -1,10 +1,13 @@
 """Ids of split lists name files below their folder, whatever a list says."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 from dummy_data import save_image, save_mask, write_folder, write_list, write_sbd, write_voc
+from hypothesis import given
+from hypothesis import strategies as st
 
 from segladder.data.sources.davis import Davis
 from segladder.data.sources.folder import Folder, read_class_names
@@ -13,7 +16,7 @@ from segladder.data.sources.lists import read_ids
 from segladder.data.sources.tag_file import read_tag_file
 from segladder.data.sources.voc import VOC, read_objects
 from segladder.errors import DataError
-from segladder.foreign import files_below, printable, printable_values, stays_inside
+from segladder.foreign import files_below, json_values, printable, printable_values, stays_inside
 
 OUTSIDE = ("../../../esc", "..", ".", "a/../../b", "/etc/passwd", "..\\esc", "C:\\esc", "C:esc", "a\0b", "a\x1b[31mb")
 
@@ -92,6 +95,18 @@ def test_files_below_a_folder_are_no_links_to_elsewhere(tmp_path):
 def test_text_drives_no_terminal():
     assert printable("a\x1b[31m\u202eb\x9b\tc\n") == "a\\x1b[31m\\x202eb\\x9b\tc\n"
     assert printable_values({"\x07": ["\x00", 1, None]}) == {"\\x07": ["\\x00", 1, None]}
+
+
+@given(st.text(), st.booleans())
+def test_json_is_read_with_every_text_printable(words, escaped):
+    value = {words: [words, 1, None, {"key": words}]}
+    assert json_values(json.dumps(value, ensure_ascii=escaped).encode()) == printable_values(value)
+
+
+@pytest.mark.parametrize("number", [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)])
+def test_no_control_character_of_json_is_overlooked(number):
+    for escaped in (True, False):
+        assert json_values(json.dumps([chr(number)], ensure_ascii=escaped).encode()) == [printable(chr(number))]
 
 
 def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path):

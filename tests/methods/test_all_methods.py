@@ -121,6 +121,21 @@ def test_training_reaches_every_parameter_with_finite_gradients(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_bfloat16_trains_as_float32_does(name):
+    method = built(name).train()
+    if not method.trains:
+        pytest.skip("does not train")
+    torch.manual_seed(0)
+    plain = method.loss(training_batch(method))["loss"].item()
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method.loss(training_batch(method))["loss"]
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
+    assert loss.item() == pytest.approx(plain, rel=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_every_trainable_parameter_is_optimised_once(name):
     method = built(name)
     grouped = [id(p) for group in method.parameter_groups() for p in group["params"]]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from segladder.report import record as records
+from segladder.runs.build import has_bfloat16
 
 SMALL = [
     *("data.train_size=12", "data.val_size=4", "data.size=48", "backbone.width=8", "loader.batch_size=4"),
@@ -153,6 +154,7 @@ def put_at(record, place, value):
 
 def test_a_record_says_how_many_threads_computed_it(run):
     assert records.read(run).threads == torch.get_num_threads()
+    assert records.read(run).precision == ("bf16-mixed" if has_bfloat16("cpu") else "32-true")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])

@@ -2,11 +2,12 @@
 
 import json
 import signal
+from typing import ClassVar
 
 import pytest
 import torch
 
-from segladder.processes.start import run_child
+from segladder.processes.start import run_child, start
 from segladder.stages import chain as chains
 
 TINY = [
@@ -120,6 +121,73 @@ def test_a_stage_goes_before_a_folder_of_its_name_and_weights_may_be_what_they_a
     monkeypatch.chdir(tmp_path)
     (tmp_path / "floor").mkdir()
     folders = {"floor": tmp_path / "runs" / "floor-seed0-12345678"}
-    assert chains.with_folder("backbone.weights=floor", "names", folders) == f"backbone.weights={folders['floor']}"
-    assert chains.with_folder("parent=floor", "names", {}) == "parent=floor"
-    assert chains.with_folder("backbone.weights=timm", "names", folders) == "backbone.weights=timm"
+    assert chains.with_folder("backbone.weights=floor", folders) == f"backbone.weights={folders['floor']}"
+    assert list(chains.needs("names", ["parent=floor"], ["floor"])) == ["floor"]
+    assert list(chains.needs("names", ["parent=floor"], [])) == []
+    assert chains.with_folder("parent=floor", {}) == "parent=floor"
+    assert chains.with_folder("backbone.weights=timm", folders) == "backbone.weights=timm"
+
+
+class Child:
+    """A stage that ends when it has been looked at a few times."""
+
+    started: ClassVar[list[str]] = []
+    running: ClassVar[set[str]] = set()
+    most: ClassVar[int] = 0
+
+    def __init__(self, name, looks, code, log):
+        self.name, self.looks, self.code = name, looks, code
+        log.write_text(f"{name} said this\n")
+        Child.started.append(name)
+        Child.running.add(name)
+        Child.most = max(Child.most, len(Child.running))
+
+    def poll(self):
+        self.looks -= 1
+        if self.looks > 0:
+            return None
+        Child.running.discard(self.name)
+        return self.code
+
+    def wait(self):
+        return self.code
+
+
+@pytest.fixture
+def two_at_once(monkeypatch):
+    """Runs stages `a b c d`, where `c` builds on `a`, as children that end after some looks with some codes."""
+
+    def run(looks, codes=None):
+        def start(command, threads, log):
+            assert threads == 2
+            return Child(log.name, looks[log.name], (codes or {}).get(log.name, 0), log)
+
+        Child.started, Child.running, Child.most = [], set(), 0
+        monkeypatch.setattr(chains, "start", start)
+        monkeypatch.setattr(chains, "POLL", 0)
+        monkeypatch.setattr(chains, "cores", lambda: 4)
+        needs = {"a": set(), "b": set(), "c": {"a"}, "d": set()}
+        stages = [chains.Stage(name, "", (), frozenset(needed)) for name, needed in needs.items()]
+        return chains.together(stages, lambda stage: None if looks[stage.name] is None else [], 2)
+
+    return run
+
+
+def test_two_stages_run_at_once_and_wait_for_what_they_build_on(two_at_once, capsys):
+    assert two_at_once({"a": 5, "b": 2, "c": 1, "d": 1}) == 0
+    assert Child.started == ["a", "b", "d", "c"] and Child.most == 2
+    assert capsys.readouterr().out == "".join(f"{name} said this\n" for name in "bdac")
+    assert two_at_once({"a": None, "b": 3, "c": 1, "d": 1}) == 0
+    assert Child.started == ["b", "c", "d"]
+
+
+def test_after_a_failure_what_runs_is_waited_for_and_nothing_starts(two_at_once, capsys):
+    assert two_at_once({"a": 4, "b": 2, "c": 1, "d": 1}, {"b": 3}) == 3
+    assert Child.started == ["a", "b"] and not Child.running
+    assert capsys.readouterr().out == "b said this\na said this\n"
+
+
+def test_a_child_prints_to_its_log(tmp_path, capfd):
+    with capfd.disabled():
+        assert start(["--version"], 1, tmp_path / "log").wait() == 0
+    assert (tmp_path / "log").read_text().startswith("segladder ")

@@ -6,7 +6,7 @@ backbone. New convolutions start as in the official code: Xavier uniform, biases
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -41,13 +41,21 @@ class VGGBranches(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Guidance features (B, G, h, w), unless left out, and segmentation features (B, S, h, w); h = H / 8."""
-        maps = [images]
-        for block in self.pretrained():
-            maps.append(block(maps[-1]))
-        *_, third, fourth, fifth = maps
+        *_, third, fourth, fifth = self._maps(images)
         side = self.side4_1(torch.cat([self.side3_1(third), fourth], 1))
         side = self.side5_1(torch.cat([side, fifth], 1))  # (B, S, h, w)
         return (self.cls(fifth), side) if self.guidance_channels else (side,)
+
+    def compared_features(self, images: Tensor) -> Tensor:
+        """The guidance features (B, G, h, w) alone."""
+        guidance: Tensor = self.cls(self._maps(images)[-1])
+        return guidance
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        maps = [images]
+        for block in self.pretrained():
+            maps.append(block(maps[-1]))
+        return maps
 
     def pretrained(self) -> Iterator[nn.Module]:
         """The five blocks of VGG-16."""
@@ -108,11 +116,17 @@ class PyramidBranches(nn.Module):
         side = self.laterals[0](finest)  # (B, S, h', w')
         for carry, lateral, feature in zip(self.carries, self.laterals[1:], deeper, strict=True):
             side = carry(side.relu()) + bilinear(lateral(feature), side.shape[-2:])
-        if not self.guidance_channels:
-            return (side,)
+        return (self._compared_features(maps), side) if self.guidance_channels else (side,)
+
+    def compared_features(self, images: Tensor) -> Tensor:
+        """The guidance features (B, G, h, w) alone."""
+        return self._compared_features(self.backbone(images))
+
+    def _compared_features(self, maps: Sequence[Tensor]) -> Tensor:
         size = maps[self.compared[0]].shape[-2:]
         deep = [bilinear(maps[level], size) for level in self.compared]
-        return self.cls(torch.cat(deep, 1)), side
+        guidance: Tensor = self.cls(torch.cat(deep, 1))
+        return guidance
 
     def pretrained(self) -> Iterator[nn.Module]:
         """The backbone."""

@@ -30,7 +30,16 @@ def masked_average_pooling(features: Tensor, masks: Tensor) -> Tensor:
         rows, columns = (interpolation_matrix(n, m, masks) for n, m in lengths)  # (H, h), (W, w)
         weights = rows.T @ masks @ columns  # (B, h, w)
         total = masks.sum((1, 2)).clamp_min(torch.finfo(dtype).tiny)  # (B,)
-        return (torch.einsum("bchw,bhw->bc", wide, weights) / total[:, None]).to(features.dtype)
+        sums = weights.flatten(1)[:, None] @ places(wide)  # (B, 1, C)
+        return (sums[:, 0] / total[:, None]).to(features.dtype)
+
+
+def places(features: Tensor) -> Tensor:
+    """Maps (B, C, h, w) as a vector for each place (B, h w, C); products with it have gradients channels last.
+
+    A BatchNorm before a product takes ten times as long on a CPU with a gradient of another layout than its own.
+    """
+    return features.flatten(2).transpose(1, 2)
 
 
 def cosine_similarity_map(features: Tensor, prototypes: Tensor) -> Tensor:
@@ -46,7 +55,7 @@ def cosine_similarity_map(features: Tensor, prototypes: Tensor) -> Tensor:
     dtype = torch.promote_types(features.dtype, torch.float32)
     with torch.autocast(features.device.type, enabled=False):
         wide, prototypes = features.to(dtype), prototypes.to(dtype)
-        products = torch.einsum("bchw,bc->bhw", wide, prototypes)
+        products = (places(wide) @ prototypes[:, :, None]).view(len(wide), *wide.shape[2:])  # (B, h, w)
         lengths = torch.linalg.vector_norm(wide, dim=1)  # (B, h, w)
         lengths = lengths * torch.linalg.vector_norm(prototypes, dim=1)[:, None, None]
         nonzero = lengths > NORM_FLOOR  # elsewhere a division would send back a gradient of 1 / NORM_FLOOR

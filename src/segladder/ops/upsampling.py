@@ -41,11 +41,16 @@ def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear interpolation between pixel centres (align_corners=False): (B, C, h, w) to (B, C, *size).
 
     As a product with one matrix for each axis: the values of torch's interpolation, whose backward pass has no
-    deterministic kernel on CUDA and takes several times as long on a CPU.
+    deterministic kernel on CUDA and takes several times as long on a CPU. The result is channels last in memory where
+    `x` is, and so is its gradient.
     """
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     rows, columns = (interpolation_matrix(n, m, x) for n, m in zip(x.shape[-2:], size, strict=True))
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        wide = columns @ x.permute(0, 2, 3, 1)  # (W, w) (B, h, w, C)
+        enlarged = rows @ wide.flatten(2)  # (H, h) (B, h, W C)
+        return enlarged.view(*enlarged.shape[:2], *wide.shape[2:]).permute(0, 3, 1, 2)
     return rows @ x.contiguous() @ columns.T  # (H, h) (h, w) (w, W)
 
 

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ Child = subprocess.Popen[bytes]
 class Waitable(Protocol):
     """What `waited_for` needs of a child."""
 
+    def poll(self) -> int | None: ...  # noqa: D102
+
     def wait(self) -> int: ...  # noqa: D102
 
     def send_signal(self, sig: int) -> None: ...  # noqa: D102
@@ -36,11 +39,21 @@ class Fork:
     """`segladder ARGUMENTS` in a copy of this process, which has imported everything already: that takes seconds.
 
     Only where this process has not computed anything yet: threads and devices do not survive a fork.
+
+    Args:
+        arguments: command and overrides.
+        threads: CPU threads; None: as many as this process has.
+        log: a file that gets all it prints; None: the screen.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self.process = multiprocessing.get_context("fork").Process(target=_in_fork, args=(list(arguments),))
+    def __init__(self, arguments: Sequence[str], threads: int | None = None, log: Path | None = None) -> None:
+        fork = multiprocessing.get_context("fork")
+        self.process = fork.Process(target=_in_fork, args=(list(arguments), threads, log))
         self.process.start()
+
+    def poll(self) -> int | None:
+        """The exit code, None as long as it runs."""
+        return self.process.exitcode
 
     def wait(self) -> int:
         """The exit code, as of `subprocess.Popen`."""
@@ -54,8 +67,16 @@ class Fork:
             os.kill(self.process.pid, sig)
 
 
-def _in_fork(arguments: list[str]) -> None:
+def _in_fork(arguments: list[str], threads: int | None, log: Path | None) -> None:
     _end_with_parent()
+    if log is not None:
+        os.environ.setdefault("COLUMNS", str(shutil.get_terminal_size().columns))
+        with log.open("ab") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of its own children
+        importlib.import_module("torch").set_num_threads(threads)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     GlobalHydra.instance().clear()
@@ -65,9 +86,16 @@ def _in_fork(arguments: list[str]) -> None:
 
 def run_child(arguments: Sequence[str]) -> int:
     """Run `segladder ARGUMENTS` in a process of its own and return its exit code; signals as in `waited_for`."""
-    child: Waitable = Fork(arguments) if sys.platform == "linux" else start_child(arguments)
+    child = start(arguments)
     with waited_for([child]):
         return child.wait()
+
+
+def start(arguments: Sequence[str], threads: int | None = None, log: Path | None = None) -> Waitable:
+    """Start `segladder ARGUMENTS` in the quickest way; threads and log as of `Fork`."""
+    if sys.platform == "linux":
+        return Fork(arguments, threads, log)
+    return start_child(arguments, {"OMP_NUM_THREADS": str(threads)} if threads else None, log)
 
 
 def start_child(

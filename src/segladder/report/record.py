@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from segladder.errors import DataError
 from segladder.files import written
-from segladder.foreign import content, printable_values, stays_inside
+from segladder.foreign import content, json_values, stays_inside
 from segladder.metrics.declaration import Declaration
 
 SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.declared`), since 3 what they follow from
@@ -47,6 +48,7 @@ class Record:
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
         annotation_cost: what the labels cost, in seconds of human work.
         threads: of torch on the CPU; another number of them, like another device or version, changes last bits.
+        precision: of training, in Lightning's words; scoring is in float32.
         checkpoint: `path` (relative to the run's folder) and `sha256`.
         parents: ids of runs that this one started from.
         lineage: methods of the stages before this one, the first ancestor first.
@@ -83,6 +85,7 @@ class Record:
     peak_memory_mb: float | None = None
     device: str | None = None
     threads: int | None = None
+    precision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     parents: list[str] = field(default_factory=list)
@@ -197,15 +200,32 @@ def find_records(root: str | Path) -> tuple[list[tuple[Record, Path]], list[str]
     found: list[tuple[Record, Path]] = []
     faults: list[str] = []
     in_lines: dict[Path, set[tuple[str, str]]] = {}
+    known: dict[bytes, Any] = {}
     for file in map(Path, _candidates(str(root))):
         records, damaged = _records_of(file)
         if file.name == LINES_NAME:
             in_lines[file.parent] = {key(record) for record in records}
         elif file.name != FILE_NAME:
             records = [record for record in records if key(record) not in in_lines.get(file.parent, ())]
-        found += [(record, file.parent) for record in records]
+        found += [(with_shared(record, known), file.parent) for record in records]
         faults += damaged
     return found, faults
+
+
+def with_shared(record: Record, known: dict[bytes, Any]) -> Record:
+    """A record that shares equal parts with those read before it: runs of a study differ in few; nobody writes to them.
+
+    Args:
+        record: just read.
+        known: parts by what they hold, which grows.
+    """
+
+    def shared(value: Any) -> Any:
+        return known.setdefault(marshal.dumps(value, 2), value)  # version 2 does not tell shared objects apart
+
+    record.config = {shared(key): shared(value) for key, value in record.config.items()}
+    record.protocol, record.data, record.versions = map(shared, (record.protocol, record.data, record.versions))
+    return record
 
 
 def _candidates(folder: str) -> Iterator[str]:
@@ -248,7 +268,7 @@ def _bytes(file: Path) -> bytes:
 
 def _value(text: bytes, place: str) -> Any:
     try:
-        return printable_values(json.loads(text))
+        return json_values(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: damaged or half-written record ({error})") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
-from lightning_fabric.plugins.environments import SLURMEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
@@ -127,7 +128,7 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         num_nodes=strategy.get("nodes", 1),
         plugins=[SLURMEnvironment(auto_requeue=False)] if tasks() > 1 else None,  # ends as Interruption says
         strategy=strategy.name,
-        precision=strategy.precision,
+        precision=precision(config),
         deterministic=strategy.deterministic,
         max_epochs=settings.epochs if settings.steps is None else -1,
         max_steps=-1 if settings.steps is None else settings.steps,
@@ -143,6 +144,23 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
+
+
+def precision(config: DictConfig) -> Any:
+    """What Lightning is told of `strategy.precision`: `auto` is bf16-mixed where the device has it, else float32."""
+    strategy = config.strategy
+    if strategy.precision == "auto":
+        return "bf16-mixed" if has_bfloat16(strategy.accelerator) else "32-true"
+    return strategy.precision
+
+
+def has_bfloat16(accelerator: str) -> bool:
+    """Whether this processor (`cpu`) or CUDA device (`gpu`) multiplies bfloat16 by instructions of its own."""
+    if accelerator == "gpu":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported()
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # ARM
 
 
 def quieten() -> None:

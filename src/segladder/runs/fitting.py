@@ -93,6 +93,7 @@ def fit(run: Run) -> None:
         record.steps = trainer.global_step
         record.train_seconds = round(points.seconds, 3)
         record.device = device_name(device)
+        record.precision = str(trainer.precision)
         record.peak_memory_mb = round(peak_memory_mb(device), 1)
         if keep.best_epoch is not None:
             chosen_by = "scored pixels" if run.config.selection == "oracle" else run.training.held_out.labels.shows

@@ -33,7 +33,14 @@ MOVED = {  # classes that runs of older versions name
     "segladder.data.voc.VOC": "segladder.data.sources.voc.VOC",
     "segladder.data.annotation_cost.Prices": "segladder.data.labels.prices.Prices",
 }
-NOT_WHAT_IS_LEARNT = ("runs", "resume", "tag", "logger", "stages")  # keys that do not make it another experiment
+NOT_WHAT_IS_LEARNT = (
+    "runs",
+    "resume",
+    "tag",
+    "logger",
+    "stages",
+    "at_once",
+)  # keys that do not make it another experiment
 
 
 def is_first_process() -> bool:

@@ -58,13 +58,13 @@ class PseudoMasks(TypedDict):
 
 
 class Strategy(TypedDict):
-    """What Lightning's trainer runs on; precisions are Lightning's."""
+    """What Lightning's trainer runs on; precisions are Lightning's, beside `auto`."""
 
     accelerator: Literal["cpu", "gpu"]
     devices: Literal[-1] | Positive
     nodes: Positive
     name: Literal["auto", "ddp", "fsdp"]
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
     channels_last: bool
     fused: bool
     compile: bool
@@ -89,6 +89,7 @@ class Keys(TypedDict):
     tag: str | int | float | None
     runs: str
     stages: Mapping[str, list[Any]] | None
+    at_once: Positive
     parent: str | None
     start: str | None
     pseudo_masks: PseudoMasks

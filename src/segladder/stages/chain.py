@@ -7,13 +7,19 @@ So a chain that is started again skips what has not changed, goes on with what w
 from __future__ import annotations
 
 import shlex
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segladder.errors import ConfigError
-from segladder.processes.start import run_child
+from segladder.machine import cores
+from segladder.processes.start import Waitable, run_child, start, waited_for
 from segladder.report import record as records
 from segladder.runs import build
 from segladder.runs.composition import composed
@@ -24,38 +30,143 @@ SCORES_AGAIN = (
     "evaluate="  # first word of a stage that is no run: `evaluate=STAGE`, then overrides of segladder evaluate
 )
 
+NOT_OF_A_STAGE = ("stages", "at_once", "hydra.", "resume=auto")  # overrides of the chain alone
+POLL = 0.1  # seconds between looks at the stages that run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a chain, or one more score of a run.
+
+    Attributes:
+        name: as in the configuration.
+        place: what the screen says of it: which stage of how many.
+        words: its own overrides.
+        needs: the earlier stages that it builds on.
+    """
+
+    name: str
+    place: str
+    words: tuple[str, ...]
+    needs: frozenset[str]
+
+    @property
+    def scores(self) -> str | None:
+        """The stage whose run it scores again."""
+        first = self.words[0] if self.words else ""
+        return first.removeprefix(SCORES_AGAIN) if first.startswith(SCORES_AGAIN) else None
+
 
 def run_stages(config: DictConfig) -> int:
-    """Run the stages of a configuration one after the other; returns the first exit code that is not 0.
+    """Run the stages of a configuration in their order, `at_once` at a time; returns the first exit code that is not 0.
+
+    A stage starts when those that it builds on have ended. One alone prints to the screen. What several print at once
+    is held back until each has ended.
 
     Raises:
         ConfigError: a stage that does not compose or names a stage that is not before it.
     """
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(("stages", "hydra.", "resume=auto"))]
+    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(NOT_OF_A_STAGE)]
+    stages = stages_of(config)
     folders: dict[str, Path] = {}
-    for number, (name, own) in enumerate(config.stages.items(), start=1):
-        print(f"stage {number} of {len(config.stages)}, {name}: ", end="", flush=True)
-        words = [str(word) for word in own]
-        if words and words[0].startswith(SCORES_AGAIN):
-            folders[name] = folder = earlier(words[0].removeprefix(SCORES_AGAIN), name, folders)
-            command, is_there = ["evaluate", f"run={folder}", *words[1:]], is_scored(folder, words[1:])
-        else:
-            overrides = [*given, *(with_folder(word, name, folders) for word in words), "stages=null"]
-            folders[name] = folder = stage_folder(str(name), overrides)
-            command, is_there = ["train", *overrides, f"hydra.run.dir={folder}"], is_finished(folder)
+
+    def begun(stage: Stage) -> list[str] | None:
+        """Says where a stage lies; its command, None where it is there already."""
+        print(f"stage {stage.place}, {stage.name}: ", end="", flush=True)
+        command, folder, is_there = told(stage, given, {name: folders[name] for name in stage.needs})
+        folders[stage.name] = folder
         print(f"{folder}{' is there already' if is_there else ''}", flush=True)
-        if not is_there and (code := run_child(command)):
+        return None if is_there else command
+
+    code = one_by_one(stages, begun) if config.at_once == 1 else together(stages, begun, config.at_once)
+    if not code:
+        print(f"compare the stages: segladder leaderboard runs={config.runs}")
+    return code
+
+
+def stages_of(config: DictConfig) -> list[Stage]:
+    """The stages of a configuration, each with those before it that it needs."""
+    found: dict[str, Stage] = {}
+    for number, (key, own) in enumerate(config.stages.items(), start=1):
+        name, words = str(key), tuple(str(word) for word in own)
+        stage = Stage(name, f"{number} of {len(config.stages)}", words, frozenset(needs(name, words, found)))
+        found[name] = stage
+    return list(found.values())
+
+
+def needs(stage: str, words: Sequence[str], before: Collection[str]) -> Iterator[str]:
+    """The stages that a stage names. Raises ConfigError where it names one that is not before it."""
+    listed = ", ".join(before) or "none"
+    for number, word in enumerate(words):
+        key, _, value = word.partition("=")
+        if not number and word.startswith(SCORES_AGAIN):
+            if value not in before:
+                raise ConfigError(f"stages.{stage}: {word} names no stage before it ({listed})")
+            yield value
+        elif key in NAMES_A_STAGE and value in before:  # before a folder that happens to be called so
+            yield value
+        elif key in ("parent", "start") and not Path(value).exists():
+            raise ConfigError(f"stages.{stage}: {word} names no stage before it ({listed}) and no folder")
+
+
+def one_by_one(stages: Sequence[Stage], begun: Callable[[Stage], list[str] | None]) -> int:
+    """Run stages one after the other."""
+    for stage in stages:
+        command = begun(stage)
+        if command is not None and (code := run_child(command)):
             return code
-    print(f"compare the stages: segladder leaderboard runs={config.runs}")
     return 0
 
 
-def earlier(wanted: str, stage: str, folders: dict[str, Path]) -> Path:
-    """The folder of an earlier stage. Raises ConfigError where there is none of that name."""
-    if wanted not in folders:
-        before = ", ".join(folders) or "none"
-        raise ConfigError(f"stages.{stage}: {SCORES_AGAIN}{wanted} names no stage before it ({before})")
-    return folders[wanted]
+def together(stages: Sequence[Stage], begun: Callable[[Stage], list[str] | None], at_once: int) -> int:
+    """Run several stages at a time, the cores shared out among them; after a failure those that run are waited for."""
+    waiting, ended, threads = list(stages), set[str](), max(1, cores() // at_once)
+    running: dict[str, Waitable] = {}
+    children: list[Waitable] = []
+    code = 0
+    with TemporaryDirectory() as place, ended_by_printing(running, Path(place)), waited_for(children):
+        while running or (waiting and not code):
+            ready = [s for s in waiting if s.needs <= ended] if len(running) < at_once and not code else []
+            if ready:
+                waiting.remove(ready[0])
+                if (command := begun(ready[0])) is None:
+                    ended.add(ready[0].name)
+                    continue
+                running[ready[0].name] = start(command, threads, Path(place) / ready[0].name)
+                children.append(running[ready[0].name])
+            else:
+                time.sleep(POLL)
+            for name in [name for name, child in running.items() if child.poll() is not None]:
+                failed = running.pop(name).wait()
+                code = code or failed
+                ended.add(name)
+                show(Path(place) / name)
+    return code
+
+
+@contextmanager
+def ended_by_printing(running: Mapping[str, Waitable], place: Path) -> Iterator[None]:
+    """Whatever ends the block, what those that still ran have printed is shown."""
+    try:
+        yield
+    finally:
+        for name in running:
+            show(place / name)
+
+
+def show(log: Path) -> None:
+    """Print what a stage has printed."""
+    print(log.read_text(errors="replace") if log.exists() else "", end="", flush=True)
+
+
+def told(stage: Stage, given: Sequence[str], folders: Mapping[str, Path]) -> tuple[list[str], Path, bool]:
+    """The command of a stage, its folder, and whether it is there already; those that it needs are."""
+    if stage.scores is not None:
+        folder, words = folders[stage.scores], list(stage.words[1:])
+        return ["evaluate", f"run={folder}", *words], folder, is_scored(folder, words)
+    overrides = [*given, *(with_folder(word, folders) for word in stage.words), "stages=null"]
+    folder = stage_folder(stage.name, overrides)
+    return ["train", *overrides, f"hydra.run.dir={folder}"], folder, is_finished(folder)
 
 
 def is_scored(folder: Path, words: list[str]) -> bool:
@@ -65,15 +176,10 @@ def is_scored(folder: Path, words: list[str]) -> bool:
     return any(is_finished(place) and records.read(place).command.endswith(asked) for place in places)
 
 
-def with_folder(override: str, stage: str, folders: dict[str, Path]) -> str:
+def with_folder(override: str, folders: Mapping[str, Path]) -> str:
     """An override of a stage with the folder of the earlier stage that it names."""
     key, _, value = override.partition("=")
-    if key in NAMES_A_STAGE and value in folders:  # before a folder that happens to be called so
-        return f"{key}={folders[value]}"
-    if key in ("parent", "start") and not Path(value).exists():
-        before = ", ".join(folders) or "none"
-        raise ConfigError(f"stages.{stage}: {override} names no stage before it ({before}) and no folder")
-    return override
+    return f"{key}={folders[value]}" if key in NAMES_A_STAGE and value in folders else override
 
 
 def stage_folder(name: str, overrides: list[str]) -> Path:

@@ -49,6 +49,10 @@ class FewShotMethod(Method):
     def encode(self, images: Tensor) -> Features:
         """What the method needs of images (B, 3, H, W) in whichever role, the class unknown."""
 
+    def encode_supports(self, images: Tensor) -> Features:
+        """What `condition` needs of images that are nothing but supports: all of `encode`, unless less will do."""
+        return self.encode(images)
+
     @abstractmethod
     def condition(self, support_images: Tensor | None, support_features: Features, support_masks: Tensor) -> State:
         """What one support an episode says about its class.
@@ -71,10 +75,11 @@ class FewShotMethod(Method):
     def conditioned(self, images: Tensor, masks: Tensor) -> State:
         """The state of K supports of one size, images (B, K, 3, H, W) and masks (B, K, H, W), weighing alike."""
         shots = images.shape[1]
-        features = self.encode(images.flatten(0, 1)) if self.reads_support_features else ()
+        first_to_last = images.transpose(0, 1).flatten(0, 1)  # (K B, 3, H, W): chunks keep gradients channels last
+        features = self.encode_supports(first_to_last) if self.reads_support_features else ()
         states = []
         for k in range(shots):
-            maps = tuple(f.unflatten(0, (-1, shots))[:, k] for f in features)
+            maps = tuple(f.chunk(shots)[k] for f in features)
             pixels = images[:, k] if self.reads_support_images else None
             states.append(self.condition(pixels, maps, masks[:, k]))
         return self.combine(states, torch.full(images.shape[:2], 1 / shots, device=images.device))

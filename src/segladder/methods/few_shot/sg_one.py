@@ -158,6 +158,10 @@ class SGOne(FewShotMethod):
         features: Features = self.network.netB(images)
         return features
 
+    def encode_supports(self, images: Tensor) -> Features:
+        """Guidance features (B, G, h, w): nothing else of a support is looked at."""
+        return (self.network.netB.compared_features(images),)
+
     def condition(self, support_images: Tensor | None, support_features: Features, support_masks: Tensor) -> State:
         """The prototype (B, G), or nothing without guidance."""
         if self.guidance == "none":
@@ -165,7 +169,7 @@ class SGOne(FewShotMethod):
         if self.guidance == "mask_input":
             assert support_images is not None
             masks = _resized(support_masks[:, None], support_images.shape[-2:])  # (B, 1, H, W)
-            return (self.encode(support_images * masks.to(support_images.dtype))[0].mean((2, 3)),)
+            return (self.encode_supports(support_images * masks.to(support_images.dtype))[0].mean((2, 3)),)
         prototypes = masked_average_pooling(support_features[0], support_masks)  # (B, G)
         if self.quirks.batch_mask_sum:
             pixels = support_masks.sum((1, 2))
@@ -195,7 +199,7 @@ class SGOne(FewShotMethod):
             support: normalised images (B, 3, H, W).
             mask: of the supports, (B, H, W) of 0 and 1.
         """
-        features = self.encode(support) if self.reads_support_features else ()
+        features = self.encode_supports(support) if self.reads_support_features else ()
         logits: Tensor = self.network(self.guided(self.encode(query), self.condition(support, features, mask)))
         return logits
 

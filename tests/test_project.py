@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from test_house import MAY_IMPORT
 
 from segladder import __version__
-from segladder.cli import opened
+from segladder.runs.composition import opened
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
 from segladder import cli
@@ -30,10 +31,12 @@ def segladder(shapes_root):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
             patch.setattr(sys, "argv", ["segladder", *map(str, words)])
+            around, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # a chain calls this from inside
             before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
             try:
                 return cli.main()
             finally:
+                GlobalHydra.instance().hydra = around
                 for number, handler in before.items():  # an interrupted process keeps its own until it ends
                     signal.signal(number, handler)
 

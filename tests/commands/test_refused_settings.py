@@ -12,7 +12,7 @@ REFUSED = [
     ("train method.optimizer.lr=-1", "method.optimizer.lr=-1: expected a number above 0 and at most 1000000.0"),
     ("train method.schedule.warmup=5", "method.schedule.warmup=5: expected a number at least 0 and at most 1"),
     ("train strategy.deterministic=typo", "strategy.deterministic=typo: expected true or false or warn"),
-    ("train strategy.precision=typo", "strategy.precision=typo: expected one of 32-true, 16-mixed, bf16-mixed"),
+    ("train strategy.precision=typo", "strategy.precision=typo: expected one of auto, 32-true, 16-mixed, bf16-mixed"),
     ("train strategy.devices=0", "strategy.devices=0: expected -1 or a whole number at least 1"),
     ("train protocol.flip=typo", "protocol.flip=typo: expected true or false"),
     ("train protocol.scales=[]", "protocol.scales=[]: expected a list, each a number above 0 with one at least"),

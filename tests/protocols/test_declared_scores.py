@@ -21,7 +21,7 @@ from segladder.runs import build
 from segladder.runs.composition import composed
 
 NAMES = choices("protocol")
-DATA = {"voc2012": "voc", "davis2016": "davis"}  # the others score any data
+DATA = {"voc2012": "voc", "davis2016": "davis", "davis2016_automatic": "davis"}  # the others score any data
 
 
 def configured(name):

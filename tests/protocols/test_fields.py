@@ -10,7 +10,7 @@ from segladder.errors import ConfigError
 from segladder.runs import build
 from segladder.runs.composition import composed
 
-DATA = {"voc2012": "voc", "davis2016": "davis"}
+DATA = {"voc2012": "voc", "davis2016": "davis", "davis2016_automatic": "davis"}
 WRONG = {  # by field: what it may not hold
     **{
         "fit": "sqaure",
@@ -28,7 +28,7 @@ WRONG = {  # by field: what it may not hold
     **{"label_conditioned": 2, "threshold": 0.123, "thresholds": ["a"], "scales": ["a"], "gammas": ["a"], "gamma": "x"},
     **{"seeds": ["x"], "split": 5, "name": 5, "dataset": 5, "resolution": 5, "pool": -1, "fold": -1, "folds": [[1]]},
     **{"classes": [1], "unseen": [1], "stuff": [1], "smallest": -1, "sure": 1.5, "areas": [0, 1]},
-    **{"over_lists": "best", "class_draw": "item", "items": 5},
+    **{"over_lists": "best", "class_draw": "item", "items": 5, "pool_seed": -1, "presence": "maybe"},
 }
 
 

@@ -16,7 +16,7 @@ $(VENV)/.done: setup.cfg pyproject.toml src/segladder/__init__.py
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## what each kind of label buys on the embedded shapes: a leaderboard, a page (four to ten minutes)
+demo: setup ## what each kind of label buys on the embedded shapes: a leaderboard, a page (about seven minutes)
 	$(BIN)/segladder train experiment=demo
 	$(BIN)/segladder leaderboard runs=runs/demo report=html significance=true out=runs/demo/leaderboard.html
 

@@ -23,6 +23,7 @@ OpenCV's DIS (theirs: Liu's Coarse2Fine). Flow goes to the next frame, of the la
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar, Literal, Self
@@ -142,9 +143,9 @@ class FlowMethod(Method):
         """Those of both streams."""
         yield from (self.appearance.backbone, self.motion.backbone)
 
+    @abstractmethod
     def forward(self, images: Tensor, flow: Tensor) -> Tensor:
         """Logits (B, K, H, W) for normalised images and relative flow (B, 2, H, W)."""
-        raise NotImplementedError
 
     def moving(self, flow: Tensor) -> Tensor:
         """Logits (B, K, H, W) of the motion stream."""

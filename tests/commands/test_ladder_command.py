@@ -185,6 +185,25 @@ def test_a_few_shot_rung_may_say_no_in_rows_of_its_own(runs, segladder, tmp_path
     assert "protocol.presence" in capsys.readouterr().err
 
 
+def test_base_classes_that_say_who_is_there_are_paid_for_where_nothing_else_is(root, segladder, tmp_path):
+    plain = [word for word in words(root, "supports", tmp_path) if not word.startswith(("backbone.weights", "hydra"))]
+    plain += ["protocol.gamma_images=4"]
+    assert segladder(*plain, f"hydra.run.dir={tmp_path}/always") == 0
+    assert segladder(*plain, "protocol.presence=competing", f"hydra.run.dir={tmp_path}/competing") == 0
+    run = tmp_path / "always"
+    assert segladder("evaluate", f"run={run}", "presence=competing", "progress=false", "panels=0") == 0
+    (path,) = run.glob("evaluations/*/record.json")
+    always, competing, again = (record(tmp_path, "always"), record(tmp_path, "competing"), json.loads(path.read_text()))
+    costs = [r["annotation_cost"] for r in (always, competing, again)]
+    assert costs[0]["seconds"] == costs[0]["novel_seconds"] == costs[1]["novel_seconds"] == costs[2]["novel_seconds"]
+    assert (
+        costs[1]["seconds"] == pytest.approx(costs[2]["seconds"], abs=0.1) and costs[1]["seconds"] > costs[0]["seconds"]
+    )
+    assert (
+        competing["label_access"]["seen"] == {"cloud": ["masks"], "drum": ["masks"]} != always["label_access"]["seen"]
+    )
+
+
 def test_a_stage_may_score_an_earlier_one_again(root, segladder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(chains, "run_child", lambda words: segladder(*words))
     chain = "stages={one:['method=all_foreground'],two:['evaluate=one','shots=2','panels=0','progress=false']}"

@@ -28,8 +28,8 @@ from segladder.runs.loading import chosen_device, load_run
 from segladder.runs.recording import describe_scoring
 from segladder.runs.scoring import fill_scores, print_scores, write_panels
 from segladder.settings import Count, Device, Positive
-from segladder.stages.access import ANY, access_of
-from segladder.stages.annotation_cost import with_supports
+from segladder.stages.access import ANY, Access, access_of
+from segladder.stages.annotation_cost import with_judges, with_supports
 from segladder.stages.claims import Ancestor, check_leaks, check_scored
 
 
@@ -63,7 +63,8 @@ def run(config: DictConfig) -> int:
         source, protocol = build.source(scored), build.protocol(scored)
         protocol.check_built(method)
         check_classes(method, source, record.data["classes"])
-        check_account(folder, record, source, protocol)
+        access = access_of(folder, record)
+        check_account(folder, record, access, source, protocol)
     method.to(device)
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
@@ -77,7 +78,8 @@ def run(config: DictConfig) -> int:
     record.versions, record.threads = versions(), torch.get_num_threads()
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
     if record.shots is not None and record.annotation_cost:
-        record.annotation_cost = with_supports(record.annotation_cost, source, protocol, scored)
+        cost = with_supports(record.annotation_cost, source, protocol, scored)
+        record.annotation_cost = with_judges(cost, access.labelled, source, protocol, scored)
     fill_scores(record, result, place)
     write_panels(method, source, protocol, result, place, config.panels)
     records.write(record, place)
@@ -92,9 +94,9 @@ def rung_words(record: records.Record) -> list[str]:
     return [*shots, *([] if presence == "always" else [presence])]
 
 
-def check_account(folder: Path, record: records.Record, source: Source, protocol: Protocol) -> None:
+def check_account(folder: Path, record: records.Record, access: Access, source: Source, protocol: Protocol) -> None:
     """Raise ConfigError if a run, or one that it builds on, has learnt from what the protocol says it has not."""
-    ancestor = Ancestor(f"run={folder}", record, access_of(folder, record))
+    ancestor = Ancestor(f"run={folder}", record, access)
     if not protocol.few_labels and ANY not in ancestor.access.seen:  # of older versions, some are alone by now
         check_leaks(ancestor, protocol.place().fold, protocol)
     check_scored(ancestor.named, ancestor.access, source, protocol)

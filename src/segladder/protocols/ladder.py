@@ -251,7 +251,11 @@ class LadderProtocol(Protocol):
         return [supports(self.shots, len(self.novel))] if self.by_supports else []
 
     def judges(self, source: Source) -> Sequence[str]:
-        """The images that choose gamma, of runs that know novel classes by name."""
+        """Images that choose gamma, of runs that know novel classes by name, or that say which class is there."""
+        base = self.base(source) if self.by_supports else None
+        if base is not None:
+            asked = base.images if self.presence == "calibrated" else ()
+            return [*(i for held in base.supports.values() for i in held), *asked]
         return self.dense.judges(source) if self.by_names else ()
 
     def measure(self, scoring: Scoring) -> Result:

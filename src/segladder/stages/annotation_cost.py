@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from segladder.data.labels.annotation_cost import annotation_cost
-from segladder.data.labels.labelled import Labelled
+from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.labelled import Labelled, joined, seconds_of
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.base import Source
 from segladder.protocols.base import Protocol
@@ -26,7 +27,7 @@ def own_labels(
     """What people labelled for a run itself.
 
     Classes that are not novel are labelled in all images that training reads or that choose something for it, such as
-    the weights that are kept, gamma or a threshold; a method that does not train needs none of that.
+    the weights that are kept, gamma or a threshold; a method that does not train needs the last alone.
 
     Args:
         config: of the run.
@@ -36,11 +37,15 @@ def own_labels(
         training: the images.
     """
     novel = protocol.labelled_novel(source, learning.labels)
-    if not config.method.trains and build.method_class(config).studies != "labels":
-        return novel
-    base = [name for name in source.classes[1:] if name not in protocol.novel]
-    images = [*training.module.dataset.ids, *protocol.judges(source), *judges(config, learning, training)]
-    return [Labelled.of(source, learning.paid, images, base), *novel]
+    images = list(protocol.judges(source))
+    if config.method.trains or build.method_class(config).studies == "labels":
+        images += [*training.module.dataset.ids, *judges(config, learning, training)]
+    return [Labelled.of(source, learning.paid, images, base_of(source, protocol)), *novel] if images else novel
+
+
+def base_of(source: Source, protocol: Protocol) -> list[str]:
+    """Names of the classes that are not novel."""
+    return [name for name in source.classes[1:] if name not in protocol.novel]
 
 
 def judges(config: DictConfig, learning: Learning, training: Training) -> Sequence[str]:
@@ -70,6 +75,26 @@ def cost_of(
     supports = protocol.supports(source)
     cost = annotation_cost(learning.paid, own, access.labelled, protocol.novel, supports, prices)
     return cost | {"at_least": cost["seconds"], "seconds": None} if access.unknown else cost
+
+
+def with_judges(
+    cost: Mapping[str, Any], labelled: Sequence[Labelled], source: Source, protocol: Protocol, config: DictConfig
+) -> dict[str, Any]:
+    """The cost of a run with masks of base classes that another protocol asks for, where nobody has paid for them yet.
+
+    Args:
+        cost: of the run.
+        labelled: what has been labelled for it and for all that it builds on.
+        source: the data set.
+        protocol: the other one.
+        config: with prices, where its version had some.
+    """
+    prices = instantiated(config.prices, "prices") if "prices" in config else VOC_PRICES  # not in older versions
+    if not (images := protocol.judges(source)):
+        return dict(cost)
+    asked = Labelled.of(source, Masks(), images, base_of(source, protocol))
+    more = seconds_of(joined([*labelled, asked]), prices) - seconds_of(joined(labelled), prices)
+    return {**cost, **{k: round(cost[k] + more, 1) for k in ("seconds", "at_least") if cost.get(k) is not None}}
 
 
 def with_supports(cost: Mapping[str, Any], source: Source, protocol: Protocol, config: DictConfig) -> dict[str, Any]:

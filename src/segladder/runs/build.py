@@ -98,7 +98,7 @@ def by_class(config: DictConfig, seen: Source, ids: Sequence[str]) -> list[list[
     if method_class(config).learns_from != "pixels" or method_class(config).answers == "episodes":
         raise ConfigError(f"loader.balanced=true: method={config.method.name} is not shown pixels of whole images")
     kept = Items.read(seen, ids, "none").kept
-    groups = [[i for i, held in enumerate(kept) if k in held] for k in range(1, len(seen.classes))]
+    groups = [[i for i, held in enumerate(kept) if k in held] for k in seen.foreground_indices]
     groups.append([i for i, held in enumerate(kept) if not held])
     return [group for group in groups if group]
 

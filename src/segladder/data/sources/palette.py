@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,38 @@ def voc_palette() -> np.ndarray:
             palette[:, channel] |= ((values >> channel & 1) << (7 - place)).astype(np.uint8)
         values >>= 3
     return palette
+
+
+class Colours(NamedTuple):
+    """How pictures show classes.
+
+    Attributes:
+        of: RGB of the classes by index, those that have a colour of their own; the others have VOC's.
+        background: whether index 0 is the background, which pictures leave as it is.
+    """
+
+    of: tuple[tuple[int, int, int], ...] = ()
+    background: bool = True
+
+    @classmethod
+    def stored(cls, of: Any, background: Any) -> Colours:
+        """The same from JSON. Raises ValueError or TypeError for what is none."""
+        table = tuple((int(red), int(green), int(blue)) for red, green, blue in of)
+        if len(table) > 255 or not all(0 <= value <= 255 for colour in table for value in colour):
+            raise ValueError("a value outside 0..255")
+        return cls(table, background is not False)
+
+    @property
+    def table(self) -> np.ndarray:
+        """RGB of the values 0..255, uint8 (256, 3)."""
+        table = voc_palette()
+        if self.of:
+            table[: len(self.of)] = self.of
+        return table
+
+    def shown(self, mask: np.ndarray) -> np.ndarray:
+        """Which pixels of a mask (H, W) have a colour in pictures, 255 among them, bool (H, W)."""
+        return np.asarray(mask >= int(self.background))
 
 
 def stored_png(pixels: np.ndarray) -> bytes:

@@ -121,6 +121,7 @@ class SegmentationDataset(TrainingSet):
         self.ids = list(ids)
         self.augment = augment
         self.classes = source.classes
+        self._tagged = source.foreground_indices
         self._images = images_of(source, ids)
         has_masks = labels.shows == "pixels"
         self._masks = masks_of(source.as_seen(labels), ids) if has_masks else None
@@ -171,7 +172,7 @@ class SegmentationDataset(TrainingSet):
             raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
         if self._tables is not None:
             mask = cv2.LUT(mask, self._tables[index])
-        return image, mask, tags_of(mask, len(self.classes))
+        return image, mask, tags_of(mask, self._tagged)
 
 
 class FlowDataset(SegmentationDataset):

@@ -98,15 +98,7 @@ class Record:
     @property
     def colours(self) -> Colours:
         """How pictures show its classes. Raises DataError for colours that are none."""
-        try:
-            return Colours.stored(self.data.get("colours", []), self.data.get("background", True))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"run {self.id}: data.colours: {error}, expected an RGB triple for each class") from error
-
-    @property
-    def foreground(self) -> list[str]:
-        """Names of the classes that it knows, but the background."""
-        return list(self.data["classes"][int(self.colours.background) :])
+        return Colours.stored(self.data, f"run {self.id}")
 
     @property
     def has_intervals(self) -> bool:

@@ -21,11 +21,13 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.datamodule import DataModule, training_ids
+from segladder.data.training.dataset import TrainingSet
 from segladder.data.training.held_out import HeldOut
 from segladder.data.training.views import Recipe, TrainingView
 from segladder.errors import ConfigError
 from segladder.machine import tasks
 from segladder.methods.base import Method
+from segladder.nets.losses import CrossEntropy
 from segladder.protocols.base import Protocol
 from segladder.runs.instantiation import instantiated
 
@@ -87,6 +89,23 @@ def training(config: DictConfig, source: Source, view: TrainingView, labels: Lab
         return Training(DataModule(dataset, config.seed, **settings, groups=groups), held_out)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
+
+
+def count_classes(method: Method, dataset: TrainingSet) -> None:
+    """Count the pixels of training masks for losses that weigh classes by them.
+
+    Raises:
+        ConfigError: training items hold no masks of all classes.
+    """
+    asking = [part for part in method.modules() if isinstance(part, CrossEntropy) and part.counts]
+    if not asking:
+        return
+    if (pixels := dataset.pixels_of_classes()) is None:
+        raise ConfigError(
+            f"loss.class_weights=median_frequency: method={method.name} is not shown pixels of whole images"
+        )
+    for loss in asking:
+        loss.learn_frequencies(pixels.tolist())
 
 
 def by_class(config: DictConfig, seen: Source, ids: Sequence[str]) -> list[list[int]]:

@@ -82,7 +82,8 @@ def checked_parent(config: DictConfig, method: Method, source: Source) -> record
         raise ConfigError(f"parent={folder}: method={method.name} takes nothing from another run; leave it out")
     record = records.read(folder)
     if tuple(record.data["classes"]) != source.classes:
-        theirs, ours = ", ".join(record.foreground), ", ".join(source.foreground)
+        theirs = ", ".join(record.colours.foreground(record.data["classes"]))
+        ours = ", ".join(source.foreground)
         raise ConfigError(f"parent={folder}: it knows the classes {theirs}, but data.classes gives {ours}")
     return record
 

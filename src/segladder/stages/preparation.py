@@ -54,6 +54,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
             print(f"remark: {line}", flush=True)
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
+    build.count_classes(method, training.module.dataset)
     ids = training.module.dataset.ids
     seen = train_source.as_seen(learning.view.sight(train_source, learning.shown))
     record.data |= {"train_ids": len(ids), "train_fingerprint": seen.fingerprint(ids)}
@@ -94,7 +95,7 @@ def go_on_from(start: str | None, method: Method, source: Source) -> None:
     content_of(folder, named="start")
     theirs = records.read(folder)
     if theirs.method != method.name or tuple(theirs.data["classes"]) != source.classes:
-        known = f"method={theirs.method} of {', '.join(theirs.foreground)}"
+        known = f"method={theirs.method} of {', '.join(theirs.colours.foreground(theirs.data['classes']))}"
         raise ConfigError(f"start={folder}: that run is {known}; expected method={method.name} and the classes of data")
     try:
         fill(method, weights_of(folder, theirs), folder / WEIGHTS)

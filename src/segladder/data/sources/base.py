@@ -106,10 +106,8 @@ class Source(ABC):
         self.cache_dir = cache_dir
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
         self.lookup[IGNORE] = IGNORE
-        if background:
-            self.lookup[0] = 0
-        for index, chosen_class in enumerate(chosen, start=first):
-            self.lookup[self.all_classes.index(chosen_class)] = index
+        for index, used in enumerate(self.classes):
+            self.lookup[self.all_classes.index(used)] = index
         self.keeps_values = np.array_equal(self.lookup[: len(all_classes)], range(len(all_classes)))
 
     @property

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from segladder.errors import DataError
 
 
 def voc_palette() -> np.ndarray:
@@ -32,12 +35,19 @@ class Colours(NamedTuple):
     background: bool = True
 
     @classmethod
-    def stored(cls, of: Any, background: Any) -> Colours:
-        """The same from JSON. Raises ValueError or TypeError for what is none."""
-        table = tuple((int(red), int(green), int(blue)) for red, green, blue in of)
+    def stored(cls, data: Mapping[str, Any], place: str) -> Colours:
+        """The same from what a record says of its data. Raises DataError naming `place` for colours that are none."""
+        try:
+            table = tuple((int(red), int(green), int(blue)) for red, green, blue in data.get("colours", ()))
+        except (TypeError, ValueError):
+            table = ((-1, -1, -1),)
         if len(table) > 255 or not all(0 <= value <= 255 for colour in table for value in colour):
-            raise ValueError("a value outside 0..255")
-        return cls(table, background is not False)
+            raise DataError(f"{place}: data.colours are no colours, expected three values 0..255 for each class")
+        return cls(table, data.get("background") is not False)
+
+    def foreground(self, classes: Sequence[str]) -> list[str]:
+        """Names of classes but the background."""
+        return list(classes[int(self.background) :])
 
     @property
     def table(self) -> np.ndarray:

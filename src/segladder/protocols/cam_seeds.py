@@ -51,6 +51,7 @@ class CamSeedsProtocol(SemanticProtocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("image_level",)
+    needs_background: ClassVar[bool] = True
     swept: ClassVar[str] = "threshold"
     on_training_images: ClassVar[bool] = True  # seeds are made of the images that training has tags of
 

@@ -64,7 +64,9 @@ def test_a_subset_begins_at_0_and_the_rest_is_ignored(tmp_path):
     assert source.classes == ("road", "sky")
     assert np.unique(source.mask("train00")).tolist() == [0, 1, 255]
     assert source.colours.of == (COLOURS["road"], COLOURS["sky"])
-    with pytest.raises(ConfigError, match=r"data.other_classes=background: needs a background, but data=camvid has none"):
+    with pytest.raises(
+        ConfigError, match=r"data.other_classes=background: needs a background, but data=camvid has none"
+    ):
         CamVid(tmp_path, classes=["road"], other_classes="background")
 
 

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segladder.errors import ConfigError
-from segladder.nets.losses import SPREAD, CrossEntropy, Dice, Focal, GatedCRF, Lovasz, Pictures, WeightedSum, median_frequency
+from segladder.nets.losses import (
+    SPREAD,
+    CrossEntropy,
+    Dice,
+    Focal,
+    GatedCRF,
+    Lovasz,
+    Pictures,
+    WeightedSum,
+    median_frequency,
+)
 from segladder.ops.gated_crf import Kernel, gated_crf_energy
 
 LOSSES = {

@@ -153,7 +153,9 @@ class Model:
             if (count := answers.probabilities.shape[1]) != len(self.classes):
                 raise ConfigError(f"classes: {len(self.classes)} names, but method={self.method.name} knows {count}")
             for i, mask, probabilities in zip(positions, *answers, strict=True):
-                found[i] = Prediction(images[i], mask, probabilities, self.classes, tuple(range(len(self.classes))), self.colours)
+                found[i] = Prediction(
+                    images[i], mask, probabilities, self.classes, tuple(range(len(self.classes))), self.colours
+                )
         return [found[i] for i in range(len(images))]
 
     def few_shot(self, images: Sequence[np.ndarray], supports: Any, views: Views) -> list[Prediction]:

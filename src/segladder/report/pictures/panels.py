@@ -138,7 +138,9 @@ def save_panels(
         file = folder / f"{kind}-{place[kind]}-{re.sub(r'[^A-Za-z0-9_.]+', '_', name)[:80]}.png"
         image, truth, prediction, beside = load(asked)
         with written(file) as partial:
-            Image.fromarray(panel(image, truth, prediction, classes, title, beside, colours)).save(partial, format="PNG")
+            Image.fromarray(panel(image, truth, prediction, classes, title, beside, colours)).save(
+                partial, format="PNG"
+            )
         files.append(file)
     return files
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segladder.data.sources.palette import Colours
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.data.sources.support import supports_of
 from segladder.door.images import Picture, annotated_of, is_batch, of_one_size, pixels_of
 from segladder.door.packing import opened
@@ -49,7 +49,7 @@ class Prediction:
     probabilities: np.ndarray
     classes: tuple[str, ...]
     values: tuple[int, ...]
-    colours: Colours = Colours()
+    colours: Colours = VOC_COLOURS
 
     def overlay(self) -> Image.Image:
         """The image with the palette's colour over every object."""

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from segladder.data.sources.decoding import read_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES
-from segladder.data.sources.palette import Colours
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 from segladder.foreign import printable
@@ -74,7 +74,7 @@ def save(
     image: np.ndarray,
     prediction: np.ndarray,
     probabilities: np.ndarray | None = None,
-    colours: Colours = Colours(),
+    colours: Colours = VOC_COLOURS,
 ) -> None:
     """Write mask and overlay of class indices uint8 (H, W); the overlay last, as the sign that an image is done.
 
@@ -87,7 +87,7 @@ def save(
     write_picture(overlay_path(out, path), Image.fromarray(overlay(image, prediction, colours)), quality=90)
 
 
-def palette_picture(prediction: np.ndarray, colours: Colours = Colours()) -> Image.Image:
+def palette_picture(prediction: np.ndarray, colours: Colours = VOC_COLOURS) -> Image.Image:
     """Class indices uint8 (H, W) as a picture in the colours of their classes."""
     mask = Image.fromarray(prediction, mode="P")
     mask.putpalette(colours.table.tobytes())

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segladder.data.sources.base import IGNORE
-from segladder.data.sources.palette import Colours
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 
 CELL = 240  # longer side of a picture in pixels
 GAP = 8
@@ -23,7 +23,7 @@ def contact_sheet(
     items: Sequence[tuple[str, np.ndarray, np.ndarray]],
     classes: Sequence[str],
     columns: int,
-    colours: Colours = Colours(),
+    colours: Colours = VOC_COLOURS,
 ) -> Image.Image:
     """Pairs picture | picture with mask in `columns` columns, their ids, and a legend of the classes below.
 
@@ -61,7 +61,7 @@ def fitting(line: str, width: int) -> str:
     return next(cut for k in range(1, len(line)) if font().getlength(cut := f"…{line[k:]}") <= width)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, colours: Colours = Colours()) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, colours: Colours = VOC_COLOURS) -> np.ndarray:
     """The image with its mask's colours half over it; the background stays as it is. uint8 (H, W, 3)."""
     mixed = (image.astype(np.uint16) + colours.table[mask]) // 2  # (H, W, 3)
     return np.where(colours.shown(mask)[..., None], mixed, image).astype(np.uint8)
@@ -75,7 +75,7 @@ def fitted(picture: np.ndarray) -> Image.Image:
     return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
 
 
-def draw_legend(classes: Sequence[str], width: int, colours: Colours = Colours()) -> Image.Image:
+def draw_legend(classes: Sequence[str], width: int, colours: Colours = VOC_COLOURS) -> Image.Image:
     """A coloured square and a name for each class but the background, and for what is ignored, in lines of `width`."""
     entries = [*list(enumerate(classes))[int(colours.background) :], (IGNORE, "ignored")]
     step = 24 + max(math.ceil(font().getlength(name)) for _, name in entries)

@@ -62,6 +62,9 @@ class Colours(NamedTuple):
         return np.asarray(mask >= int(self.background))
 
 
+VOC_COLOURS = Colours()  # of indices, with a background
+
+
 def stored_png(pixels: np.ndarray) -> bytes:
     """A PNG without compression: the same bytes on every machine, and the fastest to decode.
 

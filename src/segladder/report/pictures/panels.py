@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segladder.data.sources.palette import Colours
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.files import written
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def panel(
     classes: Sequence[str],
     title: str = "",
     beside: Mapping[str, np.ndarray] | None = None,
-    colours: Colours = Colours(),
+    colours: Colours = VOC_COLOURS,
 ) -> np.ndarray:
     """One picture of one result, uint8 RGB (h, w, 3): image, truth, prediction and errors over a legend.
 
@@ -115,7 +115,7 @@ def chosen(counts: Counts, each: int) -> list[tuple[str, Asked, float]]:
 
 
 def save_panels(
-    folder: str | Path, counts: Counts, each: int, load: Load, classes: Sequence[str], colours: Colours = Colours()
+    folder: str | Path, counts: Counts, each: int, load: Load, classes: Sequence[str], colours: Colours = VOC_COLOURS
 ) -> list[Path]:
     """Write `best-1-ID.png`, ..., `median-1-ID.png`, ..., `worst-1-ID.png` (worst first) and return the files.
 

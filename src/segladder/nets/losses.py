@@ -110,7 +110,7 @@ class CrossEntropy(Loss):
 
 
 def median_frequency(pixels: Tensor) -> Tensor:
-    """Weights float64 (K,): the median of all classes' frequencies over a class's own; 0 for a class that nothing holds.
+    """Weights float64 (K,): the median of all classes' frequencies over a class's own; 0 for one that nothing holds.
 
     A class's frequency is its pixels over all labelled pixels of the images that hold it (Eigen and Fergus, ICCV 2015,
     https://arxiv.org/abs/1411.4734; Badrinarayanan et al. 2017). The median of an even number is the middle two's mean.

@@ -106,7 +106,7 @@ class StoredScores:
 
 @dataclass(frozen=True)
 class DenseScores:
-    """The probabilities of a network that scores all classes, as class scores of all classes, the background among them.
+    """The probabilities of a network that scores all classes, the background among them where there is one.
 
     Attributes:
         method: trained, in evaluation mode.

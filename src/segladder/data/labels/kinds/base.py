@@ -127,7 +127,7 @@ class Labels(ABC):
     def allowed(self, scene: Scene, classes: int) -> np.ndarray | None:
         """Which classes each pixel may be of by this label, bool (K, H, W); None where the label rules nothing out.
 
-        A network's answers that become labels of another run keep to it. `classes` is K, the background included where there is one.
+        A network's answers that become labels of another run keep to it. `classes` is K.
         """
         return None
 

@@ -104,10 +104,9 @@ def test_what_needs_one_is_refused_by_its_key(run, capsys, words, key):
     assert len(lines) == 1 and key in lines[0] and "data=camvid has none" in lines[0]
 
 
-@pytest.mark.parametrize("method", ["cam", "panet"])
-def test_the_python_door_refuses_it_too(root, method):
-    with pytest.raises(ConfigError, match=rf"(method={method}|protocol=\w+): needs a background"):
-        datamodule("camvid", root, method)
+def test_the_python_door_refuses_it_too(root):
+    with pytest.raises(ConfigError, match="method=cam: needs a background"):
+        datamodule("camvid", root, "cam")
 
 
 def test_colours_of_a_foreign_record_are_checked():

@@ -120,3 +120,26 @@ def write_folder(root: Path, sizes: Sequence[Size] = ((64, 80), (70, 66), (90, 6
         write_list(root / "splits" / "train.txt", ids[:-1])
         write_list(root / "splits" / "val.txt", ids[-1:])
     return root
+
+
+def write_streets(root: Path, counts: Mapping[str, int] | None = None, public: bool = False) -> Path:
+    """Street scenes in a layout of CamVid, each of sky (0), building (1), road (3), some with a car (8); no background.
+
+    `public` is the layout of SegNet's copy, whose void is 11; elsewhere 255 is.
+    """
+    void = 11 if public else 255
+    for s, (split, count) in enumerate((counts or {"train": 4, "val": 2, "test": 2}).items()):
+        frames = [f"{split}{number:02d}" for number in range(count)]
+        for number, frame in enumerate(frames):
+            image, _ = picture(100 * s + number, (48, 64), values=())
+            mask = np.repeat(np.array([0, 1, 3], np.uint8), 16)[:, None].repeat(64, 1)
+            if number % 2 == 0:
+                mask[30:40, 10:30] = 8
+            mask[:, -4:] = void
+            for value, colour in ((0, 250), (1, 120), (3, 40), (8, 200)):
+                image[mask == value, 0] = colour
+            save_image(root / (f"{split}/{frame}.png" if public else f"images/{frame}.jpg"), image)
+            save_mask(root / (f"{split}annot/{frame}.png" if public else f"masks/{frame}.png"), mask, palette=False)
+        lines = [f"/SegNet/CamVid/{split}/{f}.png /SegNet/CamVid/{split}annot/{f}.png" for f in frames]
+        write_list(root / f"{split}.txt" if public else root / "splits" / f"{split}.txt", lines if public else frames)
+    return root

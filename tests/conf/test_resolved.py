@@ -21,7 +21,12 @@ from segladder.cli import choices
 LIST = Path(__file__).with_name("resolved.json")
 ADDED = ("labels", "loader.augment.extra")  # keys that came after the list was written
 BESIDE = {"method": ["backbone=tiny"], "backbone": ["method=fcn8s", "method=cam"]}  # what a choice is composed with
-DATA = {"davis2016": "davis", "davis2016_automatic": "davis", "voc2012": "voc"}  # of protocols that score one data set
+DATA = {
+    "camvid": "camvid",
+    "davis2016": "davis",
+    "davis2016_automatic": "davis",
+    "voc2012": "voc",
+}  # of protocols that score one data set
 FROZEN = json.loads(LIST.read_text()) if LIST.exists() else {"nodes": {}, "protocols": {}}
 
 

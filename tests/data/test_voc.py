@@ -78,7 +78,7 @@ def test_an_unknown_class_is_named_with_those_there_are(voc: Path) -> None:
 @given(mask=st.lists(st.integers(0, 255), min_size=1, max_size=30), classes=st.integers(2, 30))
 def test_tags_are_the_foreground_values_present(mask: list[int], classes: int) -> None:
     expected = [float(value in mask) for value in range(1, classes)]
-    assert tags_of(np.array([mask], np.uint8), classes).tolist() == expected
+    assert tags_of(np.array([mask], np.uint8), range(1, classes)).tolist() == expected
 
 
 @given(train=IDS, val=IDS, sbd=st.lists(st.integers(0, 40).map("2008_{:06d}".format)))

@@ -1,5 +1,7 @@
 """Losses against slow references in float64, and the promise about batches without a labelled pixel."""
 
+from statistics import median
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segladder.errors import ConfigError
-from segladder.nets.losses import SPREAD, CrossEntropy, Dice, Focal, GatedCRF, Lovasz, Pictures, WeightedSum
+from segladder.nets.losses import (
+    SPREAD,
+    CrossEntropy,
+    Dice,
+    Focal,
+    GatedCRF,
+    Lovasz,
+    Pictures,
+    WeightedSum,
+    median_frequency,
+)
 from segladder.ops.gated_crf import Kernel, gated_crf_energy
 
 LOSSES = {
@@ -155,6 +167,33 @@ def test_number_of_class_weights_is_checked():
     logits, target = example()
     with pytest.raises(ConfigError, match=r"loss\.class_weights: 2 values, expected 4"):
         CrossEntropy([1.0, 2.0])(logits, target)
+
+
+@given(st.lists(st.lists(st.integers(0, 50), min_size=4, max_size=4), min_size=1, max_size=8))
+def test_median_frequency_weights_are_those_of_the_papers(images):
+    frequencies = {}
+    for k in range(4):
+        holding = [image for image in images if image[k]]
+        if holding:
+            frequencies[k] = sum(image[k] for image in holding) / sum(map(sum, holding))
+    expected = [median(frequencies.values()) / frequencies[k] if k in frequencies else 0.0 for k in range(4)]
+    found = median_frequency(torch.tensor(images))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_median_frequency_is_counted_once_and_weighs_ever_after():
+    logits, target = example()
+    logits = logits.float()
+    loss, pixels = CrossEntropy("median_frequency"), [[8, 0, 4, 4], [0, 2, 6, 8]]
+    with pytest.raises(ConfigError, match=r"loss\.class_weights=median_frequency: no training masks were counted"):
+        loss(logits, target)
+    loss.learn_frequencies(pixels)
+    weights = median_frequency(torch.tensor(pixels)).tolist()
+    torch.testing.assert_close(loss(logits, target), CrossEntropy(weights)(logits, target))
+    plain = CrossEntropy()
+    plain.learn_frequencies(pixels)
+    assert plain.class_weights is None
 
 
 def test_number_of_sum_weights_is_checked():

@@ -162,7 +162,7 @@ def preview(config: DictConfig, source: Source) -> int:
         items.append((image_id, item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy()))
     out = Path(config.out or "preview.png")
     out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(items, source.classes, config.columns).save(out)
+    contact_sheet(items, source.classes, config.columns, source.colours).save(out)
     print(f"{out}: {len(items)} of {len(ids)} images of {source.train_split}")
     return 0
 
@@ -236,9 +236,11 @@ def agreement(config: DictConfig, source: Source) -> int:
 def pixel_labels(config: DictConfig, source: Source) -> Labels:
     """The labels of `config.labels`. Raises ConfigError where they show no pixels."""
     labels: Labels = instantiated(config.labels, "labels")
+    if labels.needs_background:
+        source.require_background(f"labels={labels.words}")
     if labels.shows != "pixels":
         raise ConfigError(f"labels={labels.name}: action={config.action} is for labels that show pixels, such as masks")
-    return labels.naming(range(1, len(source.classes)))
+    return labels.naming(source.foreground_indices)
 
 
 def audit(config: DictConfig, source: Source) -> int:

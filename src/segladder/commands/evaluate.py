@@ -131,5 +131,5 @@ def check_classes(method: Method, source: Source, learnt: Sequence[str]) -> None
     """Raise ConfigError if a method that answers with the classes it learnt meets data with others."""
     if method.answers != "episodes" and tuple(learnt) != source.classes:
         raise ConfigError(
-            f"data={source.name}: holds {', '.join(source.classes[1:])}, but the run knows {', '.join(learnt[1:])}"
+            f"data={source.name}: holds {', '.join(source.foreground)}, but the run knows {', '.join(learnt)}"
         )

@@ -49,7 +49,7 @@ def run(config: DictConfig) -> int:
     check_keys(config, Keys)
     device = chosen_device(config.device)
     with opened(Path(config.run)) as folder:
-        run_config, _, method = load_run(folder)
+        run_config, record, method = load_run(folder)
     check_inputs(config, method)
     if method.reads_flow:
         raise ConfigError(
@@ -63,7 +63,7 @@ def run(config: DictConfig) -> int:
 
     def segmented(path: Path, image: np.ndarray) -> None:
         classes, probabilities = dense_answers(method, [image], few_shot_prediction.views_of(config))
-        save(out, path, image, classes[0], probabilities[0] if config.probabilities else None)
+        save(out, path, image, classes[0], probabilities[0] if config.probabilities else None, record.colours)
 
     paths = listed("images", Path(config.images))
     return segment_each(paths, out, segmented, config.progress, config.probabilities)

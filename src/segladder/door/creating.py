@@ -25,7 +25,7 @@ from segladder.runs.choices import check_choices, check_data
 from segladder.runs.composition import check_keys, composed, explain, is_group, not_a_choice, opened
 from segladder.runs.keys import TrainKeys
 from segladder.stages.inheritance import asked_labels, shown_labels
-from segladder.stages.preparation import told_of_classes
+from segladder.stages.preparation import check_background, told_of_classes
 
 Key = int | tuple[int, int]
 
@@ -90,6 +90,8 @@ def create(method: str = "fcn8s", classes: Sequence[str] | None = None, **settin
         raise ConfigError(f"classes={classes}: expected a list of names, the background first")
     source = build.source(config) if classes is None else None
     told: dict[str, Any] = {}
+    if source is not None and kind.needs_background:
+        source.require_background(f"method={method}")
     if source is not None and kind.reads_class_vectors:
         told = told_of_classes(config, source, build.protocol(config)).arguments()
     with isolate_rng():
@@ -100,7 +102,7 @@ class LabelledData(DataModule):
     """The training items of a run, and the same of the scored split, as they are, for a `Trainer` of one's own.
 
     Attributes:
-        classes: names, the background first.
+        classes: names, the background first where there is one.
         val: what validation reads.
     """
 
@@ -130,6 +132,7 @@ def datamodule(
     config = configuration(data=data, method=method, **place, **settings)
     require_no_parent(config)
     source, protocol = build.source(config), build.protocol(config)
+    check_background(config, source, protocol)
     labels, view = shown_labels(asked_labels(config, source, protocol)), protocol.training(source)
     check_training_ready(source, labels, None if protocol.on_training_images else protocol.split)
     training = build.training(config, source, view, labels).module

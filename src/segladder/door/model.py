@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segladder.data.sources.palette import voc_palette
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.data.sources.support import supports_of
 from segladder.door.images import Picture, annotated_of, is_batch, of_one_size, pixels_of
 from segladder.door.packing import opened
@@ -41,6 +41,7 @@ class Prediction:
             stands against the background alone, and row 0 is what the likeliest of them leaves.
         classes: names of the rows.
         values: what stands for each row in `mask`.
+        colours: of the values.
     """
 
     image: np.ndarray
@@ -48,16 +49,17 @@ class Prediction:
     probabilities: np.ndarray
     classes: tuple[str, ...]
     values: tuple[int, ...]
+    colours: Colours = VOC_COLOURS
 
     def overlay(self) -> Image.Image:
         """The image with the palette's colour over every object."""
-        return Image.fromarray(overlay(self.image, self.mask))
+        return Image.fromarray(overlay(self.image, self.mask, self.colours))
 
     def save(self, path: str | Path) -> Path:
-        """Write the mask as a PNG in VOC's palette, and return where."""
+        """Write the mask as a PNG in the palette, and return where."""
         if Path(path).suffix.lower() != ".png":
             raise ConfigError(f"{path}: expected a name that ends in .png, others change the values of a mask")
-        write_picture(Path(path), palette_picture(self.mask))
+        write_picture(Path(path), palette_picture(self.mask, self.colours))
         return Path(path)
 
 
@@ -74,7 +76,7 @@ class Model:
 
     Args:
         method: as `segladder.load` or `segladder.create` gives it, on the device it shall run on.
-        classes: names of the method's classes, the background first.
+        classes: names of the method's classes, the background first where there is one.
         aggregate: how K supports of a few-shot method become one answer (docs/protocols.md).
         record: of the run it was loaded from.
     """
@@ -86,8 +88,13 @@ class Model:
 
     @property
     def palette(self) -> np.ndarray:
-        """The colour of each value of a mask, RGB uint8 (256, 3), as in VOC."""
-        return voc_palette()
+        """The colour of each value of a mask, RGB uint8 (256, 3): the data set's, or as in VOC."""
+        return self.colours.table
+
+    @property
+    def colours(self) -> Colours:
+        """How pictures show the classes."""
+        return Colours() if self.record is None else self.record.colours
 
     def to(self, device: str | torch.device) -> Model:
         """The same model, moved to a device."""
@@ -146,7 +153,9 @@ class Model:
             if (count := answers.probabilities.shape[1]) != len(self.classes):
                 raise ConfigError(f"classes: {len(self.classes)} names, but method={self.method.name} knows {count}")
             for i, mask, probabilities in zip(positions, *answers, strict=True):
-                found[i] = Prediction(images[i], mask, probabilities, self.classes, tuple(range(len(self.classes))))
+                found[i] = Prediction(
+                    images[i], mask, probabilities, self.classes, tuple(range(len(self.classes))), self.colours
+                )
         return [found[i] for i in range(len(images))]
 
     def few_shot(self, images: Sequence[np.ndarray], supports: Any, views: Views) -> list[Prediction]:

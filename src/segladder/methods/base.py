@@ -104,6 +104,7 @@ class Method(pl.LightningModule):
     reads_objects: ClassVar[bool] = False  # whether training items hold single objects, not their classes' pixels alone
     reads_flow: ClassVar[bool] = False  # whether it is shown how the pixels of videos move, in `predict` too
     reads_class_vectors: ClassVar[bool] = False  # whether it is told its classes by semantic vectors
+    needs_background: ClassVar[bool] = False  # whether it tells objects from a background, as no other class is told
     takes: ClassVar[
         tuple[str, ...]
     ] = ()  # what it uses of `parent=RUN`: `class_scores`, `masks`, `features`, `network`

@@ -66,21 +66,22 @@ def frequency_weighted_iou(confusion: Tensor) -> float:
     return float((frequency * iou(confusion, "zero")).sum() / frequency.sum())
 
 
-def summary(confusion: Tensor, absent: str = "skip") -> dict[str, float]:
+def summary(confusion: Tensor, absent: str = "skip", background: int | None = 0) -> dict[str, float]:
     """Every score of the whole set by name; means run over the classes that are not absent.
 
     Those named `_foreground` leave the background out of the mean. A background pixel painted as a class is still that
-    class's false positive.
+    class's false positive. Without a background (None) they are the means over all classes.
     """
     over, under = over_activation(confusion, absent), under_activation(confusion, absent)  # (K,)
+    foreground = [k for k in range(len(confusion)) if k != background]
     return {
         "mIoU": float(iou(confusion, absent).nanmean()),
         "mean_precision": float(precision(confusion, absent).nanmean()),
         "mean_accuracy": mean_accuracy(confusion, absent),
         "over_activation": float(over.nanmean()),
         "under_activation": float(under.nanmean()),
-        "over_activation_foreground": float(over[1:].nanmean()),
-        "under_activation_foreground": float(under[1:].nanmean()),
+        "over_activation_foreground": float(over[foreground].nanmean()),
+        "under_activation_foreground": float(under[foreground].nanmean()),
         "pixel_accuracy": pixel_accuracy(confusion),
         "frequency_weighted_iou": frequency_weighted_iou(confusion),
     }

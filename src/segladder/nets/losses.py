@@ -58,30 +58,46 @@ class CrossEntropy(Loss):
     """Cross entropy, averaged over labelled pixels by the weight of their class.
 
     Args:
-        class_weights: one factor per class, background first; `balanced`, so that the classes of a batch count the same
-            however many pixels they have; None weighs all pixels alike.
+        class_weights: one factor per class, in their order; `balanced`, so that the classes of a batch count the same
+            however many pixels they have; `median_frequency`, the median of the classes' frequencies over a class's own
+            (Eigen and Fergus 2015), counted once on training masks, see `learn_frequencies`; None weighs all alike.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
 
     Raises:
-        ConfigError: on the first batch, if the number of weights is not the number of classes.
+        ConfigError: on the first batch, if the number of weights is not the number of classes, or nobody has counted.
     """
 
     class_weights: Tensor | None
 
     def __init__(
         self,
-        class_weights: Sequence[NotNegative] | Literal["balanced"] | None = None,
+        class_weights: Sequence[NotNegative] | Literal["balanced", "median_frequency"] | None = None,
         label_smoothing: Share = 0.0,
     ) -> None:
         super().__init__()
         self.balanced = class_weights == "balanced"
+        self.counts = class_weights == "median_frequency"
         given = None if class_weights is None or isinstance(class_weights, str) else list(class_weights)
         weights = None if given is None else torch.tensor(given, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
 
+    def learn_frequencies(self, pixels: Sequence[Sequence[int]]) -> None:
+        """Weigh classes by how frequent they are, where `class_weights` asks for that.
+
+        Args:
+            pixels: labelled pixels of each class (K) in each training image (N).
+        """
+        if self.counts:
+            self.class_weights = median_frequency(torch.tensor(pixels)).to(torch.float32)
+
     def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
         """Scalar loss."""
+        if self.counts and self.class_weights is None:
+            raise ConfigError(
+                "loss.class_weights=median_frequency: no training masks were counted; segladder train counts them, else"
+                " give the loss `learn_frequencies`"
+            )
         weights = _balanced(logits, target) if self.balanced else self.class_weights
         if weights is not None and len(weights) != logits.shape[1]:
             raise ConfigError(f"loss.class_weights: {len(weights)} values, expected {logits.shape[1]}, one per class")
@@ -91,6 +107,23 @@ class CrossEntropy(Loss):
         labelled = target != IGNORE  # (B, H, W)
         share = labelled.sum() if weights is None else (weights[target.where(labelled, 0)] * labelled).sum()
         return total / share.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def median_frequency(pixels: Tensor) -> Tensor:
+    """Weights float64 (K,): the median of all classes' frequencies over a class's own; 0 for one that nothing holds.
+
+    A class's frequency is its pixels over all labelled pixels of the images that hold it (Eigen and Fergus, ICCV 2015,
+    https://arxiv.org/abs/1411.4734; Badrinarayanan et al. 2017). The median of an even number is the middle two's mean.
+
+    Args:
+        pixels: of each class in each image, int64 (N, K).
+    """
+    whole = pixels.sum(1, keepdim=True) * (pixels > 0)  # (N, K) pixels of the image, where it holds the class
+    frequency = pixels.sum(0).double() / whole.sum(0).clamp_min(1)  # (K,)
+    held = frequency > 0
+    if not held.any():
+        return torch.zeros_like(frequency)
+    return torch.where(held, frequency[held].quantile(0.5) / frequency.where(held, 1), 0)
 
 
 def _balanced(logits: Tensor, target: Tensor) -> Tensor:

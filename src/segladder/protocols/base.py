@@ -43,6 +43,7 @@ class Protocol(ABC):
     swept: ClassVar[str] = ""  # what a result's curve runs along
     ladder: ClassVar[tuple[str, ...] | None] = None  # of a ladder: the scores beside each rung's cost
     gives_flow: ClassVar[bool] = False  # whether methods are shown how the pixels of videos move
+    needs_background: ClassVar[bool] = True  # whether its questions tell objects from a background
     on_training_images: ClassVar[bool] = False  # whether training may see the scored images, though not their labels
 
     name: str
@@ -75,6 +76,7 @@ class Protocol(ABC):
             ValueError: the protocol gave a score that it does not declare.
         """
         started = time.perf_counter()
+        self.check_source(source)
         result = self.measure(Scoring(method, source, ids, batch_size, progress))
         self.check_result(result)
         result.seconds = time.perf_counter() - started
@@ -135,6 +137,11 @@ class Protocol(ABC):
                 " choose protocol=davis2016_automatic"
             )
 
+    def check_source(self, source: Source) -> None:
+        """Raise ConfigError if the data set has no background and the protocol's questions need one."""
+        if self.needs_background:
+            source.require_background(f"protocol={self.name}")
+
     @property
     @abstractmethod
     def scores(self) -> tuple[Score, ...]:
@@ -177,7 +184,7 @@ class Protocol(ABC):
         return None
 
     def seen(self, source: Source) -> np.ndarray:
-        """Which classes are not novel, bool (K,), the background first."""
+        """Which classes are not novel, bool (K,), the background first where there is one."""
         return ~np.isin(source.classes, self.novel)
 
     @property
@@ -187,7 +194,7 @@ class Protocol(ABC):
 
     def scored_classes(self, source: Source) -> tuple[str, ...]:
         """Names of the foreground classes whose labels score a run."""
-        return source.classes[1:]
+        return source.foreground
 
     def hidden(self) -> tuple[str, ...]:
         """Names of the classes of which a run has no label in training: the novel ones."""

@@ -51,6 +51,7 @@ class CamSeedsProtocol(SemanticProtocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("image_level",)
+    needs_background: ClassVar[bool] = True
     swept: ClassVar[str] = "threshold"
     on_training_images: ClassVar[bool] = True  # seeds are made of the images that training has tags of
 
@@ -89,7 +90,7 @@ class CamSeedsProtocol(SemanticProtocol):
         )
         parts = gathered((counts, boundary, sweep.counts))
         whole = Counts.merged(part for part, _, _ in parts)
-        result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source.classes)
+        result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source)
         sweep.counts = np.sum([part for _, _, part in parts], axis=0)
         self.add_sweep(result, None if method.scores_background else sweep)
         result.predict_seconds = predict_seconds

@@ -38,11 +38,11 @@ def check_fields(protocol: Any) -> None:
 
 def check_classes(name: str, classes: Sequence[str] | None, source: Source, some: Sequence[str] = ()) -> None:
     """Raise ConfigError if a source does not hold a protocol's classes, or none of the names in `some`."""
-    wanted = source.all_classes[1:] if classes is None else classes
-    if tuple(wanted) != tuple(source.classes[1:]):
+    wanted = source.all_classes[int(source.background) :] if classes is None else classes
+    if tuple(wanted) != source.foreground:
         raise ConfigError(
             f"protocol {name} scores the classes {', '.join(wanted)}, "
-            f"but data.classes gives {', '.join(source.classes[1:])}"
+            f"but data.classes gives {', '.join(source.foreground)}"
         )
     if unknown := [each for each in some if each not in source.classes]:
         raise ConfigError(

@@ -63,6 +63,7 @@ class SemanticProtocol(Protocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "none")
+    needs_background: ClassVar[bool] = False
 
     classes: tuple[str, ...] | None
     other_classes: OtherClasses
@@ -119,7 +120,7 @@ class SemanticProtocol(Protocol):
         )
         parts = gathered((counts, boundary, bound))
         whole = Counts.merged(part for part, _, _ in parts)
-        result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source.classes)
+        result = self.result(whole, np.sum([part for _, part, _ in parts], axis=0), source)
         if scoring.method.cuts:
             best = Counts.merged(part for _, _, part in parts)
             rule = FromCounts("mean_iou", absent=self.absent)
@@ -161,17 +162,18 @@ class SemanticProtocol(Protocol):
         best = majority_answer(segments, mask, bound.num_classes)
         bound.add(image_id, confusion_matrix(torch.from_numpy(best), torch.from_numpy(mask), bound.num_classes))
 
-    def result(self, counts: Counts, boundary: np.ndarray, classes: Sequence[str]) -> Result:
+    def result(self, counts: Counts, boundary: np.ndarray, source: Source) -> Result:
         """All scores of the counted images, with intervals of those that follow from the counts."""
         confusion = torch.from_numpy(counts.total())
-        values = summary(confusion, self.absent)
+        background = 0 if source.background else None
+        values = summary(confusion, self.absent, background)
         edges = np.where(boundary[:, 1] > 0, boundary[:, 0] / np.maximum(boundary[:, 1], 1), np.nan)  # (K,)
         shares = self.filled(edges)
         values["boundary_iou"] = float(np.nanmean(shares))
-        values |= {f"iou_{size}": value for size, value in iou_by_size(counts.dense()).items()}
+        values |= {f"iou_{size}": value for size, value in iou_by_size(counts.dense(), background=background).items()}
         metrics = {name: scored(value) for name, value in values.items()}
         metrics |= measured(counts, self.scores, self.bootstrap)
-        rows = per_class(confusion, classes, self.absent)
+        rows = per_class(confusion, source.classes, self.absent)
         lows, highs = class_intervals(counts, self.bootstrap)
         for k, row in enumerate(rows):
             row.update(low=float(lows[k]), high=float(highs[k]), boundary_iou=float(shares[k]))

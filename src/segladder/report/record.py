@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from segladder.data.sources.palette import Colours
 from segladder.errors import DataError
 from segladder.files import written
 from segladder.foreign import content, json_values, stays_inside
@@ -42,7 +43,8 @@ class Record:
             chosen `epoch`, the `score` that chose it and on what (`chosen_by`), where one did; what the run has seen,
             with all that it builds on (docs/labels.md).
         protocol: `name`, `hash`, the protocol's `fields`, and what it says of its scores, `Declaration.plain`.
-        data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`.
+        data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`; `background` is false
+            where the first class is one like the others; `colours` (RGB by class) where classes have their own.
         metrics: name to `value`, `low`, `high`: the score and its 95 % interval over images (None where not computed).
         per_class: one row per class, see `segladder.metrics.overlap.per_class`.
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
@@ -92,6 +94,11 @@ class Record:
     lineage: list[str] = field(default_factory=list)
     tag: str | None = None
     error: str | None = None
+
+    @property
+    def colours(self) -> Colours:
+        """How pictures show its classes. Raises DataError for colours that are none."""
+        return Colours.stored(self.data, f"run {self.id}")
 
     @property
     def has_intervals(self) -> bool:

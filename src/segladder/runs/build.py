@@ -21,11 +21,13 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.datamodule import DataModule, training_ids
+from segladder.data.training.dataset import TrainingSet
 from segladder.data.training.held_out import HeldOut
 from segladder.data.training.views import Recipe, TrainingView
 from segladder.errors import ConfigError
 from segladder.machine import tasks
 from segladder.methods.base import Method
+from segladder.nets.losses import CrossEntropy
 from segladder.protocols.base import Protocol
 from segladder.runs.instantiation import instantiated
 
@@ -89,6 +91,23 @@ def training(config: DictConfig, source: Source, view: TrainingView, labels: Lab
         raise ConfigError(f"loader: {error}") from error
 
 
+def count_classes(method: Method, dataset: TrainingSet) -> None:
+    """Count the pixels of training masks for losses that weigh classes by them.
+
+    Raises:
+        ConfigError: training items hold no masks of all classes.
+    """
+    asking = [part for part in method.modules() if isinstance(part, CrossEntropy) and part.counts]
+    if not asking:
+        return
+    if (pixels := dataset.pixels_of_classes()) is None:
+        raise ConfigError(
+            f"loss.class_weights=median_frequency: method={method.name} is not shown pixels of whole images"
+        )
+    for loss in asking:
+        loss.learn_frequencies(pixels.tolist())
+
+
 def by_class(config: DictConfig, seen: Source, ids: Sequence[str]) -> list[list[int]]:
     """Which training images hold each class, as far as their labels show, by position; those without any are a group.
 
@@ -98,7 +117,7 @@ def by_class(config: DictConfig, seen: Source, ids: Sequence[str]) -> list[list[
     if method_class(config).learns_from != "pixels" or method_class(config).answers == "episodes":
         raise ConfigError(f"loader.balanced=true: method={config.method.name} is not shown pixels of whole images")
     kept = Items.read(seen, ids, "none").kept
-    groups = [[i for i, held in enumerate(kept) if k in held] for k in range(1, len(seen.classes))]
+    groups = [[i for i, held in enumerate(kept) if k in held] for k in seen.foreground_indices]
     groups.append([i for i, held in enumerate(kept) if not held])
     return [group for group in groups if group]
 

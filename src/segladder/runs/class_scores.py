@@ -106,7 +106,7 @@ class StoredScores:
 
 @dataclass(frozen=True)
 class DenseScores:
-    """The probabilities of a network that scores all classes, as class scores with a background.
+    """The probabilities of a network that scores all classes, the background among them where there is one.
 
     Attributes:
         method: trained, in evaluation mode.
@@ -134,7 +134,8 @@ class DenseScores:
         scores = total / (len(scales) * (1 + flip))
         if tags is None:
             return scores
-        held = torch.cat([torch.ones_like(tags[:, :1]), tags], 1)  # (B, K)
+        background = tags.new_ones(len(tags), scores.shape[1] - tags.shape[1])  # no column where there is none
+        held = torch.cat([background, tags], 1)  # (B, K)
         return scores * held[:, :, None, None]
 
     def _probabilities(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:

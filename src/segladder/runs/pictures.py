@@ -13,7 +13,7 @@ from rich.progress import track
 
 from segladder.data.sources.decoding import read_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES
-from segladder.data.sources.palette import voc_palette
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
 from segladder.foreign import printable
@@ -69,23 +69,28 @@ def segment_each(
 
 
 def save(
-    out: Path, path: Path, image: np.ndarray, prediction: np.ndarray, probabilities: np.ndarray | None = None
+    out: Path,
+    path: Path,
+    image: np.ndarray,
+    prediction: np.ndarray,
+    probabilities: np.ndarray | None = None,
+    colours: Colours = VOC_COLOURS,
 ) -> None:
     """Write mask and overlay of class indices uint8 (H, W); the overlay last, as the sign that an image is done.
 
     Probabilities (K, H, W), where there are any, are written in half precision.
     """
-    write_picture(out / "masks" / f"{path.stem}.png", palette_picture(prediction))
+    write_picture(out / "masks" / f"{path.stem}.png", palette_picture(prediction, colours))
     if probabilities is not None:
         with written(probabilities_path(out, path)) as partial:
             np.save(partial, probabilities.astype(np.float16), allow_pickle=False)
-    write_picture(overlay_path(out, path), Image.fromarray(overlay(image, prediction)), quality=90)
+    write_picture(overlay_path(out, path), Image.fromarray(overlay(image, prediction, colours)), quality=90)
 
 
-def palette_picture(prediction: np.ndarray) -> Image.Image:
-    """Class indices uint8 (H, W) as a picture in VOC's colours."""
+def palette_picture(prediction: np.ndarray, colours: Colours = VOC_COLOURS) -> Image.Image:
+    """Class indices uint8 (H, W) as a picture in the colours of their classes."""
     mask = Image.fromarray(prediction, mode="P")
-    mask.putpalette(voc_palette().tobytes())
+    mask.putpalette(colours.table.tobytes())
     return mask
 
 

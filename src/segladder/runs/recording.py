@@ -56,6 +56,10 @@ def describe_scoring(record: records.Record, source: Source, protocol: Protocol)
         "classes": list(source.classes),
         "val_fingerprint": source.fingerprint(protocol.scored_somewhere(source)),
     }
+    if not source.background:
+        record.data["background"] = False
+    if source.colours.of:
+        record.data["colours"] = [list(rgb) for rgb in source.colours.of]
 
 
 def backbone_of(config: DictConfig) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def write_panels(
 ) -> list[Path]:
     """Write panels of the `each` best, median and worst images under FOLDER/panels."""
     load = partial(protocol.shown, method, source, result=result)
-    return save_panels(folder / "panels", result.pictured or result.counts, each, load, source.classes)
+    return save_panels(folder / "panels", result.pictured or result.counts, each, load, source.classes, source.colours)
 
 
 def print_scores(record: Record, folder: Path) -> None:

@@ -53,7 +53,7 @@ class Study:
         """What an oracle told: masks of the naming images, which nobody is paid for."""
         if not self.naming:
             return []
-        told = Labelled.of(source, Masks(), self.naming, source.classes[1:])
+        told = Labelled.of(source, Masks(), self.naming, source.foreground)
         return [replace(told, searched=False, effort=0.0)]
 
     def carry_out(self, method: Method, source: Source) -> None:

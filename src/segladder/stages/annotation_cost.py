@@ -45,7 +45,7 @@ def own_labels(
 
 def base_of(source: Source, protocol: Protocol) -> list[str]:
     """Names of the classes that are not novel."""
-    return [name for name in source.classes[1:] if name not in protocol.novel]
+    return [name for name in source.foreground if name not in protocol.novel]
 
 
 def judges(config: DictConfig, learning: Learning, training: Training) -> Sequence[str]:

@@ -67,7 +67,7 @@ def check_claims(
         check_leaks(ancestor, config.fold, protocol)
         check_images(ancestor, protocol)
         check_rung(ancestor, config, source, protocol, supervision)
-        check_kinds(ancestor, protocol.novel or source.classes[1:], labels)
+        check_kinds(ancestor, protocol.novel or source.foreground, labels)
         check_scored(ancestor.named, ancestor.access, source, protocol)
 
 

@@ -82,7 +82,8 @@ def checked_parent(config: DictConfig, method: Method, source: Source) -> record
         raise ConfigError(f"parent={folder}: method={method.name} takes nothing from another run; leave it out")
     record = records.read(folder)
     if tuple(record.data["classes"]) != source.classes:
-        theirs, ours = ", ".join(record.data["classes"][1:]), ", ".join(source.classes[1:])
+        theirs = ", ".join(record.colours.foreground(record.data["classes"]))
+        ours = ", ".join(source.foreground)
         raise ConfigError(f"parent={folder}: it knows the classes {theirs}, but data.classes gives {ours}")
     return record
 
@@ -110,7 +111,7 @@ def decided(
 def asked_labels(config: DictConfig, source: Source, protocol: Protocol) -> Labels:
     """The kind of label of the classes that a run is asked about, by an annotator who looks for the others."""
     labels: Labels = instantiated(config.labels, "labels")
-    return labels.naming([k for k, name in enumerate(source.classes) if k and name not in protocol.hidden()])
+    return labels.naming([k for k in source.foreground_indices if source.classes[k] not in protocol.hidden()])
 
 
 def shown_labels(labels: Labels) -> Labels:

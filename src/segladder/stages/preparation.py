@@ -29,7 +29,7 @@ from segladder.runs.told import Told, kept
 from segladder.stages.access import BACKBONE, START, absent_from, own_access, write_labelled
 from segladder.stages.annotation_cost import cost_of, own_labels
 from segladder.stages.claims import Ancestor, ancestors, check_claims, check_scored
-from segladder.stages.inheritance import Learning, checked_parent, decided, provided
+from segladder.stages.inheritance import Learning, asked_labels, checked_parent, decided, provided
 
 
 def prepare(config: DictConfig, folder: Path, record: records.Record, interruption: Interruption) -> Run:
@@ -37,6 +37,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     source = build.source(config)
     protocol = build.protocol(config)
     protocol.check_method(config.method.name, config.method.supervision)
+    check_background(config, source, protocol)
     method = build.method(config, len(source.classes), **known(config, folder, record, source, protocol))
     protocol.check_built(method)
     learning = decided(config, method, source, protocol, checked_parent(config, method, source))
@@ -53,6 +54,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
             print(f"remark: {line}", flush=True)
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
+    build.count_classes(method, training.module.dataset)
     ids = training.module.dataset.ids
     seen = train_source.as_seen(learning.view.sight(train_source, learning.shown))
     record.data |= {"train_ids": len(ids), "train_fingerprint": seen.fingerprint(ids)}
@@ -71,6 +73,16 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     return Run(config, folder, source, protocol, training, method, record, interruption, study)
 
 
+def check_background(config: DictConfig, source: Source, protocol: Protocol) -> None:
+    """Raise ConfigError where a data set has no background and what was chosen needs one; the message names its key."""
+    protocol.check_source(source)
+    if build.method_class(config).needs_background:
+        source.require_background(f"method={config.method.name}")
+    labels = asked_labels(config, source, protocol)
+    if labels.needs_background:
+        source.require_background(f"labels={labels.words}")
+
+
 def go_on_from(start: str | None, method: Method, source: Source) -> None:
     """Give a method the weights of the run it trains on from, if it does.
 
@@ -83,7 +95,7 @@ def go_on_from(start: str | None, method: Method, source: Source) -> None:
     content_of(folder, named="start")
     theirs = records.read(folder)
     if theirs.method != method.name or tuple(theirs.data["classes"]) != source.classes:
-        known = f"method={theirs.method} of {', '.join(theirs.data['classes'][1:])}"
+        known = f"method={theirs.method} of {', '.join(theirs.colours.foreground(theirs.data['classes']))}"
         raise ConfigError(f"start={folder}: that run is {known}; expected method={method.name} and the classes of data")
     try:
         fill(method, weights_of(folder, theirs), folder / WEIGHTS)

@@ -47,7 +47,7 @@ class Agreement:
 def agreement(source: Source, ids: Iterable[str], labels: Labels) -> Agreement:
     """Drawn masks of some images against what labels of a kind show of them. Raises DataError for a damaged mask."""
     count = len(source.classes)
-    labels = labels.naming(range(1, count))
+    labels = labels.naming(source.foreground_indices)
 
     def counted(image_id: str) -> np.ndarray:
         scene = source.scene(image_id)

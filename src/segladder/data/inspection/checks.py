@@ -89,7 +89,7 @@ def only_ignored(source: Source, ids: Sequence[str]) -> str | None:
         path = source.mask_path(image_id)
         with suppress(DataError):
             mask = source.decode_mask(path)
-            if ((mask > 0) & (mask < IGNORE)).any():
+            if ((mask >= int(source.background)) & (mask < IGNORE)).any():
                 return None
             ignored = ignored or (path if mask.any() else None)
     if ignored is None:
@@ -161,7 +161,7 @@ def _compare(source: Source, item: Item, mask: np.ndarray) -> None:
     path = source.mask_path(item.image_id)
     if item.size is not None and mask.shape != item.size:
         item.faults.append(str(size_error(path, mask.shape, item.size)))
-    if not item.pixels[1:IGNORE].any():
+    if not item.pixels[int(source.background) : IGNORE].any():
         item.remarks.append(f"{path}: no foreground pixel of the classes in use")
     if isinstance(source, VOC) and source.annotation_path(item.image_id).is_file():
         _compare_tags(source, item)

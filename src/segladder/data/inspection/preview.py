@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segladder.data.sources.base import IGNORE
-from segladder.data.sources.palette import voc_palette
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 
 CELL = 240  # longer side of a picture in pixels
 GAP = 8
@@ -20,7 +20,10 @@ LINE = 16
 
 
 def contact_sheet(
-    items: Sequence[tuple[str, np.ndarray, np.ndarray]], classes: Sequence[str], columns: int
+    items: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    classes: Sequence[str],
+    columns: int,
+    colours: Colours = VOC_COLOURS,
 ) -> Image.Image:
     """Pairs picture | picture with mask in `columns` columns, their ids, and a legend of the classes below.
 
@@ -28,17 +31,18 @@ def contact_sheet(
         items: (id, image uint8 (H, W, 3), mask uint8 (H, W) of indices into `classes`, 255 ignored).
         classes: names of the mask's values.
         columns: pairs side by side.
+        colours: of the classes.
     """
     width, height = 2 * CELL + GAP, CELL + LINE + GAP  # of a pair
     rows = -(-len(items) // columns)
     across = columns * (width + GAP) + GAP
-    legend = draw_legend(classes, across)
+    legend = draw_legend(classes, across, colours)
     sheet = Image.new("RGB", (across, rows * height + GAP + legend.height), "white")
     draw = ImageDraw.Draw(sheet)
     for place, (image_id, image, mask) in enumerate(items):
         left, top = GAP + place % columns * (width + GAP), GAP + place // columns * height
         draw.text((left, top), fitting(f"{image_id}  {image.shape[1]}x{image.shape[0]}", width - GAP), "black", font())
-        for offset, picture in ((0, image), (CELL + GAP, overlay(image, mask))):
+        for offset, picture in ((0, image), (CELL + GAP, overlay(image, mask, colours))):
             sheet.paste(fitted(picture), (left + offset, top + LINE))
     sheet.paste(legend, (0, rows * height + GAP))
     return sheet
@@ -57,11 +61,10 @@ def fitting(line: str, width: int) -> str:
     return next(cut for k in range(1, len(line)) if font().getlength(cut := f"…{line[k:]}") <= width)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, mask: np.ndarray, colours: Colours = VOC_COLOURS) -> np.ndarray:
     """The image with its mask's colours half over it; the background stays as it is. uint8 (H, W, 3)."""
-    colours = voc_palette()[mask]  # (H, W, 3)
-    mixed = (image.astype(np.uint16) + colours) // 2
-    return np.where((mask > 0)[..., None], mixed, image).astype(np.uint8)
+    mixed = (image.astype(np.uint16) + colours.table[mask]) // 2  # (H, W, 3)
+    return np.where(colours.shown(mask)[..., None], mixed, image).astype(np.uint8)
 
 
 def fitted(picture: np.ndarray) -> Image.Image:
@@ -72,15 +75,15 @@ def fitted(picture: np.ndarray) -> Image.Image:
     return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
 
 
-def draw_legend(classes: Sequence[str], width: int) -> Image.Image:
+def draw_legend(classes: Sequence[str], width: int, colours: Colours = VOC_COLOURS) -> Image.Image:
     """A coloured square and a name for each class but the background, and for what is ignored, in lines of `width`."""
-    entries = [*enumerate(classes[1:], start=1), (IGNORE, "ignored")]
+    entries = [*list(enumerate(classes))[int(colours.background) :], (IGNORE, "ignored")]
     step = 24 + max(math.ceil(font().getlength(name)) for _, name in entries)
     per_line = max(1, (width - GAP) // step)
     legend = Image.new("RGB", (width, (-(-len(entries) // per_line)) * LINE + GAP), "white")
     draw = ImageDraw.Draw(legend)
     for place, (value, name) in enumerate(entries):
         left, top = GAP + place % per_line * step, place // per_line * LINE
-        draw.rectangle((left, top, left + 11, top + 11), fill=tuple(voc_palette()[value].tolist()), outline="black")
+        draw.rectangle((left, top, left + 11, top + 11), fill=tuple(colours.table[value].tolist()), outline="black")
         draw.text((left + 16, top), name, "black", font())
     return legend

@@ -51,7 +51,7 @@ class Labelled:
     def of(cls, source: Source, labels: Labels, ids: Iterable[str], classes: Sequence[str]) -> Labelled:
         """Some images of a source, looked through for some of its classes; what they hold is read from their tags."""
         ids = sorted(set(ids))
-        columns = [(source.classes.index(name) - 1, name) for name in classes]
+        columns = [(source.foreground.index(name), name) for name in classes]
         with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
             tags = pool.map(source.tags, ids)
             held = {i: tuple(name for k, name in columns if found[k]) for i, found in zip(ids, tags, strict=True)}
@@ -70,7 +70,7 @@ class Labelled:
 
         with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
             counted = {i: found for i, found in zip(held, pool.map(acts, held), strict=True) if found}
-        background, effort = labels.background_acts, labels.effort
+        background, effort = labels.background_acts if source.background else 0, labels.effort
         return cls(source.name, labels.name, tuple(classes), held, True, counted, background, effort)
 
     def plain(self) -> dict[str, Any]:

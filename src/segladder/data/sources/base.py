@@ -16,6 +16,7 @@ import numpy as np
 from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.flow import SMALLEST, dense_flow, relative
 from segladder.data.sources.instances import Instances
+from segladder.data.sources.palette import Colours
 from segladder.data.sources.scene import ObjectBoxes, Scene, size_error
 from segladder.errors import ConfigError, DataError
 from segladder.settings import Name
@@ -52,8 +53,8 @@ class Source(ABC):
 
     Args:
         name: the data set's public name, the `data.name` of the configuration.
-        all_classes: names of mask values 0, 1, ...; the first is the background.
-        classes: the foreground classes in use, in the order of their new indices 1, 2, ...; None keeps all.
+        all_classes: names of mask values 0, 1, ...; the first is the background, unless there is none.
+        classes: the foreground classes in use, in the order of their new indices; None keeps all.
         other_classes: what pixels of the other classes become, `ignore` (255) or `background` (0).
         train_split: the split that training reads.
         val_split: the split that is scored.
@@ -61,9 +62,11 @@ class Source(ABC):
         masks: a folder of PNGs (ID.png, values of `all_classes`) that replace the masks of the training split, or None.
         cache: `none`, or `memmap` to keep decoded pixels in one file on disk.
         cache_dir: where that file lies; None is the user's cache folder.
+        background: whether value 0 is the background. If not it is a class like the others, and so is index 0.
 
     Raises:
-        ConfigError: a class that the data set does not have, named with the ones it has.
+        ConfigError: a class that the data set does not have, named with the ones it has, or no background to turn
+            classes into.
     """
 
     def __init__(
@@ -78,28 +81,54 @@ class Source(ABC):
         masks: str | Path | None = None,
         cache: Literal["none", "memmap"] = "none",
         cache_dir: str | Path | None = None,
+        background: bool = True,
     ) -> None:
-        chosen = list(all_classes[1:]) if classes is None else list(classes)
-        unknown = [c for c in chosen if c not in all_classes[1:]]
+        first = int(background)  # the lowest value of a foreground class
+        known = list(all_classes[first:])
+        chosen = known if classes is None else list(classes)
+        unknown = [c for c in chosen if c not in known]
         if unknown or len(set(chosen)) != len(chosen) or not chosen:
             fault = f"no such class {', '.join(unknown)}" if unknown else "classes must be given once each"
-            raise ConfigError(f"data.classes: {fault}; {name} has {', '.join(all_classes[1:])}")
+            raise ConfigError(f"data.classes: {fault}; {name} has {', '.join(known)}")
         self.name = name
+        self.background = background
         self.all_classes = tuple(all_classes)
-        self.classes = (all_classes[0], *chosen)
+        self.classes = (*all_classes[:first], *chosen)
+        if other_classes == "background":
+            self.require_background("data.other_classes=background")
         self.train_split = train_split
         self.val_split = val_split
-        self.folds = _checked_folds(folds, all_classes[1:])
+        self.folds = _checked_folds(folds, known)
         self.training_masks = None if masks is None else Path(masks)
         self.has_masks = True
         self.sight: Sight | None = None  # what `mask` shows of the drawn one
         self.cache = cache
         self.cache_dir = cache_dir
         self.lookup = np.full(256, IGNORE if other_classes == "ignore" else 0, np.uint8)  # mask value -> class index
-        self.lookup[[0, IGNORE]] = 0, IGNORE
-        for index, chosen_class in enumerate(chosen, start=1):
-            self.lookup[self.all_classes.index(chosen_class)] = index
+        self.lookup[IGNORE] = IGNORE
+        for index, used in enumerate(self.classes):
+            self.lookup[self.all_classes.index(used)] = index
         self.keeps_values = np.array_equal(self.lookup[: len(all_classes)], range(len(all_classes)))
+
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of the classes in use but the background."""
+        return self.classes[int(self.background) :]
+
+    @property
+    def foreground_indices(self) -> range:
+        """Their indices, in their order."""
+        return range(int(self.background), len(self.classes))
+
+    @property
+    def colours(self) -> Colours:
+        """How pictures show the classes in use."""
+        return Colours(background=self.background)
+
+    def require_background(self, asking: str) -> None:
+        """Raise ConfigError where there is no background; `asking` is the key that needs one."""
+        if not self.background:
+            raise ConfigError(f"{asking}: needs a background, but data={self.name} has none: 0 is {self.classes[0]}")
 
     @abstractmethod
     def split(self, name: str) -> list[str]:
@@ -154,14 +183,13 @@ class Source(ABC):
         """
         pair = [image_id, self.next_frame(image_id)]
         first, second = (self.image(frame) for frame in pair)
+        (height, width), (next_height, next_width) = first.shape[:2], second.shape[:2]
         if first.shape != second.shape:
-            (height, width), (other_height, other_width) = first.shape[:2], second.shape[:2]
             raise DataError(
-                f"{self.image_path(pair[1])}: {pair[1]} is {other_width}x{other_height}, expected {width}x{height} like"
+                f"{self.image_path(pair[1])}: {pair[1]} is {next_width}x{next_height}, expected {width}x{height} like"
                 f" {pair[0]}, the frame beside it"
             )
-        if min(first.shape[:2]) < SMALLEST:
-            height, width = first.shape[:2]
+        if min(height, width) < SMALLEST:
             raise DataError(
                 f"{self.image_path(image_id)}: {image_id} is {width}x{height}, expected {SMALLEST} or more for its flow"
             )
@@ -210,6 +238,7 @@ class Source(ABC):
             lambda: self.boxes(image_id),
             lambda: self._told_instances(image_id),
             self.mask_path(image_id),
+            self.background,
         )
 
     def boxes(self, image_id: str) -> ObjectBoxes | None:
@@ -265,8 +294,9 @@ class Source(ABC):
 
     def ids_without(self, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
         """The images that hold no pixel of some classes, in use or not. Raises ConfigError for an unknown class."""
-        if unknown := [name for name in classes if name not in self.all_classes[1:]]:
-            raise ConfigError(f"{self.name}: no such class {unknown[0]}; it has {', '.join(self.all_classes[1:])}")
+        known = self.all_classes[int(self.background) :]
+        if unknown := [name for name in classes if name not in known]:
+            raise ConfigError(f"{self.name}: no such class {unknown[0]}; it has {', '.join(known)}")
         if not classes:
             return list(ids)
         values = [self.all_classes.index(name) for name in classes]
@@ -277,8 +307,8 @@ class Source(ABC):
         return self.mask_path(image_id)
 
     def tags(self, image_id: str) -> np.ndarray:
-        """Which foreground classes the image holds, float32 (len(classes) - 1,) of 0 and 1, from its mask."""
-        return tags_of(self._in_use(self._stored(image_id)), len(self.classes))
+        """Which foreground classes the image holds, float32 (len(foreground),) of 0 and 1, from its mask."""
+        return tags_of(self._in_use(self._stored(image_id)), self.foreground_indices)
 
     def fingerprint(self, ids: Iterable[str]) -> str:
         """First 16 hex digits of a sha256 over ids, classes in use, the bytes of the masks and what is seen of them."""
@@ -314,7 +344,7 @@ def _checked_folds(folds: Sequence[Sequence[str]], classes: Sequence[str]) -> tu
     return tuple(tuple(fold) for fold in folds)
 
 
-def tags_of(mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """Foreground classes present in a mask of class indices, float32 (num_classes - 1,)."""
+def tags_of(mask: np.ndarray, indices: Iterable[int]) -> np.ndarray:
+    """Which of some classes are present in a mask of class indices, float32 (len(indices),)."""
     values = mask.tobytes()  # searching bytes is faster than counting them
-    return np.array([bytes((value,)) in values for value in range(1, num_classes)], np.float32)
+    return np.array([bytes((value,)) in values for value in indices], np.float32)

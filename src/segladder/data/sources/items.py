@@ -26,7 +26,7 @@ class Items:
 
     Attributes:
         name: the data set's.
-        classes: the source's class names, the background first.
+        classes: the source's class names, the background first where there is one.
         ids: the images.
         kept: for each image the class indices whose objects are large enough to be items, ascending.
         present: for each image the class indices of which it holds a single pixel, ascending.
@@ -59,7 +59,7 @@ class Items:
         if min_object not in MIN_OBJECT:
             raise ConfigError(f"min_object={min_object}: expected one of {', '.join(MIN_OBJECT)}")
         least = {"grid": GRID_POINTS, "area": min_area, "none": 1}[min_object]
-        indices = range(1, len(source.classes))
+        indices = source.foreground_indices
         ids = tuple(ids)
 
         def held(image_id: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

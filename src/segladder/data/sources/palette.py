@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from segladder.errors import DataError
 
 
 def voc_palette() -> np.ndarray:
@@ -17,6 +21,48 @@ def voc_palette() -> np.ndarray:
             palette[:, channel] |= ((values >> channel & 1) << (7 - place)).astype(np.uint8)
         values >>= 3
     return palette
+
+
+class Colours(NamedTuple):
+    """How pictures show classes.
+
+    Attributes:
+        of: RGB of the classes by index, those that have a colour of their own; the others have VOC's.
+        background: whether index 0 is the background, which pictures leave as it is.
+    """
+
+    of: tuple[tuple[int, int, int], ...] = ()
+    background: bool = True
+
+    @classmethod
+    def stored(cls, data: Mapping[str, Any], place: str) -> Colours:
+        """The same from what a record says of its data. Raises DataError naming `place` for colours that are none."""
+        try:
+            table = tuple((int(red), int(green), int(blue)) for red, green, blue in data.get("colours", ()))
+        except (TypeError, ValueError):
+            table = ((-1, -1, -1),)
+        if len(table) > 255 or not all(0 <= value <= 255 for colour in table for value in colour):
+            raise DataError(f"{place}: data.colours are no colours, expected three values 0..255 for each class")
+        return cls(table, data.get("background") is not False)
+
+    def foreground(self, classes: Sequence[str]) -> list[str]:
+        """Names of classes but the background."""
+        return list(classes[int(self.background) :])
+
+    @property
+    def table(self) -> np.ndarray:
+        """RGB of the values 0..255, uint8 (256, 3)."""
+        table = voc_palette()
+        if self.of:
+            table[: len(self.of)] = self.of
+        return table
+
+    def shown(self, mask: np.ndarray) -> np.ndarray:
+        """Which pixels of a mask (H, W) have a colour in pictures, 255 among them, bool (H, W)."""
+        return np.asarray(mask >= int(self.background))
+
+
+VOC_COLOURS = Colours()  # of indices, with a background
 
 
 def stored_png(pixels: np.ndarray) -> bytes:

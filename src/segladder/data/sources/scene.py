@@ -46,6 +46,7 @@ class Scene:
         read_boxes: gives the boxes of its objects; None where nothing tells objects apart.
         read_instances: gives its objects; None where nothing tells where each of them lies.
         path: of the mask, for messages.
+        background: whether class 0 is the background and no class like the others.
     """
 
     image_id: str
@@ -54,6 +55,7 @@ class Scene:
     read_boxes: Callable[[], ObjectBoxes | None] = lambda: None
     read_instances: Callable[[], Instances | None] = lambda: None
     path: Path = Path("mask")
+    background: bool = True
 
     @cached_property
     def image(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any, TypedDict
 
@@ -17,10 +18,12 @@ from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import Places, TrainAugmentation
 from segladder.data.training.cache import flows_of, images_of, masks_of
 from segladder.errors import ConfigError, DataError
+from segladder.machine import cores
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
 Key = int | tuple[int, int]
 
+MOST_THREADS = 4
 UNLABELLED = 254  # stands for 255 in an image while it is augmented: what augmentation adds is 255 and no pixel of it
 
 
@@ -79,6 +82,10 @@ class TrainingSet(Dataset[Item]):
 
     ids: list[str]
 
+    def pixels_of_classes(self) -> np.ndarray | None:
+        """Labelled pixels of each class in each item, int64 (N, K); None where items hold no masks of all classes."""
+        return None
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -121,6 +128,7 @@ class SegmentationDataset(TrainingSet):
         self.ids = list(ids)
         self.augment = augment
         self.classes = source.classes
+        self._tagged = source.foreground_indices
         self._images = images_of(source, ids)
         has_masks = labels.shows == "pixels"
         self._masks = masks_of(source.as_seen(labels), ids) if has_masks else None
@@ -128,6 +136,18 @@ class SegmentationDataset(TrainingSet):
         self._tables = tables
         has_tags = not has_masks and labels.shows != "images"
         self._tags = np.stack([source.tags(image_id) for image_id in ids]) if has_tags else None  # (N, K - 1)
+
+    def pixels_of_classes(self) -> np.ndarray | None:
+        """Labelled pixels of each class in each item, int64 (N, K), as they are; None where labels show none."""
+        if self._masks is None:
+            return None
+        with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
+            return np.stack(list(pool.map(self._counted, range(len(self)))))
+
+    def _counted(self, index: int) -> np.ndarray:
+        _, mask, _ = self._read(index)
+        assert mask is not None
+        return np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(self.classes)]
 
     def __getitem__(self, key: Key) -> Item:
         """The item at an index as it is, or at (index, seed) augmented with that seed."""
@@ -171,7 +191,7 @@ class SegmentationDataset(TrainingSet):
             raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
         if self._tables is not None:
             mask = cv2.LUT(mask, self._tables[index])
-        return image, mask, tags_of(mask, len(self.classes))
+        return image, mask, tags_of(mask, self._tagged)
 
 
 class FlowDataset(SegmentationDataset):

@@ -35,6 +35,7 @@ class FewShotMethod(Method):
         common: the arguments of `Method`.
     """
 
+    needs_background: ClassVar[bool] = True  # a class stands against it
     answers: ClassVar[str] = "episodes"
     joins: ClassVar[tuple[str, ...]] = (*STATE_AGGREGATES, *PREDICTION_AGGREGATES)  # of K supports, its paper's first
 

@@ -43,6 +43,7 @@ class MaskRCNN(Method):
     """
 
     reads_objects: ClassVar[bool] = True
+    needs_background: ClassVar[bool] = True
     tells_objects: ClassVar[bool] = True
 
     def __init__(

@@ -33,6 +33,7 @@ class TagMethod(Method):
 
     learns_from: ClassVar[str] = "tags"
     scores_tags: ClassVar[bool] = True
+    needs_background: ClassVar[bool] = True
     scores_background: ClassVar[bool] = False  # whether `class_scores` begin with the background
 
     def __init__(self, background_score: Share, **common: Any) -> None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segladder.data.sources.palette import voc_palette
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.report.pictures.panels import GAP, IGNORED, INK, LINE, LONGEST, PAPER, SHORTEST
 
 MOST_SUPPORTS = 9  # in one picture
@@ -19,10 +19,10 @@ WHITE, YELLOW = (255, 255, 255), (255, 220, 0)
 Annotated = tuple[np.ndarray, np.ndarray]  # image uint8 (H, W, 3) and mask (H, W), 1 = the class
 
 
-def overlay(image: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, prediction: np.ndarray, colours: Colours = VOC_COLOURS) -> np.ndarray:
     """An RGB image uint8 (H, W, 3) with the palette's colour over every predicted object of class indices (H, W)."""
-    mixed = cv2.addWeighted(image, 0.5, voc_palette()[prediction], 0.5, 0)
-    return np.where(prediction[..., None] > 0, mixed, image)
+    mixed = cv2.addWeighted(image, 0.5, colours.table[prediction], 0.5, 0)
+    return np.where(colours.shown(prediction)[..., None], mixed, image)
 
 
 def few_shot_panel(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segladder.data.sources.palette import voc_palette
+from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.files import written
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Entry = tuple[str, tuple[int, ...]]  # a legend's name and colour
 Load = Callable[["Asked"], tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]]
 
 
-def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+def error_map(truth: np.ndarray, prediction: np.ndarray, background: bool = True) -> np.ndarray:
     """What kind of error each pixel is, uint8 RGB (H, W, 3).
 
     White: background and found as such. `correct`: an object of its class; `missed`: an object predicted as
@@ -43,9 +43,11 @@ def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     Args:
         truth: class indices (H, W), 0 = background, 255 = ignored.
         prediction: class indices (H, W).
+        background: whether index 0 is the background; without one all pixels are of objects.
     """
     pixels = np.full((*truth.shape, 3), PAPER, np.uint8)
-    object_there, object_said, same = truth > 0, prediction > 0, truth == prediction
+    lowest = int(background)
+    object_there, object_said, same = truth >= lowest, prediction >= lowest, truth == prediction
     pixels[object_there & same] = ERRORS["correct"]
     pixels[object_there & ~object_said] = ERRORS["missed"]
     pixels[~object_there & object_said] = ERRORS["invented"]
@@ -61,6 +63,7 @@ def panel(
     classes: Sequence[str],
     title: str = "",
     beside: Mapping[str, np.ndarray] | None = None,
+    colours: Colours = VOC_COLOURS,
 ) -> np.ndarray:
     """One picture of one result, uint8 RGB (h, w, 3): image, truth, prediction and errors over a legend.
 
@@ -71,11 +74,12 @@ def panel(
         classes: a name per class index; those in truth or prediction go to the legend.
         title: a line above, such as the image's id and score.
         beside: further pictures RGB uint8 (H, W, 3) by heading, put in front.
+        colours: of the classes.
     """
     beside = beside or {}
-    palette = voc_palette()
+    palette = colours.table
     palette[IGNORE] = IGNORED
-    errors = error_map(truth, prediction)
+    errors = error_map(truth, prediction, colours.background)
     pictures = [*beside.values(), image, palette[truth], palette[prediction], errors]
     width, height = _shown_size(*image.shape[1::-1])
     resampling = [Image.Resampling.BILINEAR] * (len(beside) + 1) + [Image.Resampling.NEAREST] * 3
@@ -110,7 +114,9 @@ def chosen(counts: Counts, each: int) -> list[tuple[str, Asked, float]]:
     return [(kind, *image) for kind, images in kinds.items() for image in images]
 
 
-def save_panels(folder: str | Path, counts: Counts, each: int, load: Load, classes: Sequence[str]) -> list[Path]:
+def save_panels(
+    folder: str | Path, counts: Counts, each: int, load: Load, classes: Sequence[str], colours: Colours = VOC_COLOURS
+) -> list[Path]:
     """Write `best-1-ID.png`, ..., `median-1-ID.png`, ..., `worst-1-ID.png` (worst first) and return the files.
 
     Args:
@@ -119,6 +125,7 @@ def save_panels(folder: str | Path, counts: Counts, each: int, load: Load, class
         each: how many of each kind.
         load: what was asked to image uint8 (H, W, 3), truth (H, W), prediction (H, W) and further pictures by heading.
         classes: a name per class index.
+        colours: of the classes.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +138,9 @@ def save_panels(folder: str | Path, counts: Counts, each: int, load: Load, class
         file = folder / f"{kind}-{place[kind]}-{re.sub(r'[^A-Za-z0-9_.]+', '_', name)[:80]}.png"
         image, truth, prediction, beside = load(asked)
         with written(file) as partial:
-            Image.fromarray(panel(image, truth, prediction, classes, title, beside)).save(partial, format="PNG")
+            Image.fromarray(panel(image, truth, prediction, classes, title, beside, colours)).save(
+                partial, format="PNG"
+            )
         files.append(file)
     return files
 

@@ -91,6 +91,11 @@ class Labels(ABC):
         return ()
 
     @property
+    def needs_background(self) -> bool:
+        """Whether it says something of an image only where what is no object is background."""
+        return False
+
+    @property
     def background_acts(self) -> int:
         """How many acts the background of an image takes, beside those of its classes."""
         return 0
@@ -122,7 +127,7 @@ class Labels(ABC):
     def allowed(self, scene: Scene, classes: int) -> np.ndarray | None:
         """Which classes each pixel may be of by this label, bool (K, H, W); None where the label rules nothing out.
 
-        A network's answers that become labels of another run keep to it. `classes` is K, the background included.
+        A network's answers that become labels of another run keep to it. `classes` is K.
         """
         return None
 

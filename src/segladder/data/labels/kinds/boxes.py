@@ -49,6 +49,11 @@ class Boxes(Labels):
     colour: ClassVar[str] = "#009e73"
     marker: ClassVar[str] = "D"
 
+    @property
+    def needs_background(self) -> bool:
+        """True: it is what lies outside all boxes."""
+        return True
+
     def price(self, prices: Prices, acts: float | None = None) -> float:
         """A box around each object, as many as were counted, or as VOC has on average."""
         return prices.box * (prices.objects_of_class if acts is None else acts)

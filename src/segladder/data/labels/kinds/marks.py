@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from segladder.data.labels.kinds.base import Labels, as_told
+from segladder.data.labels.kinds.components import Component, regions
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.scene import Scene
 from segladder.settings import Positive
@@ -21,7 +22,7 @@ class Marks(Labels):
 
     Args:
         amount: marks on each class of an image, the first in its largest component, the second in the next, in turn.
-        background: whether the background is marked too.
+        background: whether the background is marked too, where a data set has one.
         seed: of the annotator.
     """
 
@@ -30,6 +31,10 @@ class Marks(Labels):
     seed: int = 0
     shows: ClassVar[str] = "pixels"
     partial: ClassVar[bool] = True
+
+    def marked(self, scene: Scene) -> Iterator[tuple[int, list[Component]]]:
+        """The classes of a scene that the annotator marks, each with its components, the largest first."""
+        return regions(scene.mask, self.background or not scene.background)
 
     @abstractmethod
     def price_of_one(self, prices: Prices) -> float:

@@ -56,6 +56,11 @@ class Masks(Labels):
         return self.noise.source
 
     @property
+    def needs_background(self) -> bool:
+        """Of a careless annotator: it is what missed objects and badly drawn outlines leave."""
+        return bool(self.noise.words)
+
+    @property
     def key(self) -> str:
         """What the annotator is like; empty for a careful one."""
         return super().key if self.noise.words else ""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from segladder.data.hashing import hashed_seed
-from segladder.data.labels.kinds.components import components, regions
+from segladder.data.labels.kinds.components import components
 from segladder.data.labels.kinds.marks import Marks
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE
@@ -57,7 +57,7 @@ class Points(Marks):
         """Disks around the clicks, of their class, uint8 (H, W); 255 elsewhere."""
         seen = np.full_like(scene.mask, IGNORE)
         radius = self.radius * np.hypot(*scene.mask.shape)
-        for k, found in regions(scene.mask, self.background):
+        for k, found in self.marked(scene):
             for click in range(self.amount):
                 place, component = found[click % len(found)]
                 row, column = self._clicked(component, hashed_seed("points", self.seed, scene.image_id, k, click))

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from segladder.data.hashing import hashed_seed
-from segladder.data.labels.kinds.components import components, regions
+from segladder.data.labels.kinds.components import components
 from segladder.data.labels.kinds.marks import Marks
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import IGNORE
@@ -55,7 +55,7 @@ class Scribbles(Marks):
     def of_image(self, scene: Scene) -> np.ndarray:
         """The strokes, of their class, uint8 (H, W); 255 elsewhere."""
         seen = np.full_like(scene.mask, IGNORE)
-        for k, found in regions(scene.mask, self.background):
+        for k, found in self.marked(scene):
             ways = [longest_way(skeleton_of(component)) for _, component in found[: self.amount]]
             for stroke in range(self.amount):
                 place, component = found[stroke % len(found)]

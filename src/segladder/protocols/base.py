@@ -6,12 +6,13 @@ import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from segladder.data.hashing import hashed_share
 from segladder.data.labels.annotation_cost import Labelling
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
@@ -102,6 +103,17 @@ class Protocol(ABC):
         `scoring.source` shows the labels of training; where these are tags, `classification_score` chooses instead.
         """
         return self.ranking_score(scoring)
+
+    @property
+    def held_out_by(self) -> Score:
+        """What `held_out_score` is, times -1 where lower is better."""
+        return self.declaration[self.ranked_by]
+
+    def glimpses(self, scoring: Scoring, count: int) -> Iterator[Shown]:
+        """What a method answers on a few of `scoring.ids`, always the same; `scoring` is that of a held-out score."""
+        nothing = Result({}, [], Counts(len(scoring.source.classes)))
+        for image_id in sorted(scoring.ids or (), key=hashed_share)[:count]:
+            yield image_id, self.shown(scoring.method, scoring.source, Asked(image_id), nothing)
 
     def ranking_score(self, scoring: Scoring) -> float:
         """The score that ranks, negative where lower is better; 0 where there is none."""
@@ -272,6 +284,9 @@ class Picture(NamedTuple):
     truth: np.ndarray
     prediction: np.ndarray
     beside: dict[str, np.ndarray]
+
+
+Shown = tuple[str, Picture]  # the name of what is shown, such as the image's id
 
 
 @dataclass

@@ -140,7 +140,7 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=settings.progress,
+        enable_progress_bar=False,  # ours is a callback
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )

@@ -78,7 +78,7 @@ def test_the_csv_holds_held_out_scores_learning_rate_and_speed(seen):
     scores = column(seen, "held_out/mIoU")
     assert len(scores) == 4 and all(0 <= score <= 1 for score in scores)  # before the first step, after each epoch
     steps = record_of(seen)["steps"]
-    rates, speed = column(seen, "train/lr"), column(seen, "train/images_per_second")
+    rates, speed = column(seen, "rate/lr"), column(seen, "rate/images_per_second")
     assert len(rates) == len(speed) == steps and min(speed) > 0
     assert rates == sorted(rates, reverse=True) and rates[-1] < record_of(seen)["config"]["method"]["optimizer"]["lr"]
 

@@ -33,7 +33,7 @@ def steps_of(trainer: pl.Trainer) -> int:
 
 
 class Rates(Callback):
-    """Hands learning rates and images a second to the loggers: `train/lr`, `train/images_per_second`."""
+    """Hands learning rates and images a second to the loggers: `rate/lr`, `rate/images_per_second`."""
 
     def __init__(self) -> None:
         self.seen: deque[tuple[float, int]] = deque(maxlen=50)  # seconds and images of the last steps
@@ -57,14 +57,14 @@ class Rates(Callback):
             pl_module.log_dict(self.rates(trainer, pl_module), rank_zero_only=True, batch_size=1)
 
     def rates(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Learning rates, those of groups at other rates by their factor (`train/lr_x10`), and images a second."""
+        """Learning rates, those of groups at other rates by their factor (`rate/lr_x10`), and images a second."""
         base = cast(Method, pl_module).optimizer_settings["lr"]
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         found = {}
         for group in groups:
             factor = group.get("initial_lr", group["lr"]) / base
-            found["train/lr" if factor == 1 else f"train/lr_x{factor:g}"] = float(group["lr"])
-        return {**found, "train/images_per_second": self.speed}
+            found["rate/lr" if factor == 1 else f"rate/lr_x{factor:g}"] = float(group["lr"])
+        return {**found, "rate/images_per_second": self.speed}
 
     @property
     def speed(self) -> float:

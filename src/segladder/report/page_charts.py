@@ -113,7 +113,7 @@ def training_charts(folder: Path) -> list[Chart]:
 
 
 def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Steps and values by column of a run's CSV logs, without columns of one value, rates, and the IoU of single classes."""
+    """Steps and values by column of a run's CSV logs: no rates, columns of one value or IoU of single classes."""
     values: dict[str, dict[float, float]] = defaultdict(dict)
     for file in files_below(folder, "logs/csv/version_*/metrics.csv"):
         with file.open(newline="", encoding="utf-8") as stream:

@@ -134,7 +134,7 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         max_steps=-1 if settings.steps is None else settings.steps,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
-        log_every_n_steps=min((node.every_steps for node in (config.logger or {}).values()), default=50),
+        log_every_n_steps=logged_every(config),
         logger=mirrors,
         callbacks=callbacks,
         default_root_dir=folder,
@@ -144,6 +144,11 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
+
+
+def logged_every(config: DictConfig) -> int:
+    """Optimiser steps between the losses that mirrors get."""
+    return min((node.every_steps for node in (config.logger or {}).values()), default=50)
 
 
 def precision(config: DictConfig) -> Any:

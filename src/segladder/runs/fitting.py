@@ -106,7 +106,7 @@ def fit(run: Run) -> None:
 def callbacks(run: Run, points: ResumePoints) -> list[pl.Callback]:
     """What happens around optimisation, in this order: what a look has found is in the resume point of its step."""
     settings = run.config.trainer
-    rates, patience = Rates(), patience_of(run.config)
+    rates, patience = Rates(build.logged_every(run.config)), patience_of(run.config)
     judge = judge_of(run.config, run.method, run.source, run.protocol, run.training.held_out)
 
     def note_training(trainer: pl.Trainer, keep: KeepWeights) -> None:

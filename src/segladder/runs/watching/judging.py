@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from omegaconf import DictConfig
 
@@ -52,7 +52,8 @@ def judge_of(config: DictConfig, method: Method, source: Source, protocol: Proto
     if on is None:
         return None
     if on == "scored":
-        by, seen, ids = protocol.declaration[protocol.ranked_by], source, source.split(protocol.split)
+        by, seen = protocol.declaration[protocol.ranked_by], source
+        ids: Sequence[str] = source.split(protocol.split)
         score: Callable[[Method], float] = lambda asked: protocol.selection_score(asked, source, None, batch)  # noqa: E731
     else:
         by, seen, ids = protocol.held_out_by, held_out.source, held_out.judges

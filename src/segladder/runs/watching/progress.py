@@ -22,9 +22,9 @@ REDRAWN = 0.2  # seconds between looks at a loss, which a device computes ahead
 def place(trainer: pl.Trainer) -> str:
     """`epoch 3/8, step 120/300`, where the steps are those of all epochs; of a run counted in steps `step 120/300`."""
     step = f"step {trainer.global_step}/{steps_of(trainer)}"
-    if trainer.max_epochs in (None, -1):
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
         return step
-    return f"epoch {min(trainer.current_epoch + 1, cast(int, trainer.max_epochs))}/{trainer.max_epochs}, {step}"
+    return f"epoch {min(trainer.current_epoch + 1, trainer.max_epochs)}/{trainer.max_epochs}, {step}"
 
 
 def steps_of(trainer: pl.Trainer) -> int:
@@ -33,9 +33,14 @@ def steps_of(trainer: pl.Trainer) -> int:
 
 
 class Rates(Callback):
-    """Hands learning rates and images a second to the loggers: `rate/lr`, `rate/images_per_second`."""
+    """Hands learning rates and images a second to the loggers: `rate/lr`, `rate/images_per_second`.
 
-    def __init__(self) -> None:
+    Args:
+        every_steps: optimiser steps between two times.
+    """
+
+    def __init__(self, every_steps: int) -> None:
+        self.every_steps = every_steps
         self.seen: deque[tuple[float, int]] = deque(maxlen=50)  # seconds and images of the last steps
         self.before = 0.0
 
@@ -53,7 +58,7 @@ class Rates(Callback):
         now = time.perf_counter()
         self.seen.append((now - self.before, images_in(batch) * trainer.world_size))
         self.before = now
-        if trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.loggers and trainer.global_step % self.every_steps == 0:
             pl_module.log_dict(self.rates(trainer, pl_module), rank_zero_only=True, batch_size=1)
 
     def rates(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:

@@ -124,7 +124,7 @@ def callbacks(run: Run, points: ResumePoints) -> list[pl.Callback]:
     bars = [Progress(lambda: looks[0].text if looks else "")] if settings.progress else []
     finite = Finite(settings.checkpoint_every)
     lines = Lines(run.folder, rates)
-    return [finite, rates, *looks, *([patience] if patience else []), points, keep, lines, *bars]
+    return [finite, rates, lines, *looks, *([patience] if patience else []), points, keep, *bars]
 
 
 def patience_of(config: DictConfig) -> Patience | None:

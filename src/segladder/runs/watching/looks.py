@@ -154,6 +154,10 @@ class Patience(Callback):
         """Whether it has ended training."""
         return self.since >= self.patience
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that was killed after the look that ended it has nothing left to learn."""
+        trainer.should_stop = trainer.should_stop or self.ended
+
     def hear(self, trainer: pl.Trainer, value: float) -> None:
         """Told of each look."""
         if self.best is None or value > self.best + self.min_delta:

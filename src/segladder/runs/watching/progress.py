@@ -43,11 +43,13 @@ class Rates(Callback):
         self.every_steps = every_steps
         self.seen: deque[tuple[float, int]] = deque(maxlen=50)  # seconds and images of the last steps
         self.before = 0.0
+        self.used: dict[str, float] = {}  # learning rates of the last step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The first step of an epoch, or of a resumed one, does not count what came before it."""
+        """Keep the rates that it takes. The first step of an epoch, or of a resumed one, counts nothing before it."""
+        self.used = self.learning_rates(trainer, pl_module)
         if not batch_idx or not self.before:
             self.before = time.perf_counter()
 
@@ -59,17 +61,17 @@ class Rates(Callback):
         self.seen.append((now - self.before, images_in(batch) * trainer.world_size))
         self.before = now
         if trainer.loggers and trainer.global_step % self.every_steps == 0:
-            pl_module.log_dict(self.rates(trainer, pl_module), rank_zero_only=True, batch_size=1)
+            pl_module.log_dict({**self.used, "rate/images_per_second": self.speed}, rank_zero_only=True, batch_size=1)
 
-    def rates(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Learning rates, those of groups at other rates by their factor (`rate/lr_x10`), and images a second."""
+    def learning_rates(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Learning rates; those of groups at other rates by their factor, `rate/lr_x10`."""
         base = cast(Method, pl_module).optimizer_settings["lr"]
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         found = {}
         for group in groups:
             factor = group.get("initial_lr", group["lr"]) / base
             found["rate/lr" if factor == 1 else f"rate/lr_x{factor:g}"] = float(group["lr"])
-        return {**found, "rate/images_per_second": self.speed}
+        return found
 
     @property
     def speed(self) -> float:
@@ -106,12 +108,8 @@ class Lines(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Loss, learning rate and speed."""
-        rates = self.rates.rates(trainer, pl_module)
-        words = [
-            f"loss {float(trainer.callback_metrics['train/loss']):.4g}",
-            f"lr {min(list(rates.values())[:-1]):.3g}",
-        ]
-        note(self.folder, f"{place(trainer)}: {', '.join(words)}, {self.rates.speed:.1f} images/s")
+        loss, rate = float(trainer.callback_metrics["train/loss"]), min(self.rates.used.values())
+        note(self.folder, f"{place(trainer)}: loss {loss:.4g}, lr {rate:.3g}, {self.rates.speed:.1f} images/s")
 
 
 class Progress(Callback):

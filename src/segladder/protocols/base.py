@@ -17,7 +17,7 @@ from segladder.data.labels.annotation_cost import Labelling
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool
-from segladder.data.sources.base import Source
+from segladder.data.sources.base import IGNORE, Source
 from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
@@ -110,10 +110,23 @@ class Protocol(ABC):
         return self.declaration[self.ranked_by]
 
     def glimpses(self, scoring: Scoring, count: int) -> Iterator[Shown]:
-        """What a method answers on a few of `scoring.ids`, always the same; `scoring` is that of a held-out score."""
+        """What a method answers on a few of `scoring.ids`, always the same; the truth of novel classes is not shown.
+
+        Args:
+            scoring: that of a held-out score.
+            count: how many images.
+        """
         nothing = Result({}, [], Counts(len(scoring.source.classes)))
+        novel = np.flatnonzero(~self.seen(scoring.source))
         for image_id in sorted(scoring.ids or (), key=hashed_share)[:count]:
-            yield image_id, self.shown(scoring.method, scoring.source, Asked(image_id), nothing)
+            asked = Asked(image_id, unit=self.unit_of(image_id))
+            picture = self.shown(scoring.method, scoring.source, asked, nothing)
+            truth = np.where(np.isin(picture.truth, novel), np.uint8(IGNORE), picture.truth)
+            yield image_id, picture._replace(truth=truth)
+
+    def unit_of(self, image_id: str) -> str:
+        """What is drawn by a bootstrap where that is not the image, see `Asked`."""
+        return ""
 
     def ranking_score(self, scoring: Scoring) -> float:
         """The score that ranks, negative where lower is better; 0 where there is none."""

@@ -129,7 +129,7 @@ class Progress(Callback):
         """Show the bar, in the first process."""
         if not trainer.is_global_zero:
             return
-        columns = (progress.TextColumn("{task.description}"), progress.BarColumn(12), progress.TimeRemainingColumn())
+        columns = (progress.TextColumn("{task.description}"), progress.BarColumn(8), progress.TimeRemainingColumn())
         self.bar = progress.Progress(*columns, progress.TextColumn("{task.fields[beside]}"))
         self.bar.start()
         self.bar.add_task(place(trainer), total=steps_of(trainer), completed=trainer.global_step, beside="")

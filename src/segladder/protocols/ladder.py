@@ -324,10 +324,7 @@ class LadderProtocol(Protocol):
     def held_out_score(self, scoring: Scoring) -> float:
         """Mean IoU of base classes. Raises ConfigError for a few-shot method."""
         if scoring.method.answers == "episodes":
-            raise ConfigError(
-                f"protocol={self.name} has a held-out score for dense methods alone: leave selection=fixed and"
-                " trainer.watch.every=null"
-            )
+            raise ConfigError(f"protocol={self.name}: no held-out score of few-shot methods, leave selection=fixed")
         source, dense = scoring.source, self.dense
         sweep, _ = dense.sweep(scoring, scoring.ids or (), HiddenClasses(self.novel, "seen").table(source.classes))
         return float(np.nan_to_num(dense.swept_scores(sweep, source).by_gamma["seen_mIoU"][dense.grid.index(0.0)]))

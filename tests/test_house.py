@@ -111,7 +111,7 @@ def names_in(path):
             yield node.arg
 
 
-READERS = [path for room in ("commands", "processes", "stages", "runs") for path in (PACKAGE / room).glob("*.py")]
+READERS = [path for room in ("commands", "processes", "stages", "runs") for path in (PACKAGE / room).rglob("*.py")]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda path: path.name)

@@ -225,5 +225,5 @@ def test_real_trials_are_judged_by_the_score_that_their_runs_logged(segladder, s
     for number, _, _, score in trials(tmp_path):
         (log,) = tmp_path.glob(f"search/*/trial-{number:03d}/logs/**/metrics.csv")
         header, *rows = (line.split(",") for line in log.read_text().splitlines())
-        logged = [float(row[header.index("selection/score")] or 0) for row in rows]
+        logged = [float(row[header.index("held_out/mIoU")] or 0) for row in rows]
         assert max(logged) == pytest.approx(score, abs=1e-5)

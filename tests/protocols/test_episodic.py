@@ -442,7 +442,7 @@ def test_selection_looks_at_base_classes_of_held_out_images_only(coloured):
     chosen = protocol("strict", *SHORT)
     assert chosen.selection_score(NovelFails(), coloured, coloured.split("val"), 8) > 0.95
     assert chosen.selection_score(NovelFails(), coloured, None, 8) < 0.1
-    with pytest.raises(ConfigError, match="selection=held_out: no base class has 2 of 1 held-out images"):
+    with pytest.raises(ConfigError, match=r"loader\.held_out: no base class has 2 of 1 held-out images"):
         chosen.selection_score(Painter(), coloured, coloured.split("val")[:1], 8)
 
 

@@ -11,11 +11,12 @@ from torch import nn
 from segladder.data.sources.folder import Folder
 from segladder.data.training.episodes import Episode
 from segladder.methods.base import evaluating
+from segladder.metrics.scores import Score
 from segladder.protocols.base import Scoring
 from segladder.protocols.classification import classification_score
 from segladder.protocols.episodic import EpisodicProtocol
 from segladder.protocols.inference import answered
-from segladder.runs.callbacks import KeepWeights
+from segladder.runs.watching.looks import Judge, Looks
 
 
 class Broken(Exception):
@@ -56,8 +57,8 @@ def episodes(method, source):
 
 
 def selection(method, source):
-    keep = KeepWeights(source.root, SimpleNamespace(interrupted=False), lambda module: module.answer(), None)
-    keep.on_train_epoch_end(None, method)
+    judge = Judge("held_out", Score("any"), lambda module: module.answer(), lambda module: iter(()), source.classes)
+    Looks(source.root, judge, 1, False, False, SimpleNamespace(interrupted=False)).look(None, method)
 
 
 @pytest.mark.parametrize("ask", [dense, tags, episodes, selection])

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from segladder.errors import ConfigError, Diverged
+from segladder.errors import ConfigError, Diverged, SegLadderError
 from segladder.processes.relaunch import relaunchable
 from segladder.runs.choices import check_choices, check_data
-from segladder.runs.composition import check_keys
+from segladder.runs.composition import check_keys, one_line
 from segladder.runs.fitting import carry_out
 from segladder.runs.interruption import Interruption
 from segladder.runs.job import discard, discard_if_empty, fresh_folder, has_learnt, holds_nothing_else, own_job
 from segladder.runs.keys import TrainKeys
 from segladder.runs.recording import start_record, write_status
+from segladder.runs.watching.log import note, warnings_noted
 from segladder.stages.chain import run_stages
 from segladder.stages.preparation import prepare
 
@@ -43,9 +44,11 @@ def carry_through(config: DictConfig, folder: Path) -> int:
     """Train and score in a folder that this process owns, and record how that ends; returns the exit code."""
     new = holds_nothing_else(folder)
     record = start_record(config, folder)
-    with Interruption() as interruption, relaunchable(folder):
+    with Interruption() as interruption, relaunchable(folder), warnings_noted(folder):
         try:
             write_status(record, folder, "running")
+            known = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+            note(folder, f"{'started' if new else 'goes on'}: {record.command}\n{known}")
             carry_out(prepare(config, folder, record, interruption))
         except BaseException as error:
             if new and isinstance(error, ConfigError) and not has_learnt(folder):
@@ -54,6 +57,9 @@ def carry_through(config: DictConfig, folder: Path) -> int:
             if not interruption.explains(error):
                 record.error = "".join(traceback.format_exception(error))[-4000:]
                 write_status(record, folder, "diverged" if isinstance(error, Diverged) else "failed")
+                note(
+                    folder, f"{record.status}: {one_line(error) if isinstance(error, SegLadderError) else repr(error)}"
+                )
                 raise
             write_status(record, folder, "interrupted")
             return interruption.end()

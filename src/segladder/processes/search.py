@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.study import Study
 
-STORAGE, LOG = "study.db", "log.txt"
+STORAGE, LOG = "study.db", "output.txt"
 
 
 class Search:

@@ -6,17 +6,18 @@ import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from segladder.data.hashing import hashed_share
 from segladder.data.labels.annotation_cost import Labelling
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool
-from segladder.data.sources.base import Source
+from segladder.data.sources.base import IGNORE, Source
 from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
@@ -104,6 +105,25 @@ class Protocol(ABC):
         `scoring.source` shows the labels of training; where these are tags, `classification_score` chooses instead.
         """
         return self.ranking_score(scoring)
+
+    @property
+    def held_out_by(self) -> Score:
+        """What `held_out_score` is, times -1 where lower is better."""
+        return self.declaration[self.ranked_by]
+
+    def glimpses(self, scoring: Scoring, count: int) -> Iterator[Shown]:
+        """Answers on so many of `scoring.ids`, always the same ones; the truth of novel classes is not shown."""
+        nothing = Result({}, [], Counts(len(scoring.source.classes)))
+        novel = np.flatnonzero(~self.seen(scoring.source))
+        for image_id in sorted(scoring.ids or (), key=hashed_share)[:count]:
+            asked = Asked(image_id, unit=self.unit_of(image_id))
+            picture = self.shown(scoring.method, scoring.source, asked, nothing)
+            truth = np.where(np.isin(picture.truth, novel), np.uint8(IGNORE), picture.truth)
+            yield image_id, picture._replace(truth=truth)
+
+    def unit_of(self, image_id: str) -> str:
+        """What is drawn by a bootstrap where that is not the image, see `Asked`."""
+        return ""
 
     def ranking_score(self, scoring: Scoring) -> float:
         """The score that ranks, negative where lower is better; 0 where there is none."""
@@ -279,6 +299,9 @@ class Picture(NamedTuple):
     truth: np.ndarray
     prediction: np.ndarray
     beside: dict[str, np.ndarray]
+
+
+Shown = tuple[str, Picture]  # the name of what is shown, such as the image's id
 
 
 @dataclass

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 import torch
 
+from segladder.data.hashing import hashed_share
+from segladder.data.sources.base import IGNORE
 from segladder.methods.base import evaluating
 from segladder.methods.image_level.base import ClassMapMethod
-from segladder.protocols.base import Scoring
-from segladder.protocols.inference import same_size_chunks, to_pixels
+from segladder.protocols.base import Picture, Scoring, Shown
+from segladder.protocols.inference import class_maps, same_size_chunks, to_pixels
 
 
 def classification_score(scoring: Scoring) -> float:
@@ -26,6 +29,17 @@ def classification_score(scoring: Scoring) -> float:
             logits.append(method.tag_logits(method.normalize(pixels)).cpu().numpy())
             tags += [source.tags(i) for i in chunk]
     return float(np.nanmean(ranked_precision(np.concatenate(logits), np.stack(tags))))
+
+
+def tag_glimpses(scoring: Scoring, count: int) -> Iterator[Shown]:
+    """What a method predicts on a few of `scoring.ids`, always the same ones; their masks are not known: 255."""
+    method, source = scoring.method, scoring.source
+    for image_id in sorted(scoring.ids or (), key=hashed_share)[:count]:
+        image = source.image(image_id)
+        size = image.shape[0], image.shape[1]
+        with torch.inference_mode():
+            prediction = class_maps(method.predict, to_pixels([image], None, method.device), size, (1.0,), False)
+        yield image_id, Picture(image, np.full(size, IGNORE, np.uint8), prediction[0].cpu().numpy(), {})
 
 
 def ranked_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -21,10 +21,11 @@ from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
-from segladder.metrics.counts import Asked
+from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import mean_iou
-from segladder.protocols.base import Picture, Protocol, Result, Scoring
+from segladder.metrics.scores import Score
+from segladder.protocols.base import Picture, Protocol, Result, Scoring, Shown
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method, merged
 from segladder.protocols.fields import Aggregate, Fit, MinObject, ScoreAt
 from segladder.protocols.inference import gathered, shard
@@ -140,16 +141,38 @@ class FewShotProtocol(Protocol):
 
     def held_out_score(self, scoring: Scoring) -> float:
         """Mean IoU of base classes."""
-        source, ids = scoring.source, scoring.ids or ()
+        base, ways, episodes = self.held_out_episodes(scoring.source, scoring.ids or ())
+        tally = self.tally(self.runner(scoring.method, scoring.source, scoring.batch_size), episodes, ways)
+        return float(mean_iou(tally.counts.outcomes().sum(0), base))
+
+    @property
+    def held_out_by(self) -> Score:
+        """Mean IoU of base classes."""
+        return Score("base_mIoU", "base mIoU")
+
+    def glimpses(self, scoring: Scoring, count: int) -> Iterator[Shown]:
+        """Answers to the first held-out episodes."""
+        source, nothing = scoring.source, Result({}, [], Counts(len(scoring.source.classes)))
+        _, ways, episodes = self.held_out_episodes(source, scoring.ids or ())
+        for number in range(min(count, len(episodes) // ways)):
+            group = episodes[number * ways : (number + 1) * ways]
+            name = " ".join([group[0].query, *(source.classes[way.class_index] for way in group[:MOST_WAYS])])
+            yield name, self.shown(scoring.method, source, asking(group), nothing)
+
+    def held_out_episodes(self, source: Source, ids: Sequence[str]) -> tuple[list[int], int, list[Episode]]:
+        """Base classes, how many a query is asked for at once, and episodes of them among held-out images.
+
+        Raises:
+            ConfigError: too few images.
+        """
         items = Items.read(source, ids, self.min_object, self.min_area)
         novel = self.indices(source, self.novel)
         base = [c for c in range(1, len(source.classes)) if c not in novel and len(items.holders(c)) > self.shots]
         if not base:
-            raise ConfigError(f"selection=held_out: no base class has {self.shots + 1} of {len(ids)} held-out images")
+            raise ConfigError(f"loader.held_out: no base class has {self.shots + 1} of {len(ids)} held-out images")
         ways = self.ways_among(base)
-        episodes = draw(items, base, self.shots, SELECTION_EPISODES * len(base), seed=0, rule="balanced", ways=ways)
-        tally = self.tally(self.runner(scoring.method, source, scoring.batch_size), episodes, ways)
-        return float(mean_iou(tally.counts.outcomes().sum(0), base))
+        count = SELECTION_EPISODES * len(base)
+        return base, ways, draw(items, base, self.shots, count, seed=0, rule="balanced", ways=ways)
 
     def indices(self, source: Source, names: Sequence[str]) -> list[int]:
         """Class indices of names. Raises ConfigError for a class that the data does not use."""

@@ -324,10 +324,15 @@ class LadderProtocol(Protocol):
     def held_out_score(self, scoring: Scoring) -> float:
         """Mean IoU of base classes. Raises ConfigError for a few-shot method."""
         if scoring.method.answers == "episodes":
-            raise ConfigError(f"selection=held_out: protocol={self.name} offers it to dense methods alone; use fixed")
+            raise ConfigError(f"protocol={self.name}: no held-out score of few-shot methods, leave selection=fixed")
         source, dense = scoring.source, self.dense
         sweep, _ = dense.sweep(scoring, scoring.ids or (), HiddenClasses(self.novel, "seen").table(source.classes))
         return float(np.nan_to_num(dense.swept_scores(sweep, source).by_gamma["seen_mIoU"][dense.grid.index(0.0)]))
+
+    @property
+    def held_out_by(self) -> Score:
+        """Mean IoU of base classes."""
+        return Score("base_mIoU", "base mIoU")
 
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image as its method was asked: with all classes, or with novel ones and their first supports."""

@@ -170,6 +170,10 @@ class VideoProtocol(Protocol):
             rows.append({"class": name, **values, "frames": len(frames)})
         return Result(measured(counts, SCORES, self.bootstrap), rows, counts)
 
+    def unit_of(self, image_id: str) -> str:
+        """The sequence of a frame."""
+        return sequence_of(image_id)
+
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """A frame with the annotated first one and the probability behind the answer."""
         videos = self.videos(source)

@@ -306,6 +306,11 @@ class ZeroShotProtocol(Protocol):
         sweep, _ = self.sweep(scoring, scoring.ids or (), self.labels.table(source.classes))
         return float(np.nan_to_num(self.swept_scores(sweep, source).by_gamma["seen_mIoU"][self.grid.index(0.0)]))
 
+    @property
+    def held_out_by(self) -> Score:
+        """Seen mIoU without calibration."""
+        return Score("seen_mIoU", "seen mIoU")
+
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image with its truth and its prediction under the gamma that was chosen."""
         image, mask = source.pair(item.image)

@@ -7,9 +7,9 @@ seed are one row: the mean, and the score of each seed. Runs that did not finish
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -161,6 +161,10 @@ def _table(records: Sequence[Record], metric: str | None, known: Mapping[str, Re
     classes = next((list(r.data["classes"]) for r in records if r.data.get("classes")), [])
     scored = [record for record in records if protocol_hash and not _reason(record, metric)]
     rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric, declared, known)]
+    same = Counter(row.label for row in rows)
+    rows = [
+        replace(row, setting={"labels": row.rung.labels} | row.setting) if same[row.label] > 1 else row for row in rows
+    ]
     others = [record for record in records if not protocol_hash or _reason(record, metric)]
     unranked = [_unranked(record, metric) for record in others]
     rows = _sorted(rows, declared[metric].sign)

@@ -40,14 +40,14 @@ def logged_in() -> bool:
     return bool(client.api.api_key)
 
 
-def log_image(logger: Logger, name: str, path: Path) -> None:
-    """Hand a PNG to the loggers that show pictures."""
+def log_image(logger: Logger, name: str, path: Path, step: int | None = None) -> None:
+    """Hand a PNG to the loggers that show pictures, as that of a step."""
     if isinstance(logger, WandbLogger):
-        logger.log_image(name, [str(path)])
+        logger.log_image(name, [str(path)], step)
     elif isinstance(logger, TensorBoardLogger):
         import cv2
         import numpy as np
 
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if picture is not None:
-            logger.experiment.add_image(name, np.ascontiguousarray(picture[..., ::-1]), dataformats="HWC")
+            logger.experiment.add_image(name, np.ascontiguousarray(picture[..., ::-1]), step, dataformats="HWC")

@@ -17,6 +17,7 @@ from segladder.report.means import mean_annotation
 from segladder.report.pictures.curves import units_of
 from segladder.report.record import Record
 
+NO_CURVES = ("step", "epoch", "rate/")  # columns of a CSV log, by how they begin
 MOST_MARKS, MOST_LINES = 24, 8  # of one chart
 
 
@@ -112,7 +113,7 @@ def training_charts(folder: Path) -> list[Chart]:
 
 
 def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Steps and values by column of a run's CSV logs, without columns of one value and the IoU of single classes."""
+    """Steps and values by column of a run's CSV logs: no rates, columns of one value or IoU of single classes."""
     values: dict[str, dict[float, float]] = defaultdict(dict)
     for file in files_below(folder, "logs/csv/version_*/metrics.csv"):
         with file.open(newline="", encoding="utf-8") as stream:
@@ -120,7 +121,12 @@ def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
                 step = _number(line.get("step"))
                 for name, text in line.items():
                     value = _number(text)
-                    if step is not None and value is not None and name not in ("step", "epoch") and "/iou/" not in name:
+                    if (
+                        step is not None
+                        and value is not None
+                        and not name.startswith(NO_CURVES)
+                        and "/iou/" not in name
+                    ):
                         values[name][step] = value
     return {name: sorted(points.items()) for name, points in values.items() if len(points) > 1}
 

@@ -40,8 +40,8 @@ class Record:
         config: the resolved configuration in plain types; `config_hash` is `hash_of` it.
         backbone: `name`, `weights`, `pretraining`.
         label_access: `labels` used, how `selection` and `thresholds` were chosen (`fixed`, `held_out`, `oracle`); the
-            chosen `epoch`, the `score` that chose it and on what (`chosen_by`), where one did; what the run has seen,
-            with all that it builds on (docs/labels.md).
+            chosen `epoch`, the `score` that chose it and on what (`chosen_by`), where one did; `early_stopping`
+            (`patience`, whether it `ended` training); what the run has seen, with all it builds on (docs/labels.md).
         protocol: `name`, `hash`, the protocol's `fields`, and what it says of its scores, `Declaration.plain`.
         data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`; `background` is false
             where the first class is one like the others; `colours` (RGB by class) where classes have their own.

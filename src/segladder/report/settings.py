@@ -15,7 +15,7 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("method.backbone", "method.features.backbone", "method.criterion"),  # copies of `backbone` and `loss`
     "backbone.weights",  # the column pretraining, without the folder of a file
     *("embeddings.seed", "embeddings.cache_dir"),
-    *("data.folds", "data.fold_of_images", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
+    *("data.folds", "data.fold_of_images", "data.part", "data.root", "data.cache", "data.cache_dir", "loader.workers"),
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
 CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundary": 0.0, "effort": 1.0}

@@ -153,16 +153,21 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         max_steps=-1 if settings.steps is None else settings.steps,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
-        log_every_n_steps=min((node.every_steps for node in (config.logger or {}).values()), default=50),
+        log_every_n_steps=logged_every(config),
         logger=mirrors,
         callbacks=callbacks,
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=settings.progress,
+        enable_progress_bar=False,  # ours is a callback
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
     )
+
+
+def logged_every(config: DictConfig) -> int:
+    """Optimiser steps between the losses that mirrors get."""
+    return min((node.every_steps for node in (config.logger or {}).values()), default=50)
 
 
 def precision(config: DictConfig) -> Any:

@@ -11,16 +11,17 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from segladder.errors import Diverged
 from segladder.files import written
-from segladder.methods.base import Method, evaluating
+from segladder.methods.base import Method
 from segladder.runs.folder import RESUME_POINT, WEIGHTS
 from segladder.runs.interruption import Interruption
 
 NEVER = 2**62
+BEST = Path("checkpoints") / "best.pt"
 
 
 class Finite(Callback):
@@ -143,49 +144,40 @@ class ResumePoints(Callback):
 
 
 class KeepWeights(Callback):
-    """Writes the run's `weights.pt`: the last weights, or the best by `score` after each epoch.
+    """Writes the run's `weights.pt`: the last weights, or the best of those that it is told the score of.
 
     Args:
         folder: the run's folder.
         points: tells whether training was interrupted (then nothing is final).
-        score: method -> a number, higher is better; None keeps the last weights. All processes call it.
+        chooses: whether the best are kept, not the last.
         note: writes down what is known of the training, before its weights appear: whoever finds them finds that too.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        points: ResumePoints,
-        score: Callable[[Any], float] | None,
-        note: Callable[[pl.Trainer, KeepWeights], None],
+        self, folder: Path, points: ResumePoints, chooses: bool, note: Callable[[pl.Trainer, KeepWeights], None]
     ) -> None:
         self.folder = folder
         self.points = points
-        self.score = score
+        self.chooses = chooses
         self.note = note
         self.best: float | None = None
         self.best_epoch: int | None = None
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Score and keep the weights if they are the best."""
-        if self.score is None or self.points.interrupted:
-            return
-        with evaluating(pl_module):
-            value = self.score(pl_module)
-        pl_module.log("selection/score", value, rank_zero_only=True)
-        if self.best is None or value > self.best:
+    def hear(self, trainer: pl.Trainer, value: float) -> None:
+        """Told of each look, higher is better; all processes call it. Keep the weights if they are the best."""
+        if self.chooses and (self.best is None or value > self.best):
             self.best, self.best_epoch = value, trainer.current_epoch
-            save_weights(trainer, self.folder / "checkpoints" / "best.pt")
+            save_weights(trainer, self.folder / BEST)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the final weights."""
         if self.points.interrupted:
             return
         self.note(trainer, self)
-        if self.score is None:
+        if not self.chooses:
             save_weights(trainer, self.folder / WEIGHTS)
         elif trainer.is_global_zero:
-            os.replace(self.folder / "checkpoints" / "best.pt", self.folder / WEIGHTS)
+            os.replace(self.folder / BEST, self.folder / WEIGHTS)
         trainer.strategy.barrier()
 
     def state_dict(self) -> dict[str, Any]:
@@ -208,14 +200,3 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write a state dict atomically, under the names it has without compilation."""
     with written(path) as partial, partial.open("wb") as stream:  # torch writes a path's name into the file
         torch.save({key.replace("_orig_mod.", ""): value.cpu() for key, value in weights.items()}, stream)
-
-
-class Progress(RichProgressBar):
-    """Lightning's rich progress bar without the version number nobody reads."""
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """What stands beside the bar."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        loss = trainer.callback_metrics.get("train/loss")
-        return {**metrics, "loss": float(loss)} if loss is not None else metrics

@@ -13,6 +13,7 @@ from segladder.errors import ConfigError
 from segladder.runs import build
 from segladder.runs.composition import choices, composed
 from segladder.runs.instantiation import instantiated
+from segladder.runs.watching.judging import looks_at
 
 
 def check_choices(config: DictConfig) -> None:
@@ -20,9 +21,21 @@ def check_choices(config: DictConfig) -> None:
     check_labels(config)
     check_data(config)
     check_scored(config)
-    if config.selection == "held_out" and not config.loader.held_out:
+    check_held_out(config)
+
+
+def check_held_out(config: DictConfig) -> None:
+    """Raise ConfigError where something is to be judged by held-out images that are not there, or by nothing."""
+    settings = config.trainer
+    watched = "" if settings.watch.every is None else f"trainer.watch.every={settings.watch.every}"
+    asked = "selection=held_out" if config.selection == "held_out" else watched
+    if asked and looks_at(config) == "held_out" and not config.loader.held_out:
+        raise ConfigError(f"{asked} needs held-out training images: set loader.held_out=0.05 (a share) or more")
+    patience = settings.early_stopping.patience
+    if patience is not None and config.selection == "fixed" and config.method.trains:
         raise ConfigError(
-            "selection=held_out needs held-out training images: set loader.held_out=0.05 (a share) or more"
+            f"trainer.early_stopping.patience={patience} ends training by the score that chooses the weights: set"
+            " selection=held_out and loader.held_out=0.05 or more (selection=oracle chooses on the scored split)"
         )
 
 

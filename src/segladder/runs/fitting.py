@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,23 +11,26 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from segladder.data.sources.base import Source
-from segladder.errors import ConfigError, DataError
+from segladder.errors import DataError
 from segladder.methods.base import Method
 from segladder.nets.stored import unpacked
-from segladder.protocols.base import Protocol, Scoring
-from segladder.protocols.classification import classification_score
+from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import device_name, peak_memory_mb
 from segladder.runs import build
 from segladder.runs.build import Training
-from segladder.runs.callbacks import Finite, KeepWeights, Progress, ResumePoints, write_weights
+from segladder.runs.callbacks import Finite, KeepWeights, ResumePoints, write_weights
 from segladder.runs.folder import RESUME_POINT, WEIGHTS, is_first_process, sha256
 from segladder.runs.interruption import Interruption
 from segladder.runs.loading import fill, weights_of
 from segladder.runs.ranks import watched
 from segladder.runs.recording import write_status
-from segladder.runs.scoring import fill_scores, log_scores, print_scores, write_panels
+from segladder.runs.scoring import fill_scores, log_scores, print_scores, scores_text, write_panels
 from segladder.runs.studying import Study
+from segladder.runs.watching.judging import judge_of, watched_every
+from segladder.runs.watching.log import note
+from segladder.runs.watching.looks import Looks, Patience
+from segladder.runs.watching.progress import Lines, Progress, Rates
 
 
 @dataclass
@@ -68,6 +70,7 @@ def carry_out(run: Run) -> None:
             log_scores(run.record, run.mirrors, panels)
             write_status(run.record, run.folder, "finished")
             print_scores(run.record, run.folder)
+            note(run.folder, f"finished\n{scores_text(run.record, run.folder)}")
         finished = True
     finally:
         finish(run.mirrors, 0 if finished else 1)
@@ -87,25 +90,9 @@ def learn(run: Run) -> None:
 def fit(run: Run) -> None:
     """Optimise, from the last resume point where there is one. Raises KeyboardInterrupt when asked to stop."""
     points = ResumePoints(run.folder, run.config.trainer.checkpoint_every, run.interruption)
-
-    def note(trainer: pl.Trainer, keep: KeepWeights) -> None:
-        record, device = run.record, trainer.strategy.root_device
-        record.steps = trainer.global_step
-        record.train_seconds = round(points.seconds, 3)
-        record.device = device_name(device)
-        record.precision = str(trainer.precision)
-        record.peak_memory_mb = round(peak_memory_mb(device), 1)
-        if keep.best_epoch is not None:
-            chosen_by = "scored pixels" if run.config.selection == "oracle" else run.training.held_out.labels.shows
-            record.label_access |= {"epoch": keep.best_epoch, "score": keep.best, "chosen_by": chosen_by}
-        write_status(record, run.folder, "running")
-
-    keep = KeepWeights(run.folder, points, selection(run), note)
-    finite = Finite(run.config.trainer.checkpoint_every)
-    callbacks: list[pl.Callback] = [finite, points, keep, *([Progress()] if run.config.trainer.progress else [])]
     if is_first_process():
         run.mirrors = build.loggers(run.config, run.folder)
-    trainer = build.trainer(run.config, run.folder, callbacks, run.mirrors)
+    trainer = build.trainer(run.config, run.folder, callbacks(run, points), run.mirrors)
     if run.config.strategy.compile:
         run.method.compile()
     start = whole_resume_point(run.folder)
@@ -114,6 +101,51 @@ def fit(run: Run) -> None:
     if points.interrupted:
         raise KeyboardInterrupt
     run.device = trainer.strategy.root_device
+
+
+def callbacks(run: Run, points: ResumePoints) -> list[pl.Callback]:
+    """What happens around optimisation, in this order: what a look has found is in the resume point of its step."""
+    settings = run.config.trainer
+    rates, patience = Rates(build.logged_every(run.config)), patience_of(run.config)
+    judge = judge_of(run.config, run.method, run.source, run.protocol, run.training.held_out)
+
+    def note_training(trainer: pl.Trainer, keep: KeepWeights) -> None:
+        describe_training(run, trainer, keep, patience)
+        run.record.train_seconds = round(points.seconds, 3)
+        write_status(run.record, run.folder, "running")
+
+    keep = KeepWeights(run.folder, points, run.config.selection != "fixed", note_training)
+    looks = []
+    if judge is not None:
+        every = watched_every(run.config)
+        told = [keep.hear, *([patience.hear] if patience else []), lambda trainer, value: rates.passed()]
+        in_steps = every is not None and settings.steps is not None
+        looks = [Looks(run.folder, judge, every or 1, in_steps, every is not None, points, *told)]
+    bars = [Progress(lambda: looks[0].text if looks else "")] if settings.progress else []
+    finite = Finite(settings.checkpoint_every)
+    lines = Lines(run.folder, rates)
+    return [finite, rates, lines, *looks, *([patience] if patience else []), points, keep, *bars]
+
+
+def patience_of(config: DictConfig) -> Patience | None:
+    """What ends training early, if anything; nothing did in older versions."""
+    settings = config.trainer.get("early_stopping", {})
+    return Patience(settings.patience, settings.min_delta) if settings.get("patience") else None
+
+
+def describe_training(run: Run, trainer: pl.Trainer, keep: KeepWeights, patience: Patience | None) -> None:
+    """Write into the record of a run how training went, and what was chosen by what."""
+    record, device = run.record, trainer.strategy.root_device
+    record.steps = trainer.global_step
+    record.device = device_name(device)
+    record.precision = str(trainer.precision)
+    record.peak_memory_mb = round(peak_memory_mb(device), 1)
+    if keep.best_epoch is not None:
+        chosen_by = "scored pixels" if run.config.selection == "oracle" else run.training.held_out.labels.shows
+        record.label_access |= {"epoch": keep.best_epoch, "score": keep.best, "chosen_by": chosen_by}
+        if patience:
+            ended = {"patience": patience.patience, "ended": patience.ended, "chosen_by": chosen_by}
+            record.label_access["early_stopping"] = ended
 
 
 def whole_resume_point(folder: Path) -> Path | None:
@@ -125,28 +157,6 @@ def whole_resume_point(folder: Path) -> Path | None:
     if "state_dict" not in unpacked(path, expected):
         raise DataError(f"{path}: no state of training in it, expected {expected}")
     return path
-
-
-def selection(run: Run) -> Callable[[Method], float] | None:
-    """The score that chooses the kept weights, or None for the last weights.
-
-    On held-out images it follows from the labels that training is shown: where these are tags, it is how well tags are
-    told, whatever the protocol.
-    """
-    choice, batch = run.config.selection, run.config.trainer.score_batch
-    if choice == "fixed":
-        return None
-    if choice == "oracle":
-        return lambda method: run.protocol.selection_score(method, run.source, None, batch)
-    held_out = run.training.held_out
-    if held_out.labels.shows != "tags":
-        return lambda method: run.protocol.selection_score(method, held_out.source, held_out.judges, batch)
-    if not run.method.tells_tags:
-        raise ConfigError(
-            f"selection=held_out: held-out images have tags alone, which method={run.method.name} does not tell; choose"
-            " selection=fixed"
-        )
-    return lambda method: classification_score(Scoring(method, held_out.source, held_out.judges, batch))
 
 
 def finish(mirrors: list[Logger], code: int) -> None:

@@ -12,6 +12,20 @@ from segladder.data.words.embeddings import EmbeddingSettings
 from segladder.settings import AboveZero, Count, KeysOf, Node, NotNegative, Positive, Seed, Share
 
 
+class Watch(TypedDict):
+    """How a network is looked at while it trains."""
+
+    every: Positive | None
+    pictures: Count
+
+
+class EarlyStopping(TypedDict):
+    """When training ends before its time."""
+
+    patience: Positive | None
+    min_delta: NotNegative
+
+
 class Trainer(TypedDict):
     """Length of training, and what is written meanwhile."""
 
@@ -23,6 +37,8 @@ class Trainer(TypedDict):
     progress: bool
     panels: Count
     score_batch: Positive
+    watch: Watch
+    early_stopping: EarlyStopping
 
 
 class EpisodeDraw(TypedDict):

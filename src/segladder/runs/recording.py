@@ -19,6 +19,7 @@ from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 from segladder.runs.folder import config_hash_of, is_first_process, plain_config
+from segladder.runs.watching.log import note
 
 
 def start_record(config: DictConfig, folder: Path) -> records.Record:
@@ -83,4 +84,6 @@ def write_status(record: records.Record, folder: Path, status: str) -> None:
     if is_first_process():
         records.write(record, folder)
         if status == "interrupted":
-            print(f"interrupted; go on with: segladder train resume={folder}", file=sys.stderr, flush=True)
+            text = f"interrupted; go on with: segladder train resume={folder}"
+            print(text, file=sys.stderr, flush=True)
+            note(folder, text)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 from pytorch_lightning.loggers import Logger
+from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,12 +17,16 @@ from segladder.data.sources.base import Source
 from segladder.foreign import printable
 from segladder.methods.base import Method
 from segladder.metrics.counts import COUNTS
+from segladder.metrics.declaration import Declaration
 from segladder.protocols.base import Protocol, Result
 from segladder.report.declared import declared
 from segladder.report.loggers import log_image
 from segladder.report.pictures.curves import CURVE, save_sweep
 from segladder.report.pictures.panels import save_panels
-from segladder.report.record import Record
+from segladder.report.record import FILE_NAME, Record
+
+NAMES = 24  # columns that class names get at least, where they need them; longer ones go on in the next line
+BETWEEN = 2  # columns between two of a table
 
 
 def fill_scores(record: Record, result: Result, folder: Path) -> None:
@@ -46,20 +52,62 @@ def write_panels(
 
 def print_scores(record: Record, folder: Path) -> None:
     """The final table of a run: a row per class, the means beneath, and where everything lies."""
-    title = f"{record.method} on {record.data['name']}, protocol {record.protocol['name']} {record.protocol['hash']}"
+    show_scores(Console(), record, folder)
+
+
+def scores_text(record: Record, folder: Path) -> str:
+    """The same as plain text, 80 columns wide."""
+    text = StringIO()
+    show_scores(Console(file=text, width=80), record, folder)
+    return text.getvalue().rstrip("\n")
+
+
+def show_scores(console: Console, record: Record, folder: Path) -> None:
+    """Print the final table of a run to a console."""
     says = declared(record)
-    columns = [column for column in says.columns if column.name in record.per_class[0]]
-    headings = (Text(printable(column.heading)) for column in columns)
-    table = Table(Column("class", no_wrap=True), *map(Column, headings), title=Text(printable(title)))
-    for row in record.per_class:
-        table.add_row(Text(printable(row["class"])), *(column.text(row[column.name]) for column in columns))
-    console = Console()
-    console.print(table)
-    for score in (score for score in says.shown("summary") if score.name in record.metrics):
+    console.print(Text(printable(table_title(record)), "bold"))
+    console.print(class_table(record, says, console.width))
+    scores = [score for score in says.shown("summary") if score.name in record.metrics]
+    width = max([17, *(len(score.heading) for score in scores)])
+    for score in scores:
         value, low, high = (score.text(record.metrics[score.name][key]) for key in ("value", "low", "high"))
-        interval = "" if low == "-" else f"  (95 % interval{says.over} {low} to {high})"
-        console.print(Text(printable(f"  {score.heading:<17} {value}{interval}")))
-    console.print(Text(printable(f"  {folder}")))
+        interval = "" if low == "-" else f"  ({low} to {high})"
+        console.print(Text(printable(f"  {score.heading:<{width}} {value}{interval}")))
+    if any(record.metrics[score.name]["low"] is not None for score in scores):
+        console.print(Text(f"  (in brackets: 95 % interval{says.over})"))
+    console.print(Text(printable(f"  {folder}")), soft_wrap=True)
+
+
+def table_title(record: Record) -> str:
+    """What was scored on what."""
+    return f"{record.method} on {record.data['name']}, protocol {record.protocol['name']} {record.protocol['hash']}"
+
+
+def class_table(record: Record, says: Declaration, width: int) -> Table:
+    """A row per class. Columns that do not fit the width are named beneath: no word is cut."""
+    columns = [column for column in says.columns if column.name in record.per_class[0]]
+    names = [printable(row["class"]) for row in record.per_class]
+    cells = {column: [column.text(row[column.name]) for row in record.per_class] for column in columns}
+    needs = {c: max(map(len, [*printable(c.heading).split(), *cells[c]])) for c in columns}
+    most = max(map(len, ["class", *names]))
+    kept = columns
+    while len(kept) > 1 and min(most, NAMES) + sum(BETWEEN + needs[column] for column in kept) > width:
+        kept = kept[:-1]
+    for_names = min(most, max(NAMES, width - sum(BETWEEN + needs[column] for column in kept)))
+    left_out = ", ".join(printable(column.heading) for column in columns[len(kept) :])
+    table = Table(
+        Column("class", width=for_names, overflow="fold"),
+        *(Column(Text(printable(c.heading)), "", justify="right", width=needs[c], vertical="bottom") for c in kept),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption=f"also in {FILE_NAME}: {left_out}" if left_out else None,
+        caption_justify="left",
+    )
+    for number, name in enumerate(names):
+        table.add_row(Text(name), *(cells[column][number] for column in kept))
+    return table
 
 
 def log_scores(record: Record, mirrors: Sequence[Logger], panels: Sequence[Path]) -> None:

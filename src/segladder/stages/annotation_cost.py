@@ -16,6 +16,7 @@ from segladder.protocols.base import Protocol
 from segladder.runs import build
 from segladder.runs.build import Training
 from segladder.runs.instantiation import instantiated
+from segladder.runs.watching.judging import looks_at
 from segladder.stages.access import Access
 from segladder.stages.inheritance import Learning
 from segladder.stages.pseudo_masks import PseudoMasks
@@ -49,10 +50,10 @@ def base_of(source: Source, protocol: Protocol) -> list[str]:
 
 
 def judges(config: DictConfig, learning: Learning, training: Training) -> Sequence[str]:
-    """Images beside those of training whose labels choose the weights that are kept, or the threshold of masks."""
+    """Images beside those of training whose labels choose weights or the threshold of masks, or show how it goes."""
     masks = learning.masks
     thresholds = masks.judges if isinstance(masks, PseudoMasks) else ()
-    held_out = training.held_out.judges if config.selection == "held_out" else ()
+    held_out = training.held_out.judges if looks_at(config) == "held_out" else ()
     return [*thresholds, *held_out]
 
 

@@ -26,6 +26,7 @@ from segladder.runs.loading import fill, weights_of
 from segladder.runs.recording import describe_scoring
 from segladder.runs.studying import Study
 from segladder.runs.told import Told, kept
+from segladder.runs.watching.log import note, say
 from segladder.stages.access import BACKBONE, START, absent_from, own_access, write_labelled
 from segladder.stages.annotation_cost import cost_of, own_labels
 from segladder.stages.claims import Ancestor, ancestors, check_claims, check_scored
@@ -51,7 +52,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     check_training_ready(source, learning.paid, scored)
     if learns and is_first_process():
         for line in remarks(source, config.loader.augment.get("crop")):
-            print(f"remark: {line}", flush=True)
+            say(folder, f"remark: {line}")
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
     build.count_classes(method, training.module.dataset)
@@ -70,6 +71,8 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     record.parameters = parameter_count(method)
     record.config["method"].update(method.resolved)
     record.error = None
+    held_out = len(training.held_out.ids)
+    note(folder, f"{len(ids)} training images of {source.name}, {held_out} held out; scored under {protocol.name}")
     return Run(config, folder, source, protocol, training, method, record, interruption, study)
 
 

@@ -303,6 +303,24 @@ def test_a_key_that_came_later_does_not_split_a_row():
     assert sorted(len(row.runs) for row in table.rows) == [1, 2]
 
 
+def test_rows_of_one_name_say_which_labels_they_had():
+    def learnt(labels, **more):
+        return a_record(label_access={"kind": labels}, **more)
+
+    (table,) = rank([learnt("masks"), learnt("boxes"), learnt("points", tag="clicks")])
+    assert sorted(row.label for row in table.rows) == ["fcn8s [clicks]", "fcn8s labels=boxes", "fcn8s labels=masks"]
+
+
+def test_parts_of_the_videos_are_folds_and_no_settings():
+    def part(fold):
+        fields = {"name": "p", "hash": "h", "fields": {"folds": 2}}
+        return a_record(fold=fold, config={"fold": fold, "data": {"part": fold}}, protocol=fields)
+
+    (table,) = rank([part(0), part(1)])
+    (row,) = table.rows
+    assert row.folds == 2 and row.label == "fcn8s"
+
+
 def test_weights_count_by_file_name_wherever_they_lie():
     def loaded(seed, weights):
         return a_record(

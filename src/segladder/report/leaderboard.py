@@ -7,7 +7,7 @@ seed are one row: the mean, and the score of each seed. Runs that did not finish
 from __future__ import annotations
 
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -161,10 +161,7 @@ def _table(records: Sequence[Record], metric: str | None, known: Mapping[str, Re
     classes = next((list(r.data["classes"]) for r in records if r.data.get("classes")), [])
     scored = [record for record in records if protocol_hash and not _reason(record, metric)]
     rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric, declared, known)]
-    same = Counter(row.label for row in rows)
-    rows = [
-        replace(row, setting={"labels": row.rung.labels} | row.setting) if same[row.label] > 1 else row for row in rows
-    ]
+    rows = _told_apart(rows)
     others = [record for record in records if not protocol_hash or _reason(record, metric)]
     unranked = [_unranked(record, metric) for record in others]
     rows = _sorted(rows, declared[metric].sign)
@@ -229,6 +226,17 @@ def _rows(records: Sequence[Record], metric: str, declared: Declaration, known: 
     groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
     own = [{key: settings[id(group[0])].get(key) for key in told} for group in groups.values()]
     return [_row(group, setting, metric, declared, known) for group, setting in zip(groups.values(), own, strict=True)]
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """The same rows; those of one label but different kinds of labels say which."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        kinds[row.label].add(row.rung.labels)
+    return [
+        replace(row, setting={"labels": row.rung.labels} | row.setting) if len(kinds[row.label]) > 1 else row
+        for row in rows
+    ]
 
 
 def _is_seedless(record: Record, known: Mapping[str, Record]) -> bool:

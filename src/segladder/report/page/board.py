@@ -125,7 +125,10 @@ def _columns(table: Table, costs: Mapping[str, Mapping[int, float | None]]) -> l
         found.append(_beside(one))
     return [
         *found,
-        Column(f"each seed{', %' if score.unit == 'share' else ''}", lambda row: seeds(row, score) if row.seeds[1:] else "-"),
+        Column(
+            f"each seed{', %' if score.unit == 'share' else ''}",
+            lambda row: seeds(row, score) if row.seeds[1:] else "-",
+        ),
         Column("seeds", lambda row: str(len(row.seeds) or "-")),
         Column("folds", lambda row: str(row.folds or "-")),
         Column("backbone", lambda row: row.backbone),
@@ -145,7 +148,9 @@ def _cost(heading: str, seconds: Mapping[int, float | None]) -> Column:
 
 
 def _beside(score: Score) -> Column:
-    return Column(heading_of(score), lambda row: beside(row, score), lambda row: _scaled(row.others.get(score.name), score))
+    return Column(
+        heading_of(score), lambda row: beside(row, score), lambda row: _scaled(row.others.get(score.name), score)
+    )
 
 
 def _scaled(value: float | None, score: Score) -> float | None:

@@ -71,7 +71,9 @@ class Details:
     left_out: int
 
 
-def details(table: Table, row: Row, name: Name, anchor: str, runs: list[Run], records: Sequence[Record], counted: Counted) -> Details:
+def details(
+    table: Table, row: Row, name: Name, anchor: str, runs: list[Run], records: Sequence[Record], counted: Counted
+) -> Details:
     """A row in full.
 
     Args:
@@ -124,14 +126,18 @@ def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 def _told(score: Score, found: Mapping[str, Any], has_intervals: bool) -> tuple[str, str, str]:
     """A score's name, its value with its unit, its interval."""
     low, high = found.get("low"), found.get("high")
-    span = f"{score.text(low)} to {score.text(high)}{score.percent}" if has_intervals and None not in (low, high) else ""
+    span = (
+        f"{score.text(low)} to {score.text(high)}{score.percent}" if has_intervals and None not in (low, high) else ""
+    )
     value = found["value"]
     return score.heading, f"{score.text(value, 2)}{'' if value is None else score.percent}", span
 
 
 def _classes(table: Table, row: Row, records: Sequence[Record], counted: Counted) -> tuple[list[str], list[list[str]]]:
     """A line for each class: the columns that the protocol declares, and the interval of the first."""
-    told = [(score, class_means(records, score.name)) for score in table.declared.columns or (table.declared.row_score,)]
+    told = [
+        (score, class_means(records, score.name)) for score in table.declared.columns or (table.declared.row_score,)
+    ]
     told = [(score, means) for score, means in told if means]
     if not told:
         return [], []
@@ -163,7 +169,9 @@ def _spans(table: Table, row: Row, records: Sequence[Record], counted: Counted) 
         return {}
     found: dict[str, tuple[float, float]] = {}
     for scored, counts in _alike(table, row, records, counted):
-        rule = FromCounts(CLASS_FORMULAS[score.name], kinds=table.score.statistic.kinds if table.score.statistic else ())
+        rule = FromCounts(
+            CLASS_FORMULAS[score.name], kinds=table.score.statistic.kinds if table.score.statistic else ()
+        )
         try:
             drawn = Runs.of(counts, rule).under_draws(2000)
         except (DataError, ValueError, LookupError):
@@ -207,6 +215,7 @@ def _confusion(table: Table, row: Row, counted: Counted) -> Confusion | None:
         return None
     shares = [[float(total[k, j] / total[k].sum()) for j in said] for k in true]
     images = len({name for counts in runs for name in counts.images})
-    over = f"{images} image{'' if images == 1 else 's'}, {len(runs)} run{'' if len(runs) == 1 else 's'}"
+    over = f"{images} image{'' if images == 1 else 's'}, {len(runs)} run{'' if len(runs) == 1 else 's'}."
+    if all(len(asked.classes) == 1 for counts in runs for asked in counts.asked):
+        over += " Each question asks for one class, so that no other could be answered."
     return Confusion([table.classes[k] for k in true], [table.classes[k] for k in said], shares, over)
-

@@ -10,9 +10,9 @@ from typing import Any
 
 from segladder.foreign import files_below
 from segladder.metrics.scores import Score
-from segladder.report.page.charts import Chart, Series, chart
 from segladder.report.declared import declared
 from segladder.report.leaderboard import Row, Table
+from segladder.report.page.charts import Chart, Series, chart
 from segladder.report.pictures.curves import units_of
 from segladder.report.record import Record
 

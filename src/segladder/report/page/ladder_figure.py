@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from segladder.metrics.scores import Score
 from segladder.report.ladder import Rung, frontier
@@ -23,9 +24,18 @@ Box = tuple[float, float, float, float]
 Scale = Callable[[float], float]
 
 
+class Label(NamedTuple):
+    """A text beside a point, empty where it found no room; `anchor` is SVG's."""
+
+    text: str
+    x: float
+    y: float
+    anchor: str
+
+
 @dataclass(frozen=True)
 class Point:
-    """A rung in the figure's pixels; `label` is empty where it found no room, or where its curve has one (`told`)."""
+    """A rung in the figure's pixels; `told` says whether its name stands beside it, or that of its curve does."""
 
     x: float
     y: float
@@ -38,10 +48,7 @@ class Point:
     says: str
     link: str
     told: bool
-    label: str
-    label_x: float = 0.0
-    label_y: float = 0.0
-    anchor: str = "start"
+    label: Label
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ def ladder_figure(
             named[id(rung.row)].text,
             f"{score.text(rung.value)}{score.percent} for {duration(rung.work)}",
             links[id(rung.row)],
-            bool(label[0]) or not texts[id(rung.row)],
-            *label,
+            bool(label.text) or not texts[id(rung.row)],
+            label,
         )
         for number, (rung, place, label) in enumerate(zip(best_first, places, labels, strict=True), 1)
     ]
@@ -163,7 +170,7 @@ def _lines(ladder: Sequence[Rung], x: Scale, y: Scale) -> list[tuple[str, int]]:
     ]
 
 
-def _labels(texts: Sequence[str], points: Sequence[tuple[float, float]]) -> list[tuple[str, float, float, str]]:
+def _labels(texts: Sequence[str], points: Sequence[tuple[float, float]]) -> list[Label]:
     """Each text at the first spot around its point where it covers no point and no other text; empty without one."""
     taken: list[Box] = [(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in points]
     placed = []
@@ -172,11 +179,11 @@ def _labels(texts: Sequence[str], points: Sequence[tuple[float, float]]) -> list
         spots = [(side, y + 4 + up) for side in (1, -1) for up in (0, -8, 8)]
         free = [(side, base) for side, base in spots if _is_free(_box(_left(x, side, width), base, width), taken)]
         if not text or not free:
-            placed.append(("", 0.0, 0.0, "start"))
+            placed.append(Label("", 0.0, 0.0, "start"))
             continue
         side, base = free[0]
         taken.append(_box(_left(x, side, width), base, width))
-        placed.append((text, round(x + side * (RADIUS + 5), 1), round(base, 1), "start" if side > 0 else "end"))
+        placed.append(Label(text, round(x + side * (RADIUS + 5), 1), round(base, 1), "start" if side > 0 else "end"))
     return placed
 
 

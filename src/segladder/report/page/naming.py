@@ -113,4 +113,3 @@ def _pretraining(row: Row) -> str:
 
 def _selection(row: Row) -> str:
     return f"selection {row.selection}" if row.selection else ""
-

@@ -85,16 +85,18 @@ def side_by_side(rows: Sequence[tuple[str, str, Sequence[Path]]], room: Room) ->
     for number, (_, _, files) in enumerate(rows):
         for file in files:
             having[place(file)[2]].setdefault(number, file)
-    shared = sorted((image for image in having if len(having[image]) > 1), key=lambda image: (-len(having[image]), image))
+    shared = sorted(
+        (image for image in having if len(having[image]) > 1), key=lambda image: (-len(having[image]), image)
+    )
     made = []
     for image in shared[:MOST_IMAGES]:
-        files = having[image]
-        first = next(iter(files.values()))
+        found = having[image]
+        first = next(iter(found.values()))
         pictures = _fitting([(heading, "", cut(first, heading)) for heading in ("image", "truth")], room)
-        named = [(rows[i][0], rows[i][1], cut(file, "prediction") or _whole(file)) for i, file in files.items()]
+        named = [(rows[i][0], rows[i][1], cut(file, "prediction") or _whole(file)) for i, file in found.items()]
         pictures += _fitting(named, room)
         if len(pictures) > 1:
-            made.append(SideBySide(image, pictures, len(rows) - len(files)))
+            made.append(SideBySide(image, pictures, len(rows) - len(found)))
     return made
 
 
@@ -112,7 +114,15 @@ def cut(file: Path, heading: str) -> bytes | None:
             stream = io.BytesIO()
             sheet.crop((left, top, right, bottom)).save(stream, format="PNG")
             return stream.getvalue()
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ):
         return None
 
 

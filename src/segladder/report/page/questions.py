@@ -24,10 +24,12 @@ def questions(tables: Sequence[Table], found: Sequence[Sequence[Record]]) -> lis
         found: the records of each.
     """
     fields = [_fields(records) for records in found]
-    texts = [_heading(table, *rest) for table, *rest in zip(tables, fields, found, strict=True)]
+    texts = [_heading(table, own, records) for table, own, records in zip(tables, fields, found, strict=True)]
     often = Counter(texts)
     return [
-        text if often[text] == 1 else f"{text} ({_apart(i, [j for j, t in enumerate(texts) if t == text], tables, fields)})"
+        text
+        if often[text] == 1
+        else f"{text} ({_apart(i, [j for j, t in enumerate(texts) if t == text], tables, fields)})"
         for i, text in enumerate(texts)
     ]
 
@@ -67,7 +69,7 @@ def _heading(table: Table, fields: Mapping[str, Any], records: Sequence[Record])
     if not table.hash:
         return "Runs that ended before their protocol was known"
     classes = len([name for name in table.classes if name != "background"])
-    data = f"{table.data}, {classes} class{'' if classes == 1 else 'es'}"
+    data = f"{table.data}, {classes} class{'' if classes == 1 else 'es'}" if table.data else "data never read"
     return ", ".join([asked(table.protocol, fields), *_folds(table, records)]) + f" · {data}"
 
 
@@ -93,9 +95,7 @@ def _words(value: Any) -> str:
     return ", ".join([*map(str, value[:MOST_NAMED]), *more])
 
 
-def _apart(
-    place: int, others: Sequence[int], tables: Sequence[Table], fields: Sequence[Mapping[str, Any]]
-) -> str:
+def _apart(place: int, others: Sequence[int], tables: Sequence[Table], fields: Sequence[Mapping[str, Any]]) -> str:
     """The fields in which one of several tables with equal headings is unlike another; else its hashes."""
     keys = sorted({key for other in others for key in fields[other]})
     unlike = [key for key in keys if len({repr(fields[other].get(key)) for other in others}) > 1]

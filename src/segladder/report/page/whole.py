@@ -131,7 +131,8 @@ def _records(table: Table, found: Sequence[Record]) -> list[Record]:
     return [
         record
         for record in found
-        if (record.protocol.get("hash") or "", record.data.get("name") or "", record.data.get("val_fingerprint") or "") == key
+        if (record.protocol.get("hash") or "", record.data.get("name") or "", record.data.get("val_fingerprint") or "")
+        == key
     ]
 
 
@@ -161,7 +162,13 @@ class _Sections:
         anchors = {id(row): self._row_anchor(row.runs, table.hash, key) for row in table.rows}
         rows = [
             details(
-                table, row, named[id(row)], anchors[id(row)], self._runs(table, row.runs, key), records[id(row)], self.counted
+                table,
+                row,
+                named[id(row)],
+                anchors[id(row)],
+                self._runs(table, row.runs, key),
+                records[id(row)],
+                self.counted,
             )
             for row in table.rows
             if anchors[id(row)]
@@ -191,7 +198,10 @@ class _Sections:
             published=alongside,
             published_csv=lines_csv(
                 ["method", "network", "data", "shots", "score", "percent", "source", "url", "verified"],
-                [[p.method, p.network, p.data, p.shots, p.metric, p.percent, p.source, p.url, p.verified] for p in alongside],
+                [
+                    [p.method, p.network, p.data, p.shots, p.metric, p.percent, p.source, p.url, p.verified]
+                    for p in alongside
+                ],
             ),
             rows=rows,
             runs_left_out=sum(len(row.runs) for row in table.rows) - sum(len(row.runs) for row in rows),
@@ -249,7 +259,8 @@ def _costs(table: Table, records: Mapping[int, list[Record]]) -> dict[str, dict[
     if table.declared.ladder is not None:
         keys = {"novel labels": "novel_seconds", "all labels": "seconds"}
     return {
-        heading: {id(row): mean_annotation(records[id(row)], key) for row in table.rows} for heading, key in keys.items()
+        heading: {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
+        for heading, key in keys.items()
     }
 
 
@@ -272,4 +283,3 @@ def _add_pictures(runs: Sequence[Run], files: Mapping[str, Sequence[Path]], room
             for file in (file for file in files[run.anchor] if (place(file)[1] == 1) == first):
                 if (picture := embedded(file, room)) is not None:
                     run.pictures.append(picture)
-

@@ -62,7 +62,7 @@ def test_equal_questions_are_told_apart_by_their_fields():
     found = [[few_shot("a", "aaaa")], [few_shot("b", "bbbb", fit="square")]]
     tables = [table for records in found for table in rank(records)]
     assert questions(tables, found) == [
-        "One mask of a class, asked on images that hold it, fold 0 · shapes, 1 class (fit None)",
+        "One mask of a class, asked on images that hold it, fold 0 · shapes, 1 class (fit none)",
         "One mask of a class, asked on images that hold it, fold 0 · shapes, 1 class (fit square)",
     ]
 
@@ -79,7 +79,7 @@ def test_a_row_is_named_by_what_differs():
     pools = [few_shot(str(pool), "aaaa") for pool in (1, 8)]
     for record, pool in zip(pools, (1, 8), strict=True):
         record.config = {"method": {"name": "panet"}, "pool": pool}
-    assert named(pools) == {"1 image", "8 images"}
+    assert named(pools) == {"panet, 1 image", "panet, 8 images"}
     other.tag = one.tag = "same"
     assert named([one, other]) == {"panet", "sg_one"}
 

@@ -44,7 +44,9 @@ def names(table: Table) -> dict[int, Name]:
     """The name of every row of a table, by the row's `id()`."""
     words = [_words(row) for row in table.rows]
     keys = [key for key in dict.fromkeys(key for row in words for key in row) if len({w.get(key) for w in words}) > 1]
-    told = [{key: row[key] for key in keys or ["method"] if row.get(key)} for row in words]
+    if keys[:1] not in (["method"], ["labels"], ["tag"]):  # a setting alone names nothing
+        keys = ["method", *keys]
+    told = [{key: row[key] for key in keys if row.get(key)} for row in words]
     told = [named or {"method": row["method"]} for named, row in zip(told, words, strict=True)]
     for key, extra in (("backbone", _backbone), ("pretraining", _pretraining), ("selection", _selection)):
         often = Counter(tuple(_spoken(named)) for named in told)

@@ -89,6 +89,8 @@ def _supports(fields: Mapping[str, Any]) -> str:
 
 
 def _words(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     if not isinstance(value, list):
         return str(value)
     more = [f"{len(value) - MOST_NAMED} more"] if len(value) > MOST_NAMED else []

@@ -233,7 +233,7 @@ def test_a_ladder_is_summed_up_in_words(tmp_path):
     floor = a_record("spnet", 0.2, "zero_shot", protocol=fields, annotation_cost=cost)
     full = a_record("fcn8s", 0.7, protocol=fields, annotation_cost={"seconds": 9000.0, "novel_seconds": 5400.0})
     text = rendered([floor, full], tmp_path)
-    assert "The cheapest here, spnet, reaches 20.0 [18.0, 23.0] % without a label of the novel classes." in text
+    assert "The cheapest here, spnet, names, reaches 20.0 [18.0, 23.0] % without a label of the novel classes." in text
     assert 'aria-label="What labels of novel classes buy' in text
 
 

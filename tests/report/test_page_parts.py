@@ -185,3 +185,16 @@ def test_a_run_without_its_folder_shows_what_the_record_has(tmp_path):
     counted = Counted([(record, tmp_path / "nowhere") for record in records])
     text = page(counted.tables(), counted)
     assert "No training curves and no panels" in text and "record.json" in text and "<img" not in text
+
+
+def test_what_a_foreign_record_says_is_no_markup_and_no_path(tmp_path):
+    evil = '"><script>alert(1)</script>\ud800'
+    (record,) = write_runs(tmp_path, methods={"unet": METHODS["unet"]})
+    record.config = {evil: evil}
+    record.id = "a b/'../../x"
+    record.protocol = {**record.protocol, "name": evil, "fields": {"shots": evil, evil: [evil]}}
+    record.per_class[0] |= {"low": evil, "high": evil}
+    counted = Counted([(record, tmp_path / "shapes-unet")])
+    text = page(counted.tables(), counted)
+    assert "alert(1)</script>" not in text
+    assert 'id="row-0a1b2c3d-a-b-..-..-x"' in text and 'download="0a1b2c3d-a-b-..-..-x-record.json"' in text

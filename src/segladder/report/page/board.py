@@ -207,4 +207,6 @@ def lines_csv(headings: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 
 def data_url(text: str, kind: str) -> str:
     """A link's address that holds a text: nothing in it is markup, whoever wrote it."""
-    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode('ascii')}"
+    return (
+        f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode(errors='backslashreplace')).decode('ascii')}"
+    )

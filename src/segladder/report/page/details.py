@@ -163,7 +163,9 @@ def _spans(table: Table, row: Row, records: Sequence[Record], counted: Counted) 
     """
     score = table.declared.row_score
     if len(records) == 1 and records[0].has_intervals:
-        lines = [line for line in records[0].per_class if line.get("low") is not None and line.get("high") is not None]
+        lines = [
+            line for line in records[0].per_class if all(isinstance(line.get(end), float) for end in ("low", "high"))
+        ]
         return {str(line["class"]): (line["low"], line["high"]) for line in lines}
     if score.name not in CLASS_FORMULAS:
         return {}
@@ -204,11 +206,11 @@ def _confusion(table: Table, row: Row, counted: Counted) -> Confusion | None:
         return None
     try:
         runs = [counts.of_kinds(*table.score.statistic.kinds) for counts in counted.of(table, row)]
-    except (DataError, ConfigError):
+        if any(counts.num_classes != size for counts in runs):
+            return None
+        total = np.sum([counts.total() for counts in runs], axis=0)
+    except (DataError, ConfigError, ValueError, LookupError):  # counts of strangers may not fit
         return None
-    if any(counts.num_classes != size for counts in runs):
-        return None
-    total = np.sum([counts.total() for counts in runs], axis=0)
     true = [k for k in range(size) if total[k].sum()]
     said = [k for k in range(size) if total[:, k].sum()]
     if len(true) < 2:

@@ -147,6 +147,7 @@ def test_the_wheel_holds_the_configuration(tmp_path):
     subprocess.run(install, check=True, capture_output=True)
     assert (target / "segladder" / "py.typed").is_file()  # its types are for its users too
     assert (target / "hydra_plugins" / "segladder_pool.py").is_file()
+    assert (target / "segladder" / "report" / "page" / "questions.json").is_file()
     script = (
         f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()];"
         f"sys.path.insert(0, {str(target)!r}); import segladder.cli; assert {str(target)!r} in segladder.__file__;"

@@ -212,7 +212,7 @@ def test_a_chain_from_boxes_says_what_each_stage_has_seen(chain):
     assert joint["lineage"] == ["fusionseg_appearance", "fusionseg_motion"]
     assert (joint["fold"], joint["protocol"]["fields"]["folds"]) == (1, 2)
     assert {row["class"] for row in joint["per_class"]} == {"dog"}  # bear and swan are trained on
-    assert len(list((chain / "joint" / "panels").glob("*.png"))) == 3
+    assert len(list((chain / "joint" / "panels").glob("*.png"))) == 4
 
 
 def test_from_masks_motion_learns_from_masks(segladder, words, tmp_path):

@@ -152,7 +152,7 @@ def test_rows_are_compared_by_the_statistic_that_the_score_names(table, found):
 def test_the_page_draws_its_axis_its_sweep_and_its_classes(table, found):
     text = page([table], Counted(found))
     assert "paint per pixel along the margin" in text and "Scores along the margin" in text
-    assert "<h3>here of each class</h3>" in text
+    assert "<h3>here of each class" in text
     assert "paint per pixel, %" not in text and "Shares are in percent" in text
 
 

@@ -303,7 +303,7 @@ def test_a_run_is_scored_on_other_data(segladder, runs, videos, capsys):
     assert (record["fold"], record["shots"], record["protocol"]["fields"]["resolution"]) == (None, 1, "480p")
     expected = protocol().score(method(), videos)
     assert record["metrics"]["J"]["value"] == pytest.approx(value(expected, "J"), abs=1e-6)
-    assert "data=davis" in record["command"] and len(list(path.parent.glob("panels/*.png"))) == 3
+    assert "data=davis" in record["command"] and len(list(path.parent.glob("panels/*.png"))) == 4
     assert segladder("leaderboard", f"runs={runs}", "format=markdown") == 0
     assert f"davis2016 {record['protocol']['hash']} on davis" in capsys.readouterr().out
 

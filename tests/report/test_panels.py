@@ -1,5 +1,6 @@
 """Panels: colours mean what the legend says, and the images shown are the best, median and worst."""
 
+import json
 import os
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from segladder.report.pictures.panels import (
     HEADINGS,
     IGNORED,
     PAPER,
+    PLACES,
     chosen,
     error_map,
     panel,
     save_panels,
+    shared,
 )
 
 CLASSES = ("background", "cat", "dog")
@@ -112,15 +115,40 @@ def test_panels_are_written_for_them(tmp_path):
         return np.zeros((32, 32, 3), np.uint8), labels, labels, {}
 
     files = save_panels(tmp_path / "panels", ranked_counts(3), 1, load, ("background", "cat"))
-    assert [file.name for file in files] == ["best-1-im2.png", "median-1-im1.png", "worst-1-im0.png"]
-    assert asked == ["im2", "im1", "im0"]
+    names = ["best-1-im2.png", "median-1-im1.png", "worst-1-im0.png", "same-1-im1.png"]
+    assert [file.name for file in files] == names
+    assert asked == ["im2", "im1", "im0", "im1"]
     assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == sorted(file.name for file in files)
     with Image.open(files[0]) as picture:
         assert picture.mode == "RGB"
     odd = Counts(2)
     odd.add(Asked("../cat, front|1", (1,)), [[1, 0], [0, 1]])
-    (file,) = save_panels(tmp_path / "panels", odd, 1, load, ("background", "cat"))
+    file, _ = save_panels(tmp_path / "panels", odd, 1, load, ("background", "cat"))
     assert file == tmp_path / "panels" / "best-1-.._cat_front_1_cat.png"
+
+
+def test_some_images_are_the_same_for_every_run():
+    right, wrong = Counts(2), Counts(2)
+    for number in range(20):
+        holds = number % 2
+        right.add(f"im{number}", [[9, 0], [0, holds]])
+        wrong.add(f"im{number}", [[number % 5, 9 - number % 5], [holds, 0]])
+    found = [[asked.image for _, asked, _ in shared(counts, 4)] for counts in (right, wrong)]
+    assert found[0] == found[1] and len(set(found[0])) == 4
+    assert all(int(image.removeprefix("im")) % 2 for image in found[0])  # they hold an object
+
+
+def test_a_panel_says_where_its_pictures_lie(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+    labels = np.zeros((240, 300), np.uint8)
+    labels[50:90, 60:200] = 1
+    save_panels(tmp_path, ranked_counts(1), 1, lambda _: (image, labels, labels, {"support": image[::-1]}), CLASSES)
+    with Image.open(tmp_path / "best-1-im0.png") as sheet:
+        boxes = json.loads(sheet.text[PLACES])
+        assert list(boxes) == ["support", *HEADINGS]
+        assert np.array_equal(sheet.crop(boxes["image"]), image)
+        assert np.array_equal(sheet.crop(boxes["support"]), image[::-1])
+        assert np.array_equal(sheet.crop(boxes["prediction"]), voc_palette()[labels])
 
 
 @pytest.mark.real_data

@@ -128,6 +128,12 @@ def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]
 
     Each difference is a paired test of the two rungs on the same images, adjusted for their number (Holm).
     """
+    worth, not_worth, remarks = findings(table, ladder, counted)
+    return [*worth, *not_worth, *remarks]
+
+
+def findings(table: Table, ladder: Sequence[Rung], counted: Counted) -> tuple[list[str], list[str], list[str]]:
+    """The sentences of `summary`: what is worth its labels, what is not, and remarks on the best rung."""
     score = table.score
     steps = frontier(ladder, score)
     pairs = [(after, before) for before, after in pairwise(steps)]
@@ -137,12 +143,12 @@ def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]
     first = steps[0]
     none = "without a label" + ("" if table.declared.ladder is None else " of the novel classes")
     work = f"for {duration(first.work)}" if first.work else none
-    lines = [f"The cheapest here, {first.label}, reaches {with_interval(first, score)}{score.percent} {work}."]
+    worth = [f"The cheapest here, {first.label}, reaches {with_interval(first, score)}{score.percent} {work}."]
     said = [(*pair, test) for pair, test in zip(pairs, tests, strict=True)]
-    lines += [_step(before, after, test, score) for after, before, test in said[: len(steps) - 1]]
-    lines += _first_hour(steps, score)
-    lines += [_not_worth(rung, rival, test, score) for rung, rival, test in said[len(steps) - 1 :]]
-    return lines + _remarks(steps[-1], table)
+    worth += [_step(before, after, test, score) for after, before, test in said[: len(steps) - 1]]
+    worth += _first_hour(steps, score)
+    not_worth = [_not_worth(rung, rival, test, score) for rung, rival, test in said[len(steps) - 1 :]]
+    return worth, not_worth, _remarks(steps[-1], table)
 
 
 def _step(before: Rung, after: Rung, test: Comparison | None, score: Score) -> str:

@@ -164,7 +164,7 @@ def csv_text(tables: Sequence[Table]) -> str:
     writer.writeheader()
 
     def write(row: dict[str, Any]) -> None:
-        writer.writerow({name: _no_formula(value) for name, value in row.items()})
+        writer.writerow({name: no_formula(value) for name, value in row.items()})
 
     for table in tables:
         head = {name: getattr(table, name) for name in names[:5]}
@@ -217,7 +217,7 @@ def _flat(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _no_formula(value: Any) -> Any:
+def no_formula(value: Any) -> Any:
     """A cell that no spreadsheet computes; numbers, and texts of numbers, are as they are."""
     starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if starts and not NUMBERS.fullmatch(value) else value

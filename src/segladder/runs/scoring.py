@@ -45,7 +45,7 @@ def fill_scores(record: Record, result: Result, folder: Path) -> None:
 def write_panels(
     method: Method, source: Source, protocol: Protocol, result: Result, folder: Path, each: int
 ) -> list[Path]:
-    """Write panels of the `each` best, median and worst images under FOLDER/panels."""
+    """Write panels of the `each` best, median, worst and shared images under FOLDER/panels."""
     load = partial(protocol.shown, method, source, result=result)
     return save_panels(folder / "panels", result.pictured or result.counts, each, load, source.classes, source.colours)
 

@@ -1,7 +1,12 @@
-"""Pictures of results: image, truth, prediction and error map side by side, for the best, median and worst images."""
+"""Pictures of results: image, truth, prediction and error map side by side.
+
+Shown are the best, median and worst images of a run, and a few that are the same for every run on the same items.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.files import written
@@ -29,6 +35,8 @@ LONGEST = 512  # pixels of a picture's long side
 SHORTEST = 200  # so that headings fit
 GAP, LINE, SWATCH = 6, 18, 11
 MOST_NAMED = 3  # classes in a title
+SAME = "same"  # kind of the images that every run on the same items shows
+PLACES = "segladder pictures"  # text of a panel's PNG: JSON, heading to left, top, right and bottom of its picture
 
 Entry = tuple[str, tuple[int, ...]]  # a legend's name and colour
 Load = Callable[["Asked"], tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]]
@@ -114,10 +122,32 @@ def chosen(counts: Counts, each: int) -> list[tuple[str, Asked, float]]:
     return [(kind, *image) for kind, images in kinds.items() for image in images]
 
 
+def shared(counts: Counts, each: int) -> list[tuple[str, Asked, float]]:
+    """Rows that follow from what was asked and from the truth alone: equal for whoever answers; of kind `same`."""
+    holds = [bool(matrix[1:].sum()) for _, matrix in counts.rows()]
+    scores = counts.image_iou()
+    rows = sorted(
+        (hashlib.sha256(f"{asked.image} {asked.classes}".encode()).digest(), i)
+        for i, asked in enumerate(counts.asked)
+        if holds[i] and not np.isnan(scores[i])
+    )
+    return [(SAME, counts.asked[i], float(scores[i])) for _, i in rows[:each]]
+
+
+def places(image: np.ndarray, beside: Sequence[str]) -> dict[str, tuple[int, int, int, int]]:
+    """Where in a titled panel of an image (H, W, 3) each picture lies: left, top, right, bottom by heading."""
+    width, height = _shown_size(*image.shape[1::-1])
+    top = GAP + 2 * LINE
+    lefts = {heading: GAP + i * (width + GAP) for i, heading in enumerate((*beside, *HEADINGS))}
+    return {heading: (left, top, left + width, top + height) for heading, left in lefts.items()}
+
+
 def save_panels(
     folder: str | Path, counts: Counts, each: int, load: Load, classes: Sequence[str], colours: Colours = VOC_COLOURS
 ) -> list[Path]:
-    """Write `best-1-ID.png`, ..., `median-1-ID.png`, ..., `worst-1-ID.png` (worst first) and return the files.
+    """Write `best-1-ID.png`, ..., `median-1-ID.png`, ..., `worst-1-ID.png` (worst first), `same-1-ID.png`, ...
+
+    Returns the files. Each says in its text where its pictures lie (`PLACES`).
 
     Args:
         folder: created if missing.
@@ -131,16 +161,17 @@ def save_panels(
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     place: dict[str, int] = {}
-    for kind, asked, score in chosen(counts, each):
+    for kind, asked, score in [*chosen(counts, each), *shared(counts, each)]:
         place[kind] = place.get(kind, 0) + 1
         name = " ".join([asked.image, *(classes[k] for k in asked.classes[:MOST_NAMED])])
         title = f"{name}: mean IoU {100 * score:.1f} ({kind} {place[kind]})"
         file = folder / f"{kind}-{place[kind]}-{re.sub(r'[^A-Za-z0-9_.]+', '_', name)[:80]}.png"
         image, truth, prediction, beside = load(asked)
+        about = PngInfo()
+        about.add_itxt(PLACES, json.dumps(places(image, list(beside))))
         with written(file) as partial:
-            Image.fromarray(panel(image, truth, prediction, classes, title, beside, colours)).save(
-                partial, format="PNG"
-            )
+            sheet = Image.fromarray(panel(image, truth, prediction, classes, title, beside, colours))
+            sheet.save(partial, format="PNG", pnginfo=about)
         files.append(file)
     return files
 

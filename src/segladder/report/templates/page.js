@@ -40,17 +40,47 @@ for (const table of document.querySelectorAll("table.sortable")) {
 const form = document.getElementById("filter");
 const filter = () => {
   const words = form.words.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const supervision = form.supervision.value;
-  const items = document.querySelectorAll("table.board tbody tr, details.run");
+  const wanted = name => form.elements[name]?.value ?? "";
+  const fits = (name, value) => ["", value].includes(wanted(name));
   let shown = 0, rows = 0;
-  for (const item of items) {
-    const text = (item.matches("details") ? item.firstElementChild : item).textContent.toLowerCase();
-    const fits = words.every(word => text.includes(word)) && ["", item.dataset.supervision].includes(supervision);
-    item.hidden = !fits;
-    if (item.matches("tr")) { rows += 1; shown += fits; }
+  for (const section of document.querySelectorAll("main > section")) {
+    section.hidden = !["data", "protocol"].every(name => fits(name, section.dataset[name]));
+    const left = new Set();
+    for (const row of section.querySelectorAll("table.board tbody tr")) {
+      const text = row.textContent.toLowerCase();
+      const told = ["labels", "supervision"].every(name => fits(name, row.dataset[name]));
+      row.hidden = !(told && words.every(word => text.includes(word)));
+      rows += 1;
+      shown += !row.hidden && !section.hidden;
+      if (!row.hidden) left.add(row.dataset.row);
+    }
+    for (const row of section.querySelectorAll("table.heat tbody tr[data-row]")) row.hidden = !left.has(row.dataset.row);
+    for (const row of section.querySelectorAll("details.row")) row.hidden = !left.has(row.id);
   }
   form.querySelector("output").textContent = `${shown} of ${rows} rows`;
+  cues();
 };
+
+const cue = wide => {
+  const box = wide.firstElementChild;
+  const [right, below] = [box.scrollWidth - box.clientWidth - box.scrollLeft, box.scrollHeight - box.clientHeight - box.scrollTop];
+  wide.classList.toggle("left", box.scrollLeft > 2);
+  wide.classList.toggle("right", right > 2);
+  wide.classList.toggle("below", below > 2);
+  wide.nextElementSibling.hidden = box.scrollWidth - box.clientWidth <= 2;
+};
+const cues = () => document.querySelectorAll(".wide").forEach(cue);
+for (const wide of document.querySelectorAll(".wide")) {
+  const more = document.createElement("p");
+  more.className = "more-right";
+  more.setAttribute("aria-hidden", "true");
+  more.textContent = "more columns: scroll sideways \u2192";
+  wide.after(more);
+  wide.firstElementChild.addEventListener("scroll", () => cue(wide), { passive: true });
+}
+addEventListener("resize", cues);
+document.addEventListener("toggle", cues, true);
+
 form.hidden = false;
 form.addEventListener("input", filter);
 form.addEventListener("submit", event => event.preventDefault());
@@ -58,17 +88,19 @@ filter();
 
 const openTarget = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!target?.matches("details.run")) return;
-  target.hidden = false;
-  target.open = true;
+  const row = target?.closest("details.row");
+  if (!row) return;
+  row.closest("main > section").hidden = false;
+  row.hidden = false;
+  row.open = true;
   target.scrollIntoView();
-  target.querySelector("summary").focus({ preventScroll: true });
+  row.querySelector("summary").focus({ preventScroll: true });
 };
 addEventListener("hashchange", openTarget);
-for (const link of document.querySelectorAll('a[href^="#run-"]')) {
+for (const link of document.querySelectorAll('a[href^="#row-"]')) {
   link.addEventListener("click", event => {
     event.preventDefault(); // the browser's own jump would take the focus away again
-    history.pushState(null, "", link.hash);
+    history.pushState(null, "", link.getAttribute("href"));
     openTarget();
   });
 }

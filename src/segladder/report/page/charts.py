@@ -87,8 +87,8 @@ def chart(
     """
     points = [point for one in series for point in one.points]
     heights = [y for _, y in points] + [end for one in series for span in one.spans if span for end in span]
-    x_ticks = _decades([x for x, _ in points]) if log_x else _round_ticks(*_range([x for x, _ in points]))
-    y_ticks = _round_ticks(min(0.0, *heights), max(*heights, min(0.0, *heights) + 1e-9))
+    x_ticks = _decades([x for x, _ in points]) if log_x else round_ticks(*_range([x for x, _ in points]))
+    y_ticks = round_ticks(min(0.0, *heights), max(*heights, min(0.0, *heights) + 1e-9))
     no_x = x_ticks[0] if log_x and any(x <= 0 for x, _ in points) else -math.inf
     x_scale = _Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT, log_x)
     y_scale = _Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
@@ -146,7 +146,7 @@ def _range(values: Sequence[float]) -> Span:
     return (low, high) if high > low else (low, low + 1)
 
 
-def _round_ticks(low: float, high: float, about: int = 5) -> list[float]:
+def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten that enclose a range."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))

@@ -1,4 +1,4 @@
-"""The charts of the report page: score against cost, scores along a sweep, training."""
+"""The small charts of the page: scores along a sweep, training. None of them draws a constant."""
 
 from __future__ import annotations
 
@@ -10,75 +10,40 @@ from typing import Any
 
 from segladder.foreign import files_below
 from segladder.metrics.scores import Score
-from segladder.report.charts import Chart, Series, chart
 from segladder.report.declared import declared
 from segladder.report.leaderboard import Row, Table
-from segladder.report.means import mean_annotation
+from segladder.report.page.charts import Chart, Series, chart
 from segladder.report.pictures.curves import units_of
 from segladder.report.record import Record
 
 NO_CURVES = ("step", "epoch", "rate/")  # columns of a CSV log, by how they begin
-MOST_MARKS, MOST_LINES = 24, 8  # of one chart
+MOST_LINES = 8  # of one chart
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `45 s`, `12 min`, `3.4 h`; a dash for None."""
+    """Seconds as people say them: `0`, `45 s`, `12 min`, `3.4 h`; a dash for None."""
     if seconds is None:
         return "-"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds else "0"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
-def cost_charts(table: Table, records: Mapping[int, list[Record]], links: Mapping[int, str]) -> list[Chart]:
-    """Score against annotation cost, and against the novel classes' part of it where records know one."""
-    charts = []
-    for key, of_what in (("seconds", "annotation"), ("novel_seconds", "annotation of novel classes")):
-        costs = {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
-        rows = [row for row in table.rows if costs[id(row)] is not None and row.value is not None]
-        rows = _best_first(rows, table.score)[:MOST_MARKS]
-        series = [
-            Series(
-                f"{row.label}, {duration(costs[id(row)])}",
-                [((costs[id(row)] or 0) / 3600, table.score.scale * (row.value or 0))],
-                [_span(row, table.score)],
-                row.rung.style,
-                str(number),
-                links[id(row)],
-            )
-            for number, row in enumerate(rows, 1)
-        ]
-        if any(costs.values()) and series:
-            title = f"What {of_what} buys: {table.score.title} against hours of work"
-            axes = (f"{of_what}, hours (logarithmic)", table.score.axis)
-            charts.append(chart(title, series, *axes, log_x=True, frontier=table.score.sign))
-    return charts
 
 
 def _best_first(rows: Sequence[Row], score: Score) -> list[Row]:
     return sorted(rows, key=lambda row: -score.sign * (row.value or 0))
 
 
-def _span(row: Row, score: Score) -> tuple[float, float] | None:
-    """The 95 % interval of a row; without one, the lowest and the highest of its seeds."""
-    if row.low is not None and row.high is not None:
-        return score.scale * row.low, score.scale * row.high
-    if len(row.scores) > 1:
-        return score.scale * min(row.scores), score.scale * max(row.scores)
-    return None
-
-
-def sweep_charts(table: Table, records: Mapping[int, list[Record]], links: Mapping[int, str]) -> list[Chart]:
+def sweep_charts(
+    table: Table, records: Mapping[int, list[Record]], names: Mapping[int, str], links: Mapping[int, str]
+) -> list[Chart]:
     """The score that ranks along what records sweep, a line for the first run of each of the best rows."""
     swept, score = table.declared.swept, table.score
     series: list[Series] = []
     for row in _best_first(table.rows, score):
         points = swept_points(records[id(row)], swept, score)
         if points and len(series) < MOST_LINES:
-            series.append(Series(row.label, points, style=len(series), link=links[id(row)]))
-    if not series:
-        return []
-    return [chart(f"{score.title} along the {swept}", series, swept, score.axis)]
+            series.append(Series(names[id(row)], points, style=len(series), link=links[id(row)]))
+    return _drawn(f"{score.title} along the {swept}", series, swept, score.axis)
 
 
 def swept_points(records: Sequence[Record], swept: str, score: Score) -> list[tuple[float, float]]:
@@ -97,7 +62,7 @@ def run_curves(record: Record) -> list[Chart]:
         Series(score.heading, swept_points([record], says.swept, score), style=style)
         for style, score in enumerate(scores)
     ]
-    return [chart(f"Scores along the {says.swept}", series, says.swept, units_of(scores))] if series else []
+    return _drawn(f"Scores along the {says.swept}", series, says.swept, units_of(scores))
 
 
 def training_charts(folder: Path) -> list[Chart]:
@@ -108,8 +73,14 @@ def training_charts(folder: Path) -> list[Chart]:
     charts = []
     for group, lines in groups.items():
         series = [Series(name, points, style=style) for style, (name, points) in enumerate(lines[:MOST_LINES])]
-        charts.append(chart("Training" if group == "train" else group, series, "step", "value"))
+        charts += _drawn("Training" if group == "train" else group, series, "step", "value")
     return charts
+
+
+def _drawn(title: str, series: Sequence[Series], x_label: str, y_label: str) -> list[Chart]:
+    """The chart, unless every line of it is flat."""
+    moves = any(len({y for _, y in one.points}) > 1 for one in series)
+    return [chart(title, series, x_label, y_label)] if moves else []
 
 
 def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:

@@ -1,0 +1,285 @@
+"""The leaderboard as one HTML page that needs nothing else: no second file, no network.
+
+The page is made of tables, records, and what lies in the runs' folders: panels and the CSV log of training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from segladder.metrics.scores import Score
+from segladder.report.counted import Counted
+from segladder.report.ladder import findings, rungs
+from segladder.report.leaderboard import Table
+from segladder.report.means import class_means, mean_annotation
+from segladder.report.page.board import Board, board, board_csv, heading_of, lines_csv
+from segladder.report.page.charts import Chart
+from segladder.report.page.details import Details, Run, details, run_of
+from segladder.report.page.drawn import duration, sweep_charts
+from segladder.report.page.ladder_figure import LadderFigure, ladder_figure
+from segladder.report.page.naming import Name, labels_of, names
+from segladder.report.page.pictures import MOST_BYTES, Room, SideBySide, embedded, panels, place, side_by_side
+from segladder.report.page.questions import questions, told
+from segladder.report.published import Published, published
+from segladder.report.record import Record
+
+MOST_RUNS = 200  # shown in full
+MOST_CLASS_ROWS = 60  # of one heat map
+UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+RunKey = tuple[str, str]  # id of a run and hash of the protocol that scored it
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of the leaderboard with all that is drawn from it.
+
+    Attributes:
+        anchor: its id in the page, made of hashes: it stays as other tables come and go.
+        title: what was asked, in words; `tooltip` has the hashes.
+        worth: of a ladder, sentences on what is worth its labels; `not_worth`, on what is not.
+        row_score: what the heat map shows, its classes in columns; `heat` has a line for each row.
+    """
+
+    anchor: str
+    title: str
+    tooltip: str
+    table: Table
+    best: str
+    worth: list[str]
+    not_worth: list[str]
+    board: Board
+    csv: str
+    figure: LadderFigure | None
+    charts: list[Chart]
+    row_score: Score
+    classes: list[str]
+    heat: list[tuple[Name, str, list[float | None]]]
+    heat_csv: str
+    side_by_side: list[SideBySide]
+    published: list[Published]
+    published_csv: str
+    rows: list[Details]
+    runs_left_out: int
+
+
+def page(tables: Sequence[Table], counted: Counted, title: str = "SegLadder leaderboard") -> str:
+    """The whole page as text.
+
+    The first 200 runs are shown in full, the best run of every row before the second of any; panels are embedded up to
+    12 MiB, one of each kind for every run before further ones.
+
+    Args:
+        tables: of `segladder.report.leaderboard.rank`.
+        counted: the runs behind them with their counts.
+        title: heading of the page.
+    """
+    by_id = {(record.id, record.protocol.get("hash") or ""): (record, folder) for record, folder in counted.found}
+    parts = [part for table in tables for part in _with_folds(table, counted)]
+    asked = questions(tables, [_records(table, counted.records) for table in tables])
+    titles = {(table.hash, table.data, table.fingerprint): words for table, words in zip(tables, asked, strict=True)}
+    shown = _shown_runs([table for _, table in parts])
+    room = Room(MOST_BYTES)
+    make = _Sections(counted, by_id, shown, room)
+    sections = [
+        make.section(alone + titles[table.hash, table.data, table.fingerprint], table, alone) for alone, table in parts
+    ]
+    _add_pictures([run for section in sections for row in section.rows for run in row.runs], make.panels, room)
+    rows = sorted((row for table in tables for row in table.rows), key=lambda row: row.rung)
+    about = {
+        "title": title,
+        "records": len(counted.found),
+        "all_shares": all(table.score.unit == "share" for _, table in parts),
+        "supervisions": list(dict.fromkeys(row.supervision for row in rows)),
+        "labels": list(dict.fromkeys(labels_of(row) for row in rows)),
+        "data": list(dict.fromkeys(table.data for table in tables if table.data)),
+        "protocols": list(dict.fromkeys(table.protocol for table in tables if table.protocol)),
+    }
+    return _environment().get_template("page.html.jinja").render(sections=sections, **about)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("segladder.report", "templates"),
+        autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = duration
+    environment.filters["heading_of"] = heading_of
+    return environment
+
+
+def _with_folds(table: Table, counted: Counted) -> list[tuple[str, Table]]:
+    """A table; where no row has every fold, also a table of each fold by itself, with the fold's name."""
+    if not table.rows or any(row.value is not None for row in table.rows):
+        return [("", table)]
+    folds = counted.of_each_fold(table)
+    return [("", table), *((f"Fold {fold} alone: ", alone) for fold, alone in folds.items() if alone.rows)]
+
+
+def _records(table: Table, found: Sequence[Record]) -> list[Record]:
+    """All records of a table, ranked or not."""
+    key = table.hash, table.data, table.fingerprint
+    return [
+        record
+        for record in found
+        if (record.protocol.get("hash") or "", record.data.get("name") or "", record.data.get("val_fingerprint") or "")
+        == key
+    ]
+
+
+def _shown_runs(tables: Sequence[Table]) -> set[RunKey]:
+    """Id and protocol hash of the runs shown in full: first one of every row, then the second of each."""
+    rows = [[(run, table.hash) for run in row.runs] for table in tables for row in table.rows]
+    order = [run for turn in zip_longest(*rows) for run in turn if run is not None]
+    return set(order[:MOST_RUNS])
+
+
+class _Sections:
+    """Makes the sections; `panels` are those of the runs shown, by the run's id in the page."""
+
+    def __init__(
+        self, counted: Counted, by_id: Mapping[RunKey, tuple[Record, Path]], shown: set[RunKey], room: Room
+    ) -> None:
+        self.counted, self.by_id, self.shown, self.room = counted, by_id, shown, room
+        self.panels: dict[str, list[Path]] = {}
+        self.taken: set[str] = set()
+
+    def section(self, title: str, table: Table, alone: str) -> Section:
+        """The section of a table, of one fold `alone` where that is named."""
+        key = "-".join(filter(None, (table.hash or "none", *alone.lower().split()[:2])))
+        anchor = self._anchor(f"table-{'-'.join(filter(None, (key, table.fingerprint[:8])))}")
+        named = names(table)
+        records = {id(row): [self.by_id[run, table.hash][0] for run in row.runs] for row in table.rows}
+        anchors = {id(row): self._row_anchor(row.runs, table.hash, key) for row in table.rows}
+        rows = [
+            details(
+                table,
+                row,
+                named[id(row)],
+                anchors[id(row)],
+                self._runs(table, row.runs, key),
+                records[id(row)],
+                self.counted,
+            )
+            for row in table.rows
+            if anchors[id(row)]
+        ]
+        worth, not_worth, figure = self._ladder(table, records, named, anchors)
+        texts = {id_: name.short for id_, name in named.items()}
+        classes, heat = _heat_map(table, records, named, anchors)
+        alongside = published(table.protocol)
+        seen = [(row.name.text, row.anchor, self.panels[run.anchor]) for row in rows for run in row.runs[:1]]
+        return Section(
+            anchor=anchor,
+            title=title,
+            tooltip=told(table),
+            table=table,
+            best=_best(table, named),
+            worth=worth,
+            not_worth=not_worth,
+            board=board(table, named, _costs(table, records), anchors),
+            csv=board_csv(table),
+            figure=figure,
+            charts=sweep_charts(table, records, texts, anchors),
+            row_score=table.declared.row_score,
+            classes=classes,
+            heat=heat,
+            heat_csv=lines_csv(["row", *classes], [[name.text, *shares] for name, _, shares in heat]),
+            side_by_side=side_by_side(seen, self.room),
+            published=alongside,
+            published_csv=lines_csv(
+                ["method", "network", "data", "shots", "score", "percent", "source", "url", "verified"],
+                [
+                    [p.method, p.network, p.data, p.shots, p.metric, p.percent, p.source, p.url, p.verified]
+                    for p in alongside
+                ],
+            ),
+            rows=rows,
+            runs_left_out=sum(len(row.runs) for row in table.rows) - sum(len(row.runs) for row in rows),
+        )
+
+    def _anchor(self, wanted: str) -> str:
+        """An id that a link can hold and nothing else in the page has."""
+        safe = UNSAFE.sub("-", wanted)
+        anchor = next(name for n in range(len(self.taken) + 2) if (name := safe + f"-{n}" * (n > 0)) not in self.taken)
+        self.taken.add(anchor)
+        return anchor
+
+    def _row_anchor(self, runs: Sequence[str], protocol: str, key: str) -> str:
+        """A row goes by its first run; empty where none of its runs is shown in full."""
+        return self._anchor(f"row-{key}-{runs[0]}") if any((run, protocol) in self.shown for run in runs) else ""
+
+    def _runs(self, table: Table, runs: Sequence[str], key: str) -> list[Run]:
+        made = []
+        for run in runs:
+            if (run, table.hash) in self.shown:
+                record, folder = self.by_id[run, table.hash]
+                anchor = self._anchor(f"run-{key}-{run}")
+                self.panels[anchor] = panels(folder)
+                made.append(run_of(table, record, folder, anchor, bool(self.panels[anchor])))
+        return made
+
+    def _ladder(
+        self, table: Table, records: Mapping[int, list[Record]], named: Mapping[int, Name], anchors: Mapping[int, str]
+    ) -> tuple[list[str], list[str], LadderFigure | None]:
+        """What a ladder says in words, and the figure of any table whose rows cost differently."""
+        oracle = {id(row): ", by an oracle" if row.selection == "oracle" else "" for row in table.rows}
+        steps = [
+            replace(rung, label=named[id(rung.row)].text + oracle[id(rung.row)])
+            for rung in rungs(table, [record for row in records.values() for record in row])
+        ]
+        if not steps:
+            return [], [], None
+        is_ladder = table.declared.ladder is not None
+        figure = ladder_figure(steps, table.score, named, anchors, " of novel classes" if is_ladder else "")
+        worth, not_worth, remarks = findings(table, steps, self.counted) if is_ladder else ([], [], [])
+        return [*worth, *remarks], not_worth, figure
+
+
+def _best(table: Table, named: Mapping[int, Name]) -> str:
+    """The best row and its score."""
+    ranked = [row for row in table.rows if row.value is not None]
+    if not ranked:
+        return ""
+    best = max(ranked, key=lambda row: table.score.sign * (row.value or 0.0))
+    return f"{named[id(best)].text}: {table.score.title} {table.score.text(best.value)}{table.score.percent}"
+
+
+def _costs(table: Table, records: Mapping[int, list[Record]]) -> dict[str, dict[int, float | None]]:
+    keys = {"annotation": "seconds"}
+    if table.declared.ladder is not None:
+        keys = {"novel labels": "novel_seconds", "all labels": "seconds"}
+    return {
+        heading: {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
+        for heading, key in keys.items()
+    }
+
+
+def _heat_map(
+    table: Table, records: Mapping[int, list[Record]], named: Mapping[int, Name], anchors: Mapping[int, str]
+) -> tuple[list[str], list[tuple[Name, str, list[float | None]]]]:
+    """What sums up each class (columns), by row, mean over runs; the row's name and the id of its details before it."""
+    score = table.declared.row_score.name
+    means = [(row, class_means(records[id(row)], score)) for row in table.rows[:MOST_CLASS_ROWS]]
+    known = dict.fromkeys([*table.classes, *(name for _, scores in means for name in scores)])
+    classes = [name for name in known if any(name in scores for _, scores in means)]
+    lines = [(row, [scores.get(name) for name in classes]) for row, scores in means if scores]
+    return classes, [(named[id(row)], anchors[id(row)], shares) for row, shares in lines]
+
+
+def _add_pictures(runs: Sequence[Run], files: Mapping[str, Sequence[Path]], room: Room) -> None:
+    """Embed panels while there is room: the first of each kind for every run, then the others."""
+    for first in (True, False):
+        for run in runs:
+            for file in (file for file in files[run.anchor] if (place(file)[1] == 1) == first):
+                if (picture := embedded(file, room)) is not None:
+                    run.pictures.append(picture)

@@ -32,7 +32,7 @@ bench: setup ## every benchmark as one table of ratios
 	$(BIN)/segladder bench name=all
 
 docs: $(VENV)/.docs ## docs/ and the studies as a site, build/site/html/index.html
-	$(BIN)/python docs/site.py
+	$(BIN)/python docs/gather.py
 	$(BIN)/zensical build --strict --config-file build/site/mkdocs.yml
 
 $(VENV)/.docs: $(VENV)/.done

@@ -17,7 +17,8 @@ from segladder.runs.composition import opened
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")]
-PAGES += sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*/README.md")])
+GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
+PAGES += sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/*/README.md")])
 FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
 
 
@@ -75,7 +76,8 @@ def first_of_sweep(word: str) -> str:
     return word if values.startswith("[") or "," not in values else f"{key}={values.split(',')[0]}"
 
 
-SHOWN = [(page, line) for page in (ROOT / "README.md", ROOT / "docs" / "commands.md") for line in commands_of(page)]
+COPIED = [ROOT / "README.md", ROOT / "docs" / "commands.md", *GUIDES]
+SHOWN = [(page, line) for page in COPIED for line in commands_of(page)]
 
 
 @pytest.mark.parametrize("page, line", SHOWN, ids=[line for _, line in SHOWN])

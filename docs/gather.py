@@ -101,15 +101,16 @@ def studies() -> list[Path]:
     return sorted(STUDIES.parent.glob("*/README.md"))
 
 
-def main() -> None:
-    """Write the pages and the settings of the site anew."""
+def main(site: Path = SITE) -> Path:
+    """Write the pages and the settings of the site anew; returns the file of the settings."""
     docs = CONTENTS.parent
-    shutil.rmtree(SITE, ignore_errors=True)
+    shutil.rmtree(site, ignore_errors=True)
     starts = [ROOT / "README.md", docs / "site.css", *docs.rglob("*.md"), *docs.rglob("*.ipynb"), *studies()]
     for file in gathered(starts):
-        write(file, SITE / "pages")
-    settings = (docs / "site.yml").read_text(encoding="utf-8") + "\n" + yaml.safe_dump({"nav": navigation()})
-    (SITE / "mkdocs.yml").write_text(settings, encoding="utf-8")
+        write(file, site / "pages")
+    settings = (docs / "site.yml").read_text(encoding="utf-8").replace("SOURCES", json.dumps(str(ROOT / "src")))
+    (site / "mkdocs.yml").write_text(settings + yaml.safe_dump({"nav": navigation()}), encoding="utf-8")
+    return site / "mkdocs.yml"
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ TINY = {"own_data": {"PICTURES": 30, "STEPS": 2}, "few_shot": {"PICTURES": 160, 
 COLOURS = np.zeros((256, 3), np.uint8)  # of the guide's masks; the border of 255 is black as the background
 COLOURS[1:3] = (255, 0, 0), (0, 128, 255)
 
-TRAIN = ["backbone.width=8", "loader.workers=0", "loader.batch_size=4", "trainer.steps=2", "trainer.panels=0"]
+TRAIN = ["backbone.width=8", "loader.workers=0", "loader.batch_size=4", "trainer.steps=1", "trainer.panels=0"]
 TRAIN += ["trainer.progress=false", "logger=none", "protocol.bootstrap=20"]
 EPISODES = ["protocol.episodes=5", "protocol.seeds=[0]", "protocol.beside=0"]
 SMALL = {  # what a word of a command is made cheap by
     "train": TRAIN,
     "data=folder": ["loader.augment.crop=64"],
-    "data=shapes": ["data.train_size=160", "data.val_size=60", "data.size=64"],
-    "protocol=strict": EPISODES,
+    "data=shapes": ["data.train_size=80", "data.val_size=40", "data.size=64"],
+    "protocol=strict": [*EPISODES, "data.train_size=160", "data.val_size=60"],
     "protocol=[hard,negative]": EPISODES[:2],
     "protocol=zero_shot": ["protocol.gamma_images=4"],
     "evaluate": ["panels=0", "progress=false"],

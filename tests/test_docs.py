@@ -18,7 +18,7 @@ from test_project import ROOT, commands_of
 
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
-TINY = {"own_data": {"PICTURES": 30, "STEPS": 2}, "few_shot": {"PICTURES": 160, "STEPS": 2}, "ladder": {}}
+TINY = {"own_data": {"PICTURES": 30, "EPOCHS": 1}, "few_shot": {"PICTURES": 160, "STEPS": 2}, "ladder": {}}
 COLOURS = np.zeros((256, 3), np.uint8)  # of the guide's masks; the border of 255 is black as the background
 COLOURS[1:3] = (255, 0, 0), (0, 128, 255)
 

@@ -25,11 +25,11 @@ COLOURS[1:3] = (255, 0, 0), (0, 128, 255)
 TRAIN = ["backbone.width=8", "loader.workers=0", "loader.batch_size=4", "trainer.steps=1", "trainer.panels=0"]
 TRAIN += ["trainer.progress=false", "logger=none", "protocol.bootstrap=20"]
 EPISODES = ["protocol.episodes=5", "protocol.seeds=[0]", "protocol.beside=0"]
-SMALL = {  # what a word of a command is made cheap by
+SMALL = {  # what makes a command with this word cheap; the last one holds
     "train": TRAIN,
     "data=folder": ["loader.augment.crop=64"],
     "data=shapes": ["data.train_size=80", "data.val_size=40", "data.size=64"],
-    "protocol=strict": [*EPISODES, "data.train_size=160", "data.val_size=60"],
+    "protocol=strict": [*EPISODES, "data.train_size=160", "data.val_size=160"],
     "protocol=[hard,negative]": EPISODES[:2],
     "protocol=zero_shot": ["protocol.gamma_images=4"],
     "evaluate": ["panels=0", "progress=false"],
@@ -115,7 +115,7 @@ def own_pictures(folder):
 
 def made_cheap(words):
     """The words of a command with what makes it short."""
-    return [*words, *(cheap for word in words for cheap in SMALL.get(word, ()))]
+    return [*words, *(cheap for word, settings in SMALL.items() if word in words for cheap in settings)]
 
 
 @pytest.mark.slow

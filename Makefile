@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench docs
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,3 +30,11 @@ lint: setup ## ruff (format and lint) and mypy
 
 bench: setup ## every benchmark as one table of ratios
 	$(BIN)/segladder bench name=all
+
+docs: $(VENV)/.docs ## docs/ and the studies as a site, build/site/html/index.html
+	$(BIN)/python docs/gather.py
+	$(BIN)/zensical build --strict --config-file build/site/mkdocs.yml
+
+$(VENV)/.docs: $(VENV)/.done
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	@touch $@

@@ -17,7 +17,8 @@ from segladder.runs.composition import opened
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")]
-PAGES += sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*/README.md")])
+GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
+PAGES += sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/*/README.md")])
 FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
 
 
@@ -72,16 +73,18 @@ def commands_of(page: Path) -> list[str]:
 def first_of_sweep(word: str) -> str:
     """One job of a sweep: the first of several values."""
     key, _, values = word.partition("=")
-    return word if values.startswith("[") or "," not in values else f"{key}={values.split(',')[0]}"
+    return word if values.startswith(("[", "{")) or "," not in values else f"{key}={values.split(',')[0]}"
 
 
-SHOWN = [(page, line) for page in (ROOT / "README.md", ROOT / "docs" / "commands.md") for line in commands_of(page)]
+COPIED = [ROOT / "README.md", ROOT / "docs" / "commands.md", *GUIDES]
+SHOWN = [(page, line) for page in COPIED for line in commands_of(page)]
 
 
 @pytest.mark.parametrize("page, line", SHOWN, ids=[line for _, line in SHOWN])
 def test_a_command_that_strangers_copy_has_choices_and_keys_that_there_are(page, line):
     _, command, *words = shlex.split(line)
-    overrides = [first_of_sweep(word) for word in words if word not in ("-m", "...") and not word.startswith("hydra/")]
+    left = [word for word in words if word not in ("-m", "...") and not word.startswith(("hydra/", "hydra.launcher."))]
+    overrides = [first_of_sweep(word) for word in left]
     GlobalHydra.instance().clear()
     with initialize_config_module("segladder.conf", version_base="1.3"):
         assert compose(command, [opened(word) for word in overrides])

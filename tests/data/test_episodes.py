@@ -153,6 +153,19 @@ def test_too_few_images_of_a_class_are_named():
     assert draw(items, [1], 2, 5, 0, repeats=True)
 
 
+def test_a_class_without_enough_images_says_what_to_add_where_the_rule_is_why():
+    """`data=shapes protocol=strict`: the 1/32 rule leaves hardly an object of small pictures."""
+    present = {"x": (1, 2), "y": (2,), "z": (2,)}
+    small = made({"x": (1, 2), "y": (), "z": ()}, present)
+    said = r"b has 1 of 3 images, .*; 2 more hold objects too small for .*; add protocol\.min_object=none$"
+    with pytest.raises(DataError, match=said):
+        draw(small, [2], 1, 5, 0)
+    with pytest.raises(DataError, match=r"1-shot episodes need 2; leave it out with data\.classes$"):
+        draw(made(present), [1], 1, 5, 0)
+    with pytest.raises(DataError, match=r"need 4; leave it out with data\.classes or take fewer shots$"):
+        draw(made(present), [2], 3, 5, 0)
+
+
 def test_a_kind_without_queries_is_named():
     items = made({"x": (1,), "y": (1,), "both": (2, 3), "z": (2,), "w": (3,)})
     with pytest.raises(DataError, match="none of 5 images is a hard query for a"):

@@ -79,6 +79,13 @@ class Items:
         """The images that hold a kept object of a class, in the order of `ids`."""
         return [image_id for image_id, kept in zip(self.ids, self.kept, strict=True) if class_index in kept]
 
+    def remedy(self, class_index: int, shots: int) -> str:
+        """What to do where too few images hold a class for episodes of so many shots: the words to add."""
+        small = sum(class_index in set(has) - set(kept) for has, kept in zip(self.present, self.kept, strict=True))
+        if small:
+            return f"{small} more hold objects too small for protocol.min_object; add protocol.min_object=none"
+        return "leave it out with data.classes" + (" or take fewer shots" if shots > 1 else "")
+
     def pairs(self, classes: Iterable[int]) -> list[Pair]:
         """The kept (image id, class index) pairs of some classes, by image, then by class index."""
         chosen = set(classes)

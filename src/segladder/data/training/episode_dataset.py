@@ -98,7 +98,7 @@ class EpisodeDataset(TrainingSet):
         self._several = [position for position in self._queries if len(self._kept[position]) > 1]
         self._holders = {k: [p for p in self._queries if k in self._kept[p]] for k in self.base}
         self.ids = [self._all_ids[position] for position in self._queries]
-        self._check_supply(source)
+        self._check_supply(items)
 
     def __getitem__(self, key: Key) -> Item:
         """The episode at (index, seed), or at an index alone: not augmented, drawn with the index as seed.
@@ -170,13 +170,13 @@ class EpisodeDataset(TrainingSet):
                     f" {first_width}x{first_height}, but an episode needs one size; set loader.augment.crop"
                 )
 
-    def _check_supply(self, source: Source) -> None:
+    def _check_supply(self, items: Items) -> None:
         for k in self.base:
             if len(self._holders[k]) <= self.shots:
                 raise DataError(
-                    f"{source.name}: base class {self.classes[k]} has {len(self._holders[k])} of {len(self._all_ids)}"
-                    f" training images, {self.shots}-shot episodes need {self.shots + 1}; leave it out with"
-                    " data.classes, take fewer shots or set protocol.min_object=none"
+                    f"{items.name}: base class {self.classes[k]} has {len(self._holders[k])} of {len(self._all_ids)}"
+                    f" training images, {self.shots}-shot episodes need {self.shots + 1};"
+                    f" {items.remedy(k, self.shots)}"
                 )
 
 

@@ -160,8 +160,7 @@ class _Deck:
             if len(self.holders[k]) < needed:
                 raise DataError(
                     f"{items.name}: class {items.classes[k]} has {len(self.holders[k])} of {len(items.ids)} images,"
-                    f" {shots}-shot episodes need {needed}; leave it out, take fewer shots or set"
-                    " protocol.min_object=none"
+                    f" {shots}-shot episodes need {needed}; {items.remedy(k, shots)}"
                 )
         self.kept = dict(zip(items.ids, items.kept, strict=True))
         self.present = dict(zip(items.ids, map(set, items.present), strict=True))

@@ -16,7 +16,7 @@ from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.labels.kinds.masks import Masks
-from segladder.data.labels.kinds.points import Points
+from segladder.data.labels.kinds.points import Points, depth_of
 from segladder.data.labels.kinds.scribbles import Scribbles, longest_way
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.scene import ObjectBoxes, Scene
@@ -230,3 +230,25 @@ def test_a_cache_of_labels_knows_their_settings(shapes_root, tmp_path):
         for index, image_id in enumerate(ids):
             assert np.array_equal(items[index]["mask"].numpy(), labels.of_image(source.scene(image_id)))
     assert len(list(tmp_path.glob("*-masks-*.u8"))) == 5
+
+
+def test_the_depth_of_a_pixel_is_a_whole_number_and_the_same_each_time():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        component = np.zeros((40, 50), np.uint8)
+        center, axes = generator.integers(10, 30, 2).tolist(), generator.integers(5, 30, 2).tolist()
+        cv2.ellipse(component, center, axes, int(generator.integers(180)), 0, 360, 1, -1)
+        outside = np.argwhere(np.pad(component, 1) == 0) - 1  # (n, 2)
+        inside = np.argwhere(component)  # (m, 2)
+        nearest = np.square(inside[:, None] - outside).sum(2).min(1)
+        for _ in range(5):
+            assert (depth_of(component)[component > 0] == nearest).all()
+
+
+def test_clicks_are_the_same_each_time(tmp_path):
+    source = Shapes(tmp_path, train_size=120, val_size=1, size=64)
+    clicks = Points(radius=0.0)
+    scenes = [source.scene(image_id) for image_id in source.split("train")]
+    first = [clicks.of_image(scene) for scene in scenes]
+    for _ in range(3):
+        assert all((clicks.of_image(s) == seen).all() for s, seen in zip(scenes, first, strict=True))

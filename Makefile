@@ -2,11 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint bench docs
+.PHONY: help setup demo test test-all lint bench docs
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.done ## build .venv with everything (a few minutes)
 
@@ -16,12 +16,15 @@ $(VENV)/.done: setup.cfg pyproject.toml src/segladder/__init__.py
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: setup ## what each kind of label buys on the embedded shapes: a leaderboard, a page (about seven minutes)
+demo: setup ## what each kind of label buys on the embedded shapes: a leaderboard, a page (about three minutes)
 	$(BIN)/segladder train experiment=demo
 	$(BIN)/segladder leaderboard runs=runs/demo report=html significance=true out=runs/demo/leaderboard.html
 
-test: setup ## the default test suite, two processes
+test: setup ## the default test suite, two processes (about five minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-all: setup ## the default suite and the longer tests of access, foreign runs, kills, sweeps (fifteen minutes)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu'
 
 lint: setup ## ruff (format and lint) and mypy
 	$(BIN)/ruff format --check .

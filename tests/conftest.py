@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
@@ -15,6 +16,11 @@ settings.register_profile("any_machine", deadline=None)  # a slow machine is no 
 settings.load_profile("any_machine")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: the same bits here and in processes we start
+
+
+def no_mode(*_, **__):
+    """Instead of composing everything once more to see whether `hydra.mode` is set: it never is here."""
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +37,7 @@ def segladder(shapes_root):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
             patch.setattr(sys, "argv", ["segladder", *map(str, words)])
+            patch.setattr(Hydra, "get_mode", no_mode)
             around, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # a chain calls this from inside
             before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)}
             try:

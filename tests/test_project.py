@@ -96,9 +96,16 @@ def test_the_readme_is_short():
 
 
 STUDIES = sorted(file.parent for file in ROOT.glob("experiments/*/records.jsonl"))
+MANY_TESTS = ("demo", "partial_shapes")  # whose tables take long
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+@pytest.mark.parametrize(
+    "study",
+    [
+        pytest.param(study, id=study.name, marks=[pytest.mark.long] if study.name in MANY_TESTS else [])
+        for study in STUDIES
+    ],
+)
 def test_tables_and_tests_of_a_study_follow_from_what_is_committed(study, segladder, tmp_path, monkeypatch):
     """The README's own command gives what stands beneath it, to the letter: values, intervals, p-values, words."""
     monkeypatch.chdir(ROOT)

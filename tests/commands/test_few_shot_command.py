@@ -38,7 +38,7 @@ def test_record_says_which_fold_and_what_distractors_show(run):
     assert "fold" not in record["protocol"]["fields"] and re.fullmatch("[0-9a-f]{16}", record["protocol"]["items"])
     assert {"average_precision", "hard_mIoU", "negative_area", "swap_follows"} <= set(record["metrics"])
     assert 0 < record["data"]["train_ids"] < 160  # images with a novel object are not used
-    assert len(list((run / "panels").glob("*.png"))) == 3
+    assert len(list((run / "panels").glob("*.png"))) == 4
 
 
 def test_one_checkpoint_is_scored_under_several_protocols(segladder, run, capsys):

@@ -12,6 +12,8 @@ from ladder_data import write_ladder
 from segladder.data.sources.decoding import read_mask
 from segladder.processes import parallel
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     *("data=folder", "data.folds=[[apple,brick],[cloud,drum]]", "backbone.width=8", "protocol.bootstrap=20"),
     *("loader.workers=0", "loader.augment.crop=64", "loader.augment.scale=[1,1]", "loader.batch_size=4"),

@@ -20,6 +20,8 @@ from segladder.runs.composition import composed
 from segladder.runs.folder import CONFIG, config_hash_of
 from segladder.runs.ownership import owned
 
+pytestmark = pytest.mark.long
+
 optuna = pytest.importorskip("optuna")
 LR = "space={method.optimizer.lr: {low: 1e-4, high: 1e-2, log: true}}"
 TINY = [

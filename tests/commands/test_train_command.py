@@ -75,7 +75,7 @@ def test_record_says_what_ran_and_what_came_out(run):
     assert record["command"].startswith("segladder train data.train_size=24")
     assert record["backbone"]["name"] == "tiny"
     assert record["annotation_cost"]["seconds"] > 0
-    assert len(list((run / "panels").glob("*.png"))) == 9
+    assert len(list((run / "panels").glob("*.png"))) == 12
 
 
 def test_miou_of_the_record_is_that_of_the_counts_beside_it(run):

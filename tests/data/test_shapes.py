@@ -250,7 +250,9 @@ shapes.track = interrupting
 """
 
 
-@pytest.mark.parametrize(("stop", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("stop", "code"), [("SIGINT", 130), pytest.param("SIGTERM", -signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_interrupted_rendering_ends_in_one_line(start_segladder, tmp_path, stop, code):
     words = ["data.train_size=400", "data.val_size=10", "data.size=64", f"data.root={tmp_path}"]
     process = start_segladder("data", "action=prepare", "data=shapes", *words, first=INTERRUPTED.format(stop=stop))

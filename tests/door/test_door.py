@@ -365,6 +365,7 @@ def test_what_is_no_packed_run_is_refused(runs, tmp_path):
         door.export(runs / "dense", "model.pt")
 
 
+@pytest.mark.long
 def test_an_onnx_graph_answers_as_the_model_does(segladder, runs, tmp_path, capsys):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -384,6 +385,7 @@ def test_an_onnx_graph_answers_as_the_model_does(segladder, runs, tmp_path, caps
         door.export(runs / "dense", tmp_path / "other.onnx", "int8")
 
 
+@pytest.mark.long
 def test_the_examples_of_the_documentation_run(runs, photos, monkeypatch):
     monkeypatch.chdir(photos)
     (photos / "runs").symlink_to(runs)

@@ -12,6 +12,8 @@ import pytest
 from segladder.report.record import read, write
 from segladder.runs.ownership import owned
 
+pytestmark = pytest.mark.long
+
 SWEEP = [
     *("data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("logger=none", "trainer.progress=false", "trainer.panels=0", "loader.batch_size=4", "trainer.checkpoint_every=1"),

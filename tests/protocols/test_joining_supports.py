@@ -21,6 +21,8 @@ from segladder.protocols.episode_runner import EpisodeRunner, InputSize, aggrega
 from segladder.protocols.episodic import EpisodicProtocol
 from segladder.runs import build
 
+pytestmark = pytest.mark.long
+
 CLASSES = VOC_CLASSES[1:5]
 FOLDS = [CLASSES[:2], CLASSES[2:]]
 FEW_SHOT = [name for name in choices("method") if configuration(name).method.supervision == "few_shot"]

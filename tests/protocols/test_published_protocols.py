@@ -22,6 +22,8 @@ from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize
 from segladder.protocols.episodic import EpisodicProtocol
 
+pytestmark = pytest.mark.long
+
 CLASSES = VOC_CLASSES[1:8]
 SHORT = ("protocol.min_object=none", "protocol.episodes=20", "protocol.bootstrap=20")
 

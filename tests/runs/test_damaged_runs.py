@@ -11,6 +11,8 @@ import torch
 from segladder.report import record as records
 from segladder.runs.build import has_bfloat16
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     *("data.train_size=12", "data.val_size=4", "data.size=48", "backbone.width=8", "loader.batch_size=4"),
     *("loader.workers=0", "trainer.steps=2", "trainer.progress=false", "trainer.panels=1", "logger=none"),

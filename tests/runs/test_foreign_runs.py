@@ -14,6 +14,8 @@ from segladder.runs.folder import content_of, hash_of_learnt, stored_config
 from segladder.runs.instantiation import conf_folders, named, trusted
 from segladder.runs.loading import load_run
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     *("data.train_size=12", "data.val_size=4", "data.size=48", "backbone.width=8", "loader.batch_size=4"),
     *("loader.workers=0", "trainer.steps=1", "trainer.progress=false", "trainer.panels=1", "logger=none"),

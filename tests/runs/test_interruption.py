@@ -21,6 +21,8 @@ AT_STEP_9 = """
 import multiprocessing, os, signal
 from segladder.runs import interruption
 from segladder.runs.callbacks import ResumePoints
+
+pytestmark = pytest.mark.long
 save = ResumePoints.save
 
 def stop_group():

@@ -7,6 +7,8 @@ from hydra.core import utils
 
 from segladder.runs.ownership import owned
 
+pytestmark = pytest.mark.long
+
 TINY = [
     *("data.train_size=24", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("loader.batch_size=4", "trainer.steps=1", "trainer.progress=false", "trainer.panels=0", "logger=none"),

@@ -14,6 +14,8 @@ TINY = [
 KILLED_WHERE_WEIGHTS_APPEAR = """
 import os, signal
 from pathlib import Path
+
+pytestmark = pytest.mark.long
 replace = os.replace
 
 def killing(source, target):

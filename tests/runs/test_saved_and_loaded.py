@@ -20,6 +20,8 @@ from segladder.ops import crf
 from segladder.runs.build import method_class
 from segladder.runs.loading import load_run
 
+pytestmark = pytest.mark.long
+
 SHAPES = ["data.train_size=20", "data.val_size=8", "data.size=64"]
 SMALL = [
     *("loader.workers=0", "loader.batch_size=4"),

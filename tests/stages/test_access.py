@@ -11,6 +11,8 @@ from segladder.data.labels.pool import drawn
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.folder import Folder
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     *("data=folder", "data.folds=[[apple,brick],[cloud,drum]]", "backbone.width=8", "protocol.bootstrap=20"),
     *("loader.workers=0", "loader.augment.crop=64", "loader.augment.scale=[1,1]", "loader.batch_size=4"),

@@ -4,6 +4,8 @@ import pytest
 from dummy_data import write_list
 from ladder_data import write_ladder
 
+pytestmark = pytest.mark.long
+
 SMALL = [
     *("data=folder", "data.folds=[[apple,brick],[cloud,drum]]", "backbone.width=8", "protocol.bootstrap=20"),
     *("loader.workers=0", "loader.augment.crop=64", "loader.augment.scale=[1,1]", "loader.batch_size=4"),

@@ -65,7 +65,7 @@ def test_the_site_holds_docs_studies_and_what_they_lead_to(tmp_path):
     assert "docs/notebooks/ladder.md" in settings.read_text() and "experiments/demo/README.md" in settings.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("zensical") is None, reason="needs the extra `docs`")
 def test_the_site_is_built_without_a_warning_and_asks_no_other_host(tmp_path):
     settings = module().main(tmp_path)
@@ -87,7 +87,7 @@ def test_a_notebook_is_small_and_shows_what_it_prints(notebook):
     assert all(cell["execution_count"] is None for cell in cells)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
 def test_a_notebook_runs(notebook, tmp_path, monkeypatch):
     place = tmp_path / "docs" / "notebooks"
@@ -118,7 +118,7 @@ def made_cheap(words):
     return [*words, *(cheap for word, settings in SMALL.items() if word in words for cheap in settings)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["own_data", "few_shot", "tags", "names", "ladder"])
 def test_the_commands_of_a_guide_run_one_after_the_other(name, segladder, tmp_path, monkeypatch):
     own_pictures(tmp_path)

@@ -10,7 +10,7 @@ from segladder.report.counted import Counted
 from segladder.report.page import page as whole
 from segladder.report.record import find_records
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")]
 
 ROWS = (
     "[...document.querySelectorAll('section:not([hidden]) > .wide .board tbody tr:not([hidden]) th a')]"

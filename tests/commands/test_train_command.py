@@ -238,6 +238,7 @@ def test_interrupted_training_resumes_to_the_same_bits(segladder, uninterrupted,
     assert_same_run(uninterrupted, broken)
 
 
+@pytest.mark.long
 def test_two_processes_train_and_score_like_one(start_segladder, segladder, tmp_path):
     two = tmp_path / "two"
     process = start_segladder("train", *TINY, "trainer.epochs=1", "strategy=ddp_cpu", f"hydra.run.dir={two}")

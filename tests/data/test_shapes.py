@@ -261,6 +261,7 @@ def test_interrupted_rendering_ends_in_one_line(start_segladder, tmp_path, stop,
     assert not list(tmp_path.glob("v*-10")) and (stop == "SIGTERM" or not list(tmp_path.glob(".*partial*")))
 
 
+@pytest.mark.long
 def test_the_first_run_that_renders_leaves_standard_error_empty(start_segladder, tmp_path):
     words = ["data.train_size=200", "data.val_size=4", "data.size=48", f"data.root={tmp_path}", "backbone.width=8"]
     quick = ["trainer.steps=1", "trainer.panels=0", "logger=none", "loader.workers=0", "protocol.bootstrap=20"]

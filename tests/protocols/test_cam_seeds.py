@@ -293,6 +293,7 @@ def test_what_cannot_be_a_stage_is_refused_in_one_line(chain, segladder, tmp_pat
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_masks_of_images_change_nothing_that_tags_have_taught(segladder, tmp_path, shapes_root):
     """Scrambled masks with the same tags: same weights, same seeds, same pseudo-masks and same final network."""
     root = tmp_path / "shapes"

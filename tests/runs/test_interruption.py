@@ -12,6 +12,8 @@ from segladder.errors import ConfigError
 from segladder.runs import interruption as interruptions
 from segladder.runs.interruption import Interruption
 
+pytestmark = pytest.mark.long
+
 TINY = [
     *("data.train_size=24", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=1"),
     *("loader.batch_size=4", "trainer.epochs=3", "trainer.progress=false", "trainer.panels=0", "logger=none"),
@@ -22,7 +24,6 @@ import multiprocessing, os, signal
 from segladder.runs import interruption
 from segladder.runs.callbacks import ResumePoints
 
-pytestmark = pytest.mark.long
 save = ResumePoints.save
 
 def stop_group():

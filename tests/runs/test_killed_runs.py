@@ -6,6 +6,8 @@ import signal
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 TINY = [
     *("data.train_size=24", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"),
     *("loader.batch_size=4", "trainer.epochs=2", "trainer.progress=false", "trainer.panels=0", "logger=none"),
@@ -15,7 +17,6 @@ KILLED_WHERE_WEIGHTS_APPEAR = """
 import os, signal
 from pathlib import Path
 
-pytestmark = pytest.mark.long
 replace = os.replace
 
 def killing(source, target):

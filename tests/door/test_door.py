@@ -442,3 +442,17 @@ def test_bash_completes_what_stands_behind_an_equals_sign():
     """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["fcn16s", "fcn32s", "fcn8s"], done.stderr
+
+
+@pytest.mark.parametrize("method", ["prototype", "sg_one", "spnet"])
+def test_a_method_is_created_under_a_protocol_that_can_ask_it(method):
+    settings = {"backbone.width": 8} if method == "spnet" else {"classes": ["background", "cat"], "backbone.width": 8}
+    assert door.create(method, **settings).name == method
+
+
+def test_prototypes_need_no_run():
+    model = door.Model(door.create("prototype", ["background", "cat"], **{"backbone.width": 8}), ["background", "cat"])
+    image, where = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8)
+    image[20:40, 20:40], where[20:40, 20:40] = (250, 30, 30), 1
+    answer = model.predict(image, supports=[(image, where)])
+    assert answer.mask[30, 30] == 1 and answer.mask[2, 2] == 0

@@ -22,12 +22,13 @@ from segladder.methods.base import Method
 from segladder.protocols.inference import same_size_chunks
 from segladder.runs import build
 from segladder.runs.choices import check_choices, check_data
-from segladder.runs.composition import check_keys, composed, explain, is_group, not_a_choice, opened
+from segladder.runs.composition import check_keys, choices, composed, explain, is_group, not_a_choice, opened
 from segladder.runs.keys import TrainKeys
 from segladder.stages.inheritance import asked_labels, shown_labels
 from segladder.stages.preparation import check_background, told_of_classes
 
 Key = int | tuple[int, int]
+USUAL = {"few_shot": {"protocol": "strict"}, "zero_shot": {"protocol": "zero_shot"}}  # by supervision
 
 
 def configuration(**given: Any) -> DictConfig:
@@ -81,7 +82,7 @@ def word(value: Any) -> str:
 
 def create(method: str = "fcn8s", classes: Sequence[str] | None = None, **settings: Any) -> Method:
     """A method as `segladder train` would build it; see `segladder.create`."""
-    config = configuration(method=method, **settings)
+    config = configuration(method=method, **{**usual_protocol(method), **settings})
     kind = build.method_class(config)
     require_no_parent(config)
     if classes is not None and kind.reads_class_vectors:
@@ -96,6 +97,13 @@ def create(method: str = "fcn8s", classes: Sequence[str] | None = None, **settin
         told = told_of_classes(config, source, build.protocol(config)).arguments()
     with isolate_rng():
         return build.method(config, len(source.classes if source is not None else classes or ()), **told)
+
+
+def usual_protocol(method: str) -> dict[str, str]:
+    """A protocol that can ask a method, where the one that is there by default cannot."""
+    if method not in choices("method"):
+        return {}
+    return USUAL.get(composed([f"method={method}"]).method.supervision, {})
 
 
 class LabelledData(DataModule):

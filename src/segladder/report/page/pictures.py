@@ -15,7 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from segladder.foreign import files_below
 from segladder.report.pictures.panels import PLACES, SAME
 
-MOST_BYTES = 12 * 2**20  # of all panels before they are encoded as text
+MOST_BYTES = 12 * 2**20  # of all pictures before they are encoded as text
+QUALITY = 80  # of WebP: letters stay sharp
 MOST_PIXELS = 2**23  # of a panel that is cut
 MOST_IMAGES = 3  # side by side, of one table
 KINDS = ("best", "median", "worst", SAME)
@@ -67,11 +68,12 @@ def place(file: Path) -> tuple[str, int, str]:
 
 def embedded(file: Path, room: Room) -> Picture | None:
     """A panel, where there is room."""
-    if not room.takes(file.stat().st_size):
+    data = cut(file)
+    if data is None or not room.takes(len(data)):
         return None
     kind, number, image = place(file)
     what = "also of other runs" if kind == SAME else f"{kind} {number}"
-    return Picture(f"{what}: {image}", _url(file.read_bytes()))
+    return Picture(f"{what}: {image}", _url(data))
 
 
 def side_by_side(rows: Sequence[tuple[str, str, Sequence[Path]]], room: Room) -> list[SideBySide]:
@@ -93,26 +95,34 @@ def side_by_side(rows: Sequence[tuple[str, str, Sequence[Path]]], room: Room) ->
         found = having[image]
         first = next(iter(found.values()))
         pictures = _fitting([(heading, "", cut(first, heading)) for heading in ("image", "truth")], room)
-        named = [(rows[i][0], rows[i][1], cut(file, "prediction") or _whole(file)) for i, file in found.items()]
+        named = [(rows[i][0], rows[i][1], cut(file, "prediction") or cut(file)) for i, file in found.items()]
         pictures += _fitting(named, room)
         if len(pictures) > 1:
             made.append(SideBySide(image, pictures, len(rows) - len(found)))
     return made
 
 
-def cut(file: Path, heading: str) -> bytes | None:
-    """One picture of a panel as PNG; None where the panel does not say where it lies, or is no such picture."""
+def cut(file: Path, heading: str | None = None) -> bytes | None:
+    """One picture of a panel as WebP, an eighth of its bytes as PNG; None where it does not say where that lies.
+
+    Args:
+        file: a panel. None is returned for what is no such picture or too large.
+        heading: of the picture; None: the whole panel.
+    """
     try:
         with Image.open(file, formats=("PNG",)) as sheet:
             if sheet.width * sheet.height > MOST_PIXELS:
                 return None
             sheet.load()
-            box = tuple(map(int, json.loads(getattr(sheet, "text", {}).get(PLACES, "{}"))[heading]))
+            box = 0, 0, sheet.width, sheet.height
+            if heading is not None:
+                left, top, right, bottom = json.loads(getattr(sheet, "text", {}).get(PLACES, "{}"))[heading]
+                box = int(left), int(top), int(right), int(bottom)
             left, top, right, bottom = box
             if not (0 <= left < right <= sheet.width and 0 <= top < bottom <= sheet.height):
                 return None
             stream = io.BytesIO()
-            sheet.crop((left, top, right, bottom)).save(stream, format="PNG")
+            sheet.crop(box).convert("RGB").save(stream, format="WEBP", quality=QUALITY)
             return stream.getvalue()
     except (
         OSError,
@@ -126,10 +136,6 @@ def cut(file: Path, heading: str) -> bytes | None:
         return None
 
 
-def _whole(file: Path) -> bytes | None:
-    return file.read_bytes() if file.stat().st_size <= MOST_BYTES else None
-
-
 def _fitting(found: Iterable[tuple[str, str, bytes | None]], room: Room) -> list[Picture]:
     return [
         Picture(caption, _url(data), link)
@@ -139,4 +145,4 @@ def _fitting(found: Iterable[tuple[str, str, bytes | None]], room: Room) -> list
 
 
 def _url(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    return f"data:image/webp;base64,{base64.b64encode(data).decode('ascii')}"

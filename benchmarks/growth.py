@@ -28,7 +28,7 @@ def segladder(folder: Path, *words: str) -> dict[str, object]:
     command = [sys.executable, "-m", "segladder", "train", "trainer.progress=false", "trainer.panels=0", *words]
     settings = [f"runs={folder / 'runs'}", f"data.root={folder / 'shapes'}", "data.size=64", "backbone=tiny"]
     subprocess.run([*command, *settings], check=True, capture_output=True, env=ONE_THREAD)
-    newest = max((folder / "runs").glob("*/record.json"), key=lambda path: path.stat().st_mtime)
+    newest = max((folder / "runs").rglob("record.json"), key=lambda path: path.stat().st_mtime)
     record: dict[str, object] = json.loads(newest.read_bytes())
     return record
 

@@ -46,8 +46,14 @@ def training(folder: Path, images: int) -> Measured:
 
 def episodes(folder: Path, count: int) -> Measured:
     """Episodes of one fold, answered by prototypes of a network without training."""
-    words = ["method=prototype", "data=shapes", "protocol=strict", f"protocol.episodes={count}"]
-    return of(segladder(folder, *words, "data.train_size=64", "data.val_size=250"), "eval_seconds")
+    words = [
+        "method=prototype",
+        "data=shapes",
+        "protocol=strict",
+        "protocol.min_object=none",
+        f"protocol.episodes={count}",
+    ]
+    return of(segladder(folder, *words, "data.train_size=300", "data.val_size=250"), "eval_seconds")
 
 
 def questions(folder: Path, images: int) -> Measured:
@@ -92,7 +98,9 @@ def run(quick: bool) -> list[tuple[str, str, float, str]]:
             found = [measure(Path(folder), size) for size in sizes]
         slope = math.log(found[-1][0] / found[0][0]) / math.log(sizes[-1] / sizes[0])
         ratio = sizes[-1] / sizes[0] * found[0][0] / found[-1][0]
-        told = ", ".join(f"{size}: {s:.1f} s, {mb:.0f} MB" for size, (s, mb) in zip(sizes, found, strict=True))
+        told = ", ".join(
+            f"{size}: {s:.1f} s" + (f", {mb:.0f} MB" if mb else "") for size, (s, mb) in zip(sizes, found, strict=True)
+        )
         rows.append((name, f"{sizes[-1] // sizes[0]} times {sizes[0]}", ratio, f"slope {slope:.2f}; {told}; 1 thread"))
     return rows
 

@@ -218,9 +218,9 @@ METHODS = {
     "fcn8s": {},
     "cam": {"protocol": "cam_seeds"},
     "gain": {"protocol": "cam_seeds"},
-    "spnet": {"protocol": "zero_shot"},
+    "spnet": {},
 }
-METHODS["sg_one"] = {"protocol": "strict", "protocol.min_object": "none"}
+METHODS["sg_one"] = {"protocol.min_object": "none"}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -136,6 +136,7 @@ def test_some_images_are_the_same_for_every_run():
     found = [[asked.image for _, asked, _ in shared(counts, 4)] for counts in (right, wrong)]
     assert found[0] == found[1] and len(set(found[0])) == 4
     assert all(int(image.removeprefix("im")) % 2 for image in found[0])  # they hold an object
+    assert len(shared(right, 20)) == 10 and len(shared(right, 20, background=False)) == 20
 
 
 def test_a_panel_says_where_its_pictures_lie(tmp_path):

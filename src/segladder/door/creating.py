@@ -137,7 +137,7 @@ def datamodule(
 ) -> LabelledData:
     """The data of `segladder train` as a datamodule; see `segladder.data`."""
     place = {} if root is None else {"data.root": str(root)}
-    config = configuration(data=data, method=method, **place, **settings)
+    config = configuration(data=data, method=method, **place, **{**usual_protocol(method), **settings})
     require_no_parent(config)
     source, protocol = build.source(config), build.protocol(config)
     check_background(config, source, protocol)

@@ -122,9 +122,15 @@ def chosen(counts: Counts, each: int) -> list[tuple[str, Asked, float]]:
     return [(kind, *image) for kind, images in kinds.items() for image in images]
 
 
-def shared(counts: Counts, each: int) -> list[tuple[str, Asked, float]]:
-    """Rows that follow from what was asked and from the truth alone: equal for whoever answers; of kind `same`."""
-    holds = [bool(matrix[1:].sum()) for _, matrix in counts.rows()]
+def shared(counts: Counts, each: int, background: bool = True) -> list[tuple[str, Asked, float]]:
+    """Rows that follow from what was asked and from the truth alone: equal for whoever answers; of kind `same`.
+
+    Args:
+        counts: of a run.
+        each: how many rows at most, of images that hold a class.
+        background: whether index 0 is none.
+    """
+    holds = [bool(matrix[int(background) :].sum()) for _, matrix in counts.rows()]
     scores = counts.image_iou()
     rows = sorted(
         (hashlib.sha256(f"{asked.image} {asked.classes}".encode()).digest(), i)
@@ -161,7 +167,7 @@ def save_panels(
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     place: dict[str, int] = {}
-    for kind, asked, score in [*chosen(counts, each), *shared(counts, each)]:
+    for kind, asked, score in [*chosen(counts, each), *shared(counts, each, colours.background)]:
         place[kind] = place.get(kind, 0) + 1
         name = " ".join([asked.image, *(classes[k] for k in asked.classes[:MOST_NAMED])])
         title = f"{name}: mean IoU {100 * score:.1f} ({kind} {place[kind]})"

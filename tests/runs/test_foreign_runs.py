@@ -245,7 +245,7 @@ def test_a_page_embeds_no_picture_that_lies_elsewhere(segladder, foreign, tmp_pa
     (folder / "panels" / "best-1-x.png").symlink_to(tmp_path / "secret.png")
     assert segladder(*READS_NO_CONFIGURATION["leaderboard"](folder)) == 0
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/png;base64,") == 1 and "median 1: own" in page
+    assert page.count("data:image/webp;base64,") == 1 and "median 1: own" in page
 
 
 def test_pseudo_masks_that_were_not_written_so_are_refused(segladder, foreign, capsys):

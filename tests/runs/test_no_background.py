@@ -79,8 +79,9 @@ def test_answers_of_a_run_with_points_become_pseudo_masks(run):
     assert code == 0
     assert run("method=fcn8s", f"parent={parent}")[0] == 0
     (mask,) = parent.glob("pseudo_masks/*/train00.png")
-    values = np.unique(np.array(Image.open(mask)))
-    assert set(values) <= {0, 1, 3, 8, 255}  # what the image holds, the sky among it
+    with Image.open(mask) as picture:
+        assert set(np.unique(picture)) <= {0, 1, 3, 8, 255}  # what the image holds, the sky among it
+        assert picture.getpalette()[:6] == [*COLOURS["sky"], *COLOURS["building"]]
 
 
 @pytest.mark.parametrize(

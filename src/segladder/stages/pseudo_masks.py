@@ -18,7 +18,7 @@ from segladder.data.inspection.checks import some
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.sources.base import IGNORE, Source
-from segladder.data.sources.palette import stored_png
+from segladder.data.sources.palette import stored_png, voc_palette
 from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
@@ -283,11 +283,13 @@ def fitted(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], backend: 
 
 
 def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:
-    """Write class indices as the data set's own values, atomically."""
-    values = np.full(256, IGNORE, np.uint8)
+    """Write class indices as the data set's own values in its colours, atomically."""
+    values, table = np.full(256, IGNORE, np.uint8), voc_palette()
     values[: len(source.classes)] = [source.all_classes.index(name) for name in source.classes]
+    own = source.colours.of
+    table[values[: len(own)]] = np.reshape(own, (-1, 3))
     with written(path) as partial:
-        partial.write_bytes(stored_png(values[labels]))
+        partial.write_bytes(stored_png(values[labels], table))
 
 
 def write_manifest(folder: Path, ids: Sequence[str], made_by: dict[str, Any]) -> None:

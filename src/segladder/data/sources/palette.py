@@ -65,17 +65,18 @@ class Colours(NamedTuple):
 VOC_COLOURS = Colours()  # of indices, with a background
 
 
-def stored_png(pixels: np.ndarray) -> bytes:
+def stored_png(pixels: np.ndarray, table: np.ndarray | None = None) -> bytes:
     """A PNG without compression: the same bytes on every machine, and the fastest to decode.
 
     Args:
-        pixels: an RGB image uint8 (H, W, 3), or class values uint8 (H, W), which get VOC's palette.
+        pixels: an RGB image uint8 (H, W, 3), or class values uint8 (H, W).
+        table: RGB of the values 0..255, uint8 (256, 3); None: VOC's.
     """
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
     raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()  # filter 0 before each row
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 3, 0, 0, 0)
-    palette = b"" if pixels.ndim == 3 else chunk(b"PLTE", voc_palette().tobytes())
+    palette = b"" if pixels.ndim == 3 else chunk(b"PLTE", (voc_palette() if table is None else table).tobytes())
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + chunk(b"IDAT", stored(raw)) + chunk(b"IEND", b"")
 
 

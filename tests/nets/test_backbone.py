@@ -59,6 +59,23 @@ def test_dilation_computes_the_same_features_more_densely():
         torch.testing.assert_close(dense(images)[-1][..., ::2, ::2], coarse(images)[-1], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "options"), [("mobilenetv2_100", {"pad_type": "same"}), ("vgg11", SMALL_VGG)])
+def test_without_dilation_no_convolution_is_dilated(name, options):
+    backbone = Backbone(name, output_stride=8, options=options, dilated=False).eval()
+    assert {m.dilation for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)} == {(1, 1)}
+    assert [feature.shape[-2:] for feature in backbone(torch.zeros(1, 3, 64, 96))][-1] == (8, 12)
+
+
+def test_without_dilation_the_last_stage_alone_loses_its_stride():
+    plain, kept = Backbone("resnet18").eval(), Backbone("resnet18", output_stride=16, dilated=False).eval()
+    kept.load_state_dict(plain.state_dict())
+    block = plain.model.layer4[0]
+    block.conv1.stride = block.downsample[0].stride = (1, 1)
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(kept(images)[-1], plain(images)[-1])
+
+
 def test_vgg_surgery_dilates_what_lies_behind_a_pool_of_stride_one():
     backbone = Backbone("vgg16", output_stride=8, options=SMALL_VGG)
     layers = [m for m in backbone.model.children() if isinstance(m, torch.nn.Conv2d | torch.nn.MaxPool2d)]

@@ -56,7 +56,9 @@ class Backbone(FeatureExtractor):
         name: timm's model name.
         weights: `none`, `timm` (pretrained, from the hub or its cache), a `.safetensors` file of the model, or the
             folder of a run with the same backbone.
-        output_stride: 8, 16 or 32 input pixels per step of the last map, by dilation; None: the architecture's own.
+        output_stride: 8, 16 or 32 input pixels per step of the last map; None: the architecture's own.
+        dilated: whether convolutions behind a stride that is left out for it look as far as they did with it. The CAMs
+            of IRNet and Puzzle-CAM have ResNets that do not (strides 2, 2, 2, 1).
         batch_norm: `train`; `frozen`: running statistics and affine weights stay as loaded, in training too; or
             `folded`: frozen and merged into the convolutions, which is faster and keeps no BatchNorm in the weights.
         freeze: number of leading levels (stem and first blocks, up to that feature map) that do not learn.
@@ -73,6 +75,7 @@ class Backbone(FeatureExtractor):
         name: str,
         weights: str = "none",
         output_stride: OutputStride | None = None,
+        dilated: bool = True,
         batch_norm: Literal["train", "frozen", "folded"] = "train",
         freeze: Count = 0,
         options: Mapping[str, Any] | None = None,
@@ -82,6 +85,8 @@ class Backbone(FeatureExtractor):
         super().__init__()
         self.name = name
         self.model = _feature_model(name, output_stride, dict(options or {}))
+        if not dilated:
+            _undilate(self.model)
         self.channels = list(self.model.feature_info.channels())
         self.strides = list(self.model.feature_info.reduction())
         self.mean = _rgb(mean or self.model.pretrained_cfg["mean"])
@@ -157,6 +162,13 @@ def _feature_model(name: str, output_stride: OutputStride | None, options: dict[
         depth = len(model.feature_info.info)
         model = _create(name, options, features_only=True, out_indices=[depth * q // 4 - 1 for q in (1, 2, 3, 4)])
     return model
+
+
+def _undilate(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str):
+            layer.padding = tuple(p // d for p, d in zip(layer.padding, layer.dilation, strict=True))
+            layer.dilation = (1, 1)
 
 
 def _vgg(model: VGG, output_stride: int) -> FeatureListNet:

@@ -8,10 +8,11 @@ VOC 2012 train: 48.3 (as quoted beside IRNet), 47.8 (as quoted beside Puzzle-CAM
 
 Any backbone serves; the map that is scored is that of its last level, of a vision transformer the last map of tokens.
 Differences: the paper puts a 3x3 convolution of 1024 channels on shortened networks for one label an image, and its
-classifier has a bias. At output stride 16 the codes' ResNets have strides 2, 2, 2, 1 without dilation; timm's, which
-are used here, dilate the last stage by 2 but for its first block. In IRNet's code BatchNorm keeps ImageNet's statistics
-(here `backbone.batch_norm=frozen`) and no gradient passes below the third stage (`backbone.freeze=3`); in Puzzle-CAM's
-everything learns. Maps are summed on a grid of stride 4, in Puzzle-CAM's and IRNet's codes at full size too.
+classifier has a bias. At output stride 16 the codes' ResNets have strides 2, 2, 2, 1 without dilation, which
+`backbone.dilated=false` has too; timm's dilate the last stage by 2 but for its first block. In IRNet's code BatchNorm
+keeps ImageNet's statistics (here `backbone.batch_norm=frozen`) and no gradient passes below the third stage
+(`backbone.freeze=3`); in Puzzle-CAM's everything learns. Maps are summed on a grid of stride 4, in Puzzle-CAM's and
+IRNet's codes at full size too.
 
 What the official codes do besides the papers is behind switches, off by default and all on with `preset: official`.
 Not reproduced: checkpoints chosen by masks of the training images.

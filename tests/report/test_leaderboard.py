@@ -287,7 +287,7 @@ def test_settings_tell_rows_apart_but_places_and_workers_do_not():
     assert [row.label for row in rank(same)[0].rows] == ["fcn8s"]
     longer = configured(0, trainer={"epochs": 20}, data={"root": "/disk0"})
     labels = [row.label for row in rank([*same, longer])[0].rows]
-    assert sorted(labels) == ["fcn8s trainer.epochs=20", "fcn8s trainer.epochs=None"]
+    assert sorted(labels) == ["fcn8s trainer.epochs=20", "fcn8s trainer.epochs=null"]
     tagged = [a_record(tag="a"), a_record(seed=1, tag="b")]
     assert [row.label for row in rank(tagged)[0].rows] == ["fcn8s [a]", "fcn8s [b]"]
 

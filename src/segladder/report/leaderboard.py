@@ -20,7 +20,7 @@ from segladder.metrics.scores import Score
 from segladder.report.declared import of_table
 from segladder.report.record import Record
 from segladder.report.rungs import Rung, rung_of
-from segladder.report.settings import settings_among, telling_keys
+from segladder.report.settings import settings_among, telling_keys, typed
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Row:
     @property
     def settings(self) -> list[str]:
         """Those settings, as KEY=VALUE."""
-        return [f"{key.removesuffix('.name')}={value}" for key, value in self.setting.items()]
+        return [f"{key.removesuffix('.name')}={typed(value)}" for key, value in self.setting.items()]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
 )
 CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundary": 0.0, "effort": 1.0}
 LATER: dict[str, Any] = {  # keys that older records lack, with the value their runs had
+    "backbone.dilated": True,
     "loader.augment.extra": [],
     "loader.balanced": False,
     "data.folds_of_images": None,
@@ -79,6 +80,11 @@ def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         return len(set(zip(values[name], values[key], strict=True))) == len(set(values[name]))
 
     return [key for key in told if not follows(key)]
+
+
+def typed(value: Any) -> str:
+    """A value as one would write it on the command line."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

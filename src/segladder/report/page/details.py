@@ -24,6 +24,7 @@ from segladder.report.page.drawn import run_curves, training_charts
 from segladder.report.page.naming import Name
 from segladder.report.page.pictures import Picture
 from segladder.report.record import Record, plain
+from segladder.report.settings import typed
 
 MOST_CLASSES = 40  # of a confusion matrix
 CLASS_FORMULAS = {"iou": "class_iou"}  # columns per class that follow from counts
@@ -120,7 +121,7 @@ def dotted(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping) and value:
             yield from dotted(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", "null" if value is None else str(value)
+            yield f"{prefix}{key}", typed(value)
 
 
 def _told(score: Score, found: Mapping[str, Any], has_intervals: bool) -> tuple[str, str, str]:

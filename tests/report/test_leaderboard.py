@@ -396,6 +396,15 @@ def test_comparisons_read_the_counts_of_runs(tmp_path):
             comparisons(table, [pair], counted)
 
 
+def test_a_row_that_is_called_so_in_full_goes_before_those_that_say_more(tmp_path):
+    plain, tagged = a_record("plain"), a_record("tagged", tag="longer")
+    plain.method = tagged.method = "fcn8s"
+    counted = kept(tmp_path, (plain, counts_of(right_of_ten(9))), (tagged, counts_of(right_of_ten(5))))
+    (table,) = counted.tables()
+    line = comparisons(table, ["fcn8s:fcn8s [longer]"], counted).splitlines()[-1]
+    assert line.startswith("| fcn8s | fcn8s [longer] |")
+
+
 def test_several_comparisons_of_a_table_are_adjusted_for_their_number(tmp_path):
     runs = [(a_record(name), counts_of(uneven(n))) for n, name in enumerate("abc")]
     counted = kept(tmp_path, *runs)

@@ -85,7 +85,10 @@ def pairs_of(tables: Sequence[Table], pairs: Sequence[str]) -> list[list[str]]:
 
 
 def _rows_fitting(table: Table, pair: str) -> list[list[Row]]:
-    return [[row for row in table.rows if _fits(row, name)] for name in pair.split(":")]
+    """The rows that either name of a pair fits; the one that is called so in full goes before those that say more."""
+    fits = [[row for row in table.rows if _fits(row, name)] for name in pair.split(":")]
+    whole = [[row for row in table.rows if row.label == name] for name in pair.split(":")]
+    return [called if len(called) == 1 else fitting for called, fitting in zip(whole, fits, strict=True)]
 
 
 def _rows_named(table: Table, pair: str) -> tuple[Row, Row]:

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from segladder.report.record import FILE_NAME, Record
@@ -63,7 +64,7 @@ def a_record(number: int) -> Record:
 def save(record: Record, folder: Path) -> int:
     """Write a record as runs do, but without waiting for the disk; returns its bytes."""
     folder.mkdir()
-    return (folder / FILE_NAME).write_text(json.dumps(vars(record), sort_keys=True, indent=1))
+    return (folder / FILE_NAME).write_text(json.dumps(asdict(record), sort_keys=True, indent=1))
 
 
 def measured(script: str, folder: str) -> tuple[float, float]:

@@ -13,13 +13,13 @@ from typing import Any
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
 
 
-# without which ASCII JSON holds none of these: NULs of other encodings, escapes
-ESCAPES = (b"\0", b"\x7f", b"\\u", b"\\b", b"\\f", b"\\r")
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names that lead nowhere on any system
+ESCAPES = (b"\\u", b"\\b", b"\\f", b"\\r")  # how ASCII JSON spells control characters
 
 
 def content(path: Path) -> bytes:
     """The bytes of a file. Raises OSError for what is none: reading a pipe would wait for ever."""
-    if path.exists() and not path.is_file():
+    if not path.is_file() and path.exists():
         raise OSError(errno.EINVAL, "no regular file", str(path))
     return path.read_bytes()
 
@@ -31,6 +31,8 @@ def text(path: Path) -> str:
 
 def stays_inside(name: str) -> bool:
     """Whether a name, joined to a folder on whatever system, lies below that folder and is one line of plain text."""
+    if PLAIN.fullmatch(name):
+        return True
     path = PureWindowsPath(name)  # knows drives and both separators
     return bool(path.parts) and not path.anchor and ".." not in path.parts and printable(name).splitlines() == [name]
 
@@ -43,7 +45,8 @@ def printable(text: str) -> str:
 def json_values(text: bytes) -> Any:
     """The value of a JSON text, with every text in it `printable`. Raises ValueError, RecursionError."""
     value = json.loads(text)
-    if text.isascii() and not any(escape in text for escape in ESCAPES):
+    plain = text.isascii() and b"\x7f" not in text and b"\0" not in text  # NULs: of other encodings
+    if plain and not (b"\\" in text and any(escape in text for escape in ESCAPES)):
         return value  # a walk over all values takes longer than parsing them
     return printable_values(value)
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,8 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
         ({"train_seconds": "long"}, "train_seconds is str, expected int or float or null"),
         ({"metrics": []}, "metrics is list, expected dict"),
         ({"metrics": {"mIoU": 0.5}}, "metrics.mIoU has no value"),
+        ({"per_class": [1]}, "per_class is no list of objects, expected a row for each class"),
+        ({"lineage": [1]}, r"lineage is \[1\], expected text"),
     ],
 )
 def test_what_is_no_record_is_named(tmp_path, changes, fault):
@@ -108,6 +110,17 @@ def test_what_is_no_record_is_named(tmp_path, changes, fault):
     with pytest.raises(DataError, match=fault) as error:
         read(file)
     assert str(file) in str(error.value)
+
+
+def test_records_of_a_folder_share_what_is_equal_in_them(tmp_path):
+    for seed in range(2):
+        write(replace(a_record(), id=f"run{seed}", seed=seed), tmp_path / str(seed))
+    (first, _), (second, _) = find_records(tmp_path)[0]
+    assert (first.seed, second.seed) == (0, 1) and replace(first, id="run1", seed=1) == second
+    assert first.protocol is second.protocol and first.data is second.data
+    assert all(value is second.config[key] for key, value in first.config.items())
+    assert all(a is b for a, b in zip(first.metrics, second.metrics, strict=True))
+    assert all(a["class"] is b["class"] for a, b in zip(first.per_class, second.per_class, strict=True))
 
 
 def test_missing_and_half_written_records_are_named(tmp_path):

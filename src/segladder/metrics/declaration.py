@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -61,7 +61,8 @@ class Declaration:
     @classmethod
     def read(cls, protocol: Mapping[str, Any]) -> Declaration:
         """The declaration in a record's `protocol`. Raises ValueError for what this version cannot read."""
-        return _read(json.dumps({key: protocol[key] for key in KEYS if key in protocol}, sort_keys=True))
+        said = {key: protocol[key] for key in KEYS if key in protocol}
+        return _read(marshal.dumps(said, 2))  # version 2 does not tell shared objects apart
 
     @classmethod
     def merged(cls, declared: Sequence[Declaration]) -> Declaration:
@@ -86,8 +87,8 @@ def _insert(whole: list[Score], part: Sequence[Score]) -> None:
 
 
 @lru_cache(maxsize=256)
-def _read(text: str) -> Declaration:
-    values = json.loads(text)
+def _read(said: bytes) -> Declaration:
+    values = marshal.loads(said)
     try:
         for key in ("scores", "columns"):
             values[key] = tuple(map(Score.read, values.get(key, ())))

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segladder.errors import ConfigError
 from segladder.nets.folding import fold_batch_norm
+from segladder.nets.fusing import ForInference
 from segladder.nets.stored import unpacked
 from segladder.settings import RGB, Count, OutputStride
 
@@ -47,6 +48,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.leftover: dict[str, Tensor] = {}
+        self.for_inference = ForInference()
 
 
 class Backbone(FeatureExtractor):
@@ -108,7 +110,7 @@ class Backbone(FeatureExtractor):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps (B, channels[i], H / strides[i], W / strides[i]) of normalised images (B, 3, H, W)."""
-        return list(self.model(images))
+        return list(self.for_inference.of(self.model, images)(images))
 
     def train(self, mode: bool = True) -> Backbone:
         """Like any module's, but frozen parts stay in evaluation mode."""

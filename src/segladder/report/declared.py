@@ -25,7 +25,7 @@ def declared(record: Record) -> Declaration:
 def of_table(records: Sequence[Record]) -> Declaration:
     """What the records of one table, at least one, say of their scores; the latest words it where they differ."""
     latest_first = sorted(records, key=lambda record: (record.time, record.id), reverse=True)
-    return Declaration.merged([declared(record) for record in latest_first])
+    return Declaration.merged(list({id(said): said for said in map(declared, latest_first)}.values()))
 
 
 @cache

@@ -10,6 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -20,7 +21,7 @@ from segladder.metrics.scores import Score
 from segladder.report.declared import of_table
 from segladder.report.record import Record
 from segladder.report.rungs import Rung, rung_of
-from segladder.report.settings import settings_among, telling_keys, typed
+from segladder.report.settings import Settings, telling_keys, typed
 
 
 @dataclass(frozen=True)
@@ -216,13 +217,19 @@ def _kind(record: Record) -> tuple[str, ...]:
 
 
 def _pretraining(backbone: Mapping[str, Any]) -> str:
-    return str(backbone.get("pretraining") or PurePath(str(backbone.get("weights") or "none")).name)
+    return str(backbone.get("pretraining") or _file_name(str(backbone.get("weights") or "none")))
+
+
+@lru_cache
+def _file_name(path: str) -> str:
+    return PurePath(path).name
 
 
 def _rows(records: Sequence[Record], metric: str, declared: Declaration, known: Mapping[str, Record]) -> list[Row]:
     """Rows of records of one kind: as many as there are settings of theirs and of the runs they build on."""
-    settings = {id(record): settings_among(record, known) for record in records}
-    told = telling_keys(list(settings.values()))
+    among = Settings(known)
+    settings = {id(record): among.of(record) for record in records}
+    told = telling_keys(list({id(one): one for one in settings.values()}.values()))
     groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
     own = [{key: settings[id(group[0])].get(key) for key in told} for group in groups.values()]
     return [_row(group, setting, metric, declared, known) for group, setting in zip(groups.values(), own, strict=True)]

@@ -10,6 +10,8 @@ import json
 import marshal
 import math
 import os
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,10 +27,11 @@ SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.d
 WITH_COUNTS = 3  # the first whose intervals follow from counts that were kept
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
+RECORDS = re.compile(r"records\.jsonl|[^.].*\.json", re.DOTALL)  # names of files that may hold some
 STATUSES = ("running", "finished", "interrupted", "diverged", "failed")
 
 
-@dataclass
+@dataclass(slots=True)
 class Record:
     """What is known of one run. Every field has a default, so that a run that failed early can still be recorded.
 
@@ -220,18 +223,16 @@ def find_records(root: str | Path) -> tuple[list[tuple[Record, Path]], list[str]
 
 
 def with_shared(record: Record, known: dict[bytes, Any]) -> Record:
-    """A record that shares equal parts with those read before it: runs of a study differ in few; nobody writes to them.
-
-    Args:
-        record: just read.
-        known: parts by what they hold, which grows.
-    """
+    """A record just read that shares equal parts with those before it (`known`, which grows); nobody writes to them."""
 
     def shared(value: Any) -> Any:
         return known.setdefault(marshal.dumps(value, 2), value)  # version 2 does not tell shared objects apart
 
-    record.config = {shared(key): shared(value) for key, value in record.config.items()}
+    record.config = {sys.intern(key): shared(value) for key, value in record.config.items()}
     record.protocol, record.data, record.versions = map(shared, (record.protocol, record.data, record.versions))
+    record.metrics = {sys.intern(name): score for name, score in record.metrics.items()}
+    for row in (row for row in record.per_class if type(row.get("class")) is str):
+        row["class"] = sys.intern(row["class"])
     return record
 
 
@@ -242,16 +243,12 @@ def _candidates(folder: str) -> Iterator[str]:
             listed = sorted(entries, key=lambda entry: (entry.name != LINES_NAME, entry.name))
     except OSError:
         return
-    names = [entry.path for entry in listed if _may_hold_records(entry.name) and entry.is_file()]
+    names = [entry.path for entry in listed if RECORDS.fullmatch(entry.name) and entry.is_file()]
     own = os.path.join(folder, FILE_NAME)
     yield from [own] if own in names else names
     for entry in listed:
         if entry.is_dir(follow_symlinks=False):
             yield from _candidates(entry.path)
-
-
-def _may_hold_records(name: str) -> bool:
-    return name == LINES_NAME or (name.endswith(".json") and not name.startswith("."))
 
 
 def _records_of(file: Path) -> tuple[list[Record], list[str]]:
@@ -286,8 +283,8 @@ def _checked(value: Any, place: str) -> Record:
         raise DataError(f"{place}: no record, expected a JSON object with a schema number")
     if not 1 <= value["schema"] <= SCHEMA:
         raise DataError(f"{place}: schema {value['schema']}, expected at most {SCHEMA}; update segladder to read it")
-    if unknown := sorted(value.keys() - _TYPES.keys()):
-        raise DataError(f"{place}: unknown field {unknown[0]}, expected the fields of schema {SCHEMA}")
+    if unknown := value.keys() - _TYPES.keys():
+        raise DataError(f"{place}: unknown field {min(unknown)}, expected the fields of schema {SCHEMA}")
     for name, item in value.items():
         if not isinstance(item, _TYPES[name]):
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
@@ -307,11 +304,13 @@ def _checked(value: Any, place: str) -> Record:
         ("data.classes", data.get("classes", [])),
         ("label_access.kind", [value.get("label_access", {}).get("kind") or ""]),
     ):
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        if not isinstance(words, list) or not {*map(type, words)} <= {str}:
             raise DataError(f"{place}: {place_of} is {words!r}, expected text")
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:
             raise DataError(f"{place}: metrics.{name} has no value, expected value, low and high")
+    if not {*map(type, value.get("per_class", []))} <= {dict}:
+        raise DataError(f"{place}: per_class is no list of objects, expected a row for each class")
     return Record(**value)
 
 

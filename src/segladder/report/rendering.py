@@ -169,7 +169,7 @@ def csv_text(tables: Sequence[Table]) -> str:
     for table in tables:
         head = {name: getattr(table, name) for name in names[:5]}
         for row in table.rows:
-            values = {name: _flat(value) for name, value in asdict(row).items() if name in own}
+            values = {name: _flat(getattr(row, name)) for name in own}
             write({**head, "status": "finished", **values, "labels": row.rung.labels})
         for run in table.unranked:
             seeds = "" if run.seed is None else run.seed
@@ -210,6 +210,8 @@ def _cell(value: Any) -> str:
 
 
 def _flat(value: Any) -> Any:
+    if isinstance(value, Comparison):
+        value = asdict(value)
     if isinstance(value, dict):
         return " ".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, list):

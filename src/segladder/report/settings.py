@@ -37,14 +37,35 @@ def _read_by(record: Record) -> dict[str, Any]:
     return {key: value for key, value in record.config.items() if key not in unread}
 
 
-def settings_among(record: Record, known: Mapping[str, Record]) -> dict[str, Any]:
-    """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
-    settings = LATER | settings_of(_read_by(record)) | _trained_on(record)
-    settings |= {"presence": record.protocol.get("presence", "always")}
-    for parent in _built_on(record, known):
-        views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
-        settings |= {f"parent.{key}": value for key, value in (settings_among(parent, known) | views).items()}
-    return settings
+class Settings:
+    """What tells records of one kind apart. Parts of configurations that records share are looked through once.
+
+    Args:
+        known: all records by id, which stay as they are.
+    """
+
+    def __init__(self, known: Mapping[str, Record]) -> None:
+        self._known = known
+        self._flat: dict[tuple[str, int], dict[str, Any]] = {}
+        self._whole: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def of(self, record: Record) -> dict[str, Any]:
+        """Values by key, one object for records that share all; keys of the runs it builds on begin with `parent.`."""
+        settings = dict(LATER)
+        for key, value in _read_by(record).items():
+            settings |= self._of_part(key, value)
+        settings |= _trained_on(record)
+        settings["presence"] = record.protocol.get("presence", "always")
+        for parent in _built_on(record, self._known):
+            views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
+            settings |= {f"parent.{key}": value for key, value in (self.of(parent) | views).items()}
+        return self._whole.setdefault((*settings, *map(id, settings.values())), settings)
+
+    def _of_part(self, key: str, value: Any) -> dict[str, Any]:
+        part = key, id(value)
+        if part not in self._flat:
+            self._flat[part] = settings_of({key: value})
+        return self._flat[part]
 
 
 def _built_on(record: Record, known: Mapping[str, Record]) -> list[Record]:

@@ -50,6 +50,13 @@ def test_a_fused_backbone_gives_the_same_maps(name):
         assert (exact - fused16.float()).abs().mean() < 1.5 * (exact - plain16.float()).abs().mean()
 
 
+def test_a_network_that_takes_images_of_one_size_alone_stays_as_it_is():
+    network = Backbone("vit_tiny_patch16_224", options={"depth": 4, "embed_dim": 24, "num_heads": 2}).eval()
+    with torch.no_grad():
+        assert network(images(224, 224))[-1].shape[-2:] == (14, 14)
+    assert not [m for m in network.for_inference.network.modules() if isinstance(m, FusedConvolution)]
+
+
 def test_weights_that_change_are_fused_anew_and_training_never_is():
     network = backbone("resnet18")
     answers = network.for_inference

@@ -99,7 +99,7 @@ def fused(network: nn.Module, dtype: torch.dtype) -> nn.Module:
                 torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
                 for a, b in zip(quick(images[1]), network(images[1]), strict=True)
             )
-        except (AssertionError, RuntimeError, TypeError, ValueError):  # other sizes are refused, or operations are not so
+        except (AssertionError, RuntimeError, TypeError, ValueError):  # images of one size, or no such operation
             same = False
         if not same:
             return network

@@ -141,15 +141,15 @@ class DenseAsker(Asker):
             picture.beside["scores of its classes"] = heat_map(image, self.fires(item.image))
         return picture
 
-    @torch.inference_mode()
     def fires(self, image_id: str) -> np.ndarray:
         """The best class score in 0..1 at each pixel (H, W) of an image, among the classes that it holds."""
         source, method = self.scoring.source, tag_method(self.scoring.method)
         image, tags = source.image(image_id), torch.from_numpy(source.tags(image_id))[None]
         pixels = to_pixels([image], None, method.device)
-        scores = method.class_scores((), pixels, tags.to(pixels.device), (1.0,), False)
-        of_classes = scores[:, scores.shape[1] - tags.shape[1] :]  # without a background
-        return resized(of_classes, image.shape[:2])[0].amax(0).cpu().numpy()
+        with evaluating(method), torch.inference_mode():
+            scores = method.class_scores((), pixels, tags.to(pixels.device), (1.0,), False)
+            of_classes = scores[:, scores.shape[1] - tags.shape[1] :]  # without a background
+            return resized(of_classes, image.shape[:2])[0].amax(0).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.overlap import summary
@@ -132,8 +132,8 @@ class CamSeedsProtocol(SemanticProtocol):
         """An image with its truth, its seeds and the score of its best class."""
         asked = tag_method(method)
         image, truth = source.pair(item.image)
-        with torch.inference_mode():
-            scores = self.maps(asked.eval(), source, [item.image], [image], truth.shape)[0]
+        with evaluating(asked), torch.inference_mode():
+            scores = self.maps(asked, source, [item.image], [image], truth.shape)[0]
         heat = scores[1:].max(0) if asked.scores_background else scores.max(0)
         return Picture(image, truth, self.labels(scores, asked), {"class scores": heat_map(image, heat)})
 

@@ -192,8 +192,8 @@ class FewShotProtocol(Protocol):
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """The query of an episode with each way's first support and the probability behind the answer."""
         ways = episodes_of(item)
-        runner = self.runner(method.eval(), source, batch_size=1)
-        with torch.inference_mode():
+        runner = self.runner(method, source, batch_size=1)
+        with evaluating(method), torch.inference_mode():
             answers = list(runner.answers(ways))
         truth, prediction = self.truth(answers[0].truth, [way.class_index for way in ways]), merged(answers)
         image = source.image(ways[0].query)

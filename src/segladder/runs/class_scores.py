@@ -19,7 +19,7 @@ from torch import Tensor
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.image_level.base import SCORE_STRIDE, TagMethod
 from segladder.protocols.inference import resized, scaled_pixels
@@ -89,7 +89,7 @@ class StoredScores:
     def _computed(self, ids: Sequence[str], images: Tensor, *views: Any) -> Tensor:
         with torch.inference_mode(False):
             method = self.method.to(images.device)
-        with torch.inference_mode():
+        with evaluating(method.method if isinstance(method, DenseScores) else method), torch.inference_mode():
             return method.class_scores(ids, images, *views).float()
 
     def _place(self, scales: Sequence[float], flip: bool) -> Path:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from segladder.door.packing import opened
 from segladder.errors import ConfigError
-from segladder.methods.base import Method, evaluating
+from segladder.methods.base import Method, Precision, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.inference import dense_answers
 from segladder.report.record import Record
@@ -41,6 +41,7 @@ class Keys(TypedDict):
     scales: Scales
     flip: bool
     probabilities: bool
+    precision: Precision
     device: Device | None
     progress: bool
 
@@ -58,6 +59,7 @@ def run(config: DictConfig) -> int:
             " with segladder evaluate protocol=davis2016_automatic"
         )
     method.to(device)
+    method.answers_in = config.precision
     with evaluating(method):
         if isinstance(method, FewShotMethod):
             return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))

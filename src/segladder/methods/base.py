@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segladder.data.training.dataset import ObjectLabels
 from segladder.errors import ConfigError, DataError
 from segladder.nets import answering
+from segladder.nets.answering import Precision as Precision
 from segladder.nets.losses import Pictures
 from segladder.settings import Name, NotNegative, Share
 
@@ -144,6 +145,9 @@ class Method(pl.LightningModule):
         self.resolved = {}
         self.fused = False  # set by the strategy
         self.memory_format = torch.contiguous_format  # in training; set by the strategy
+        self.tf32: bool | None = None  # set by the strategy, see `answering.float32_products`
+        self.answers_in: Precision = "32-true"
+        self.compiled = False  # set where it is
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -210,6 +214,10 @@ class Method(pl.LightningModule):
         """Raw pixels (B, 3, H, W) in 0..255 to the backbone's input, float32, in its memory format."""
         images = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
         return images.contiguous(memory_format=self.input_format)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """How it computes while it answers, see `answering.computing`."""
+        return answering.computing(self.pixel_mean.device, self.tf32, self.answers_in, self.compiled)
 
     @property
     def input_format(self) -> torch.memory_format:
@@ -287,13 +295,14 @@ def checked(batch: Batch) -> Batch:
 def evaluating(method: nn.Module) -> Iterator[None]:
     """The mode to answer in, on the device that the method is on: whoever asks a method anything does so in this block.
 
-    Evaluation mode, and on CUDA the plain memory format. Afterwards, also after an error, a method that was training
-    is as it was. One that was not keeps the format: it may answer again.
+    Evaluation mode, on CUDA the plain memory format, and the method's own arithmetic. Afterwards, also after an error,
+    a method that was training is as it was. One that was not keeps the format: it may answer again.
     """
     training, changed = method.training, answering.lay_out(method)
     method.eval()
     try:
-        yield
+        with method.computing() if isinstance(method, Method) else nullcontext():
+            yield
     finally:
         method.train(training)
         if training:

@@ -22,6 +22,8 @@ CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundar
 LATER: dict[str, Any] = {  # keys that older records lack, with the value their runs had
     "loader.augment.extra": [],
     "loader.balanced": False,
+    "strategy.nodes": 1,
+    "strategy.tf32": False,
     "data.folds_of_images": None,
     **{f"labels.noise.{key}": value for key, value in CAREFUL.items()},
 }
@@ -40,6 +42,7 @@ def settings_among(record: Record, known: Mapping[str, Record]) -> dict[str, Any
     """What tells a record from others of its kind; settings of the runs it builds on begin with `parent.`."""
     settings = LATER | settings_of(_read_by(record)) | _trained_on(record)
     settings |= {"presence": record.protocol.get("presence", "always")}
+    settings |= {"precision": record.protocol.get("precision", "32-true")}  # of the answers
     for parent in _built_on(record, known):
         views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
         settings |= {f"parent.{key}": value for key, value in (settings_among(parent, known) | views).items()}

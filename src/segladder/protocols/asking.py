@@ -237,6 +237,8 @@ class EpisodeAsker(Asker):
         if self.presence == "competing":
             answers = the_surest(answers)
         answers = [answer for answer in answers if answer.episode.class_index in self.supports]
+        if least <= 0:  # no answer is less sure
+            return answers
         return [a if sureness(a) >= least else replace(a, prediction=np.zeros_like(a.prediction)) for a in answers]
 
     def least_sure(self) -> float:

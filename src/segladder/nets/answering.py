@@ -73,9 +73,11 @@ def computing(device: torch.device, tf32: bool | None, precision: Precision, com
         yield
 
 
-def in_float32(device: torch.device) -> torch.autocast:
-    """Within the block no autocast, for what loses by it: distances, walks, enlarged scores, what is kept."""
-    return torch.autocast(device.type, enabled=False)
+@contextmanager
+def in_float32(device: torch.device) -> Iterator[None]:
+    """Float32 and nothing less within the block: for distances, walks, enlarged scores, what is kept."""
+    with torch.autocast(device.type, enabled=False), float32_products(False):
+        yield
 
 
 @contextmanager

@@ -481,13 +481,13 @@ def test_counting_many_episodes_at_once_gives_the_counts_of_one_at_a_time(colour
     classes = [VOC_CLASSES.index(name) for name in chosen.novel]
     items = chosen.test_items(coloured, coloured.split("val"))
     ways = chosen.ways_among(classes)
-    episodes = draw(items, classes, chosen.shots, 10 * ways, 0, "item", chosen.kind, ways=ways)
+    episodes = draw(items, classes, chosen.shots, 10, 0, "item", chosen.kind, ways=ways)
     tallies = []
     for count in (chosen.tally, counted_one_by_one(chosen)):
         runner = chosen.runner(Painter(salient=True), coloured, batch_size=4)
         tallies.append(count(runner, episodes, ways, kind == "swap", kind=kind))
     ours, former = tallies
-    assert len(former.counts) == 10 and ours.counts.asked == former.counts.asked
+    assert len(former.counts) == len(episodes) // ways >= 10 and ours.counts.asked == former.counts.asked
     np.testing.assert_array_equal(ours.counts.dense(), former.counts.dense())
     np.testing.assert_array_equal(ours.histograms, former.histograms)
 

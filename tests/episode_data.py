@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -10,6 +10,11 @@ import numpy as np
 from dummy_data import save_image, save_mask, write_list
 
 from segladder.data.sources.palette import voc_palette
+from segladder.data.training.episodes import Episode
+from segladder.metrics.average_precision import BINS
+from segladder.metrics.episodes import EpisodeCounts
+from segladder.protocols.episode_runner import EpisodeRunner, merged
+from segladder.protocols.few_shot import FewShotProtocol, asking
 
 SIDE = 96  # three points of the small-object rule's grid in each direction
 LARGE, SMALL = SIDE, 8  # widths of a stripe: three grid points or one
@@ -57,3 +62,35 @@ def varied(count: int, classes: Sequence[int], prefix: str = "im") -> dict[str, 
         stripes = enumerate(held[11 * i % len(held)])
         images[f"{prefix}{i:03d}"] = [(k, SMALL if i % 4 == 3 and place == 0 else LARGE) for place, k in stripes]
     return images
+
+
+def counted_one_by_one(protocol: FewShotProtocol) -> Callable[..., EpisodeCounts]:
+    """A slow `protocol.tally`: each query's masks in numpy, as it was before episodes were counted together."""
+
+    def tally(
+        runner: EpisodeRunner, episodes: Sequence[Episode], ways: int, all_classes: bool, kind: str
+    ) -> EpisodeCounts:
+        size = len(runner.source.classes)
+        counted = EpisodeCounts(size)
+        for answers in zip(*[runner.answers(episodes)] * ways, strict=True):
+            classes = [answer.episode.class_index for answer in answers]
+            truth = answers[0].truth
+            if not all_classes:
+                kept = [*classes, 255] if protocol.void == "ignored" else classes
+                truth = np.where(np.isin(truth, kept), truth, np.uint8(0))
+            known = truth < size
+            cells = truth[known].astype(np.intp) * size + merged(answers)[known]
+            counted.counts.add(asking([a.episode for a in answers], kind), np.bincount(cells, minlength=size**2))
+            for answer in answers:
+                binary = np.where(known, truth == answer.episode.class_index, np.uint8(255))
+                counted.histograms[answer.episode.class_index] += probability_histogram(answer.probability, binary)
+        return EpisodeCounts.merged([counted])
+
+    return tally
+
+
+def probability_histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How many pixels of truth 0 and 1 fall into each bin of probability, int64 (2, BINS)."""
+    bins = np.minimum((probability * BINS).astype(np.int32), BINS - 1)
+    known = truth < 2
+    return np.bincount(bins[known] + BINS * truth[known].astype(np.int32), minlength=2 * BINS).reshape(2, BINS)

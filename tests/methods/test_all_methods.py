@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from small_methods import configuration
 
 from segladder.cli import choices
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import LaterStage
 from segladder.runs import build
@@ -151,6 +151,18 @@ def test_scores_cover_images_of_odd_size_and_do_not_depend_on_the_batch(name):
     classes = 2 if isinstance(method, FewShotMethod) else CLASSES
     assert together.shape == (2, classes, HEIGHT, WIDTH) and together.dtype == torch.float32
     torch.testing.assert_close(together[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_in_bfloat16_are_float32_and_close(name):
+    method = built(name).eval()
+    with torch.no_grad():
+        expected = scores(method, images())
+        method.answers_in = "bf16-mixed"
+        with evaluating(method):
+            found = scores(method, images())
+    assert found.dtype == torch.float32 and found.isfinite().all()
+    assert ((found - expected).abs().mean() / expected.std().clamp_min(1e-3)) < 0.3  # tags may turn over
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -22,7 +22,9 @@ from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf, label_probabilities
 from segladder.protocols.base import Scoring
+from segladder.protocols.cam_seeds import peaks
 from segladder.protocols.classification import classification_score, ranked_precision
+from segladder.protocols.inference import best
 from segladder.runs.class_scores import StoredScores
 from segladder.stages.pseudo_masks import PseudoMasks, fitted, joined, labels_of
 
@@ -69,14 +71,23 @@ def test_one_sweep_counts_what_every_threshold_alone_would(seed):
     scores[:, 0, :4] = thresholds  # exactly at a threshold: not above it
     truth = random.choice([0, 1, 2, 3, 255], (6, 7)).astype(np.uint8)
     sweep = ThresholdSweep(4, thresholds)
-    sweep.add(scores, truth)
-    sweep.add(scores[:, ::-1], truth)
+    for each in (scores, scores[:, ::-1]):
+        sweep.add(each.argmax(0), each.max(0), truth)
     for threshold, found in zip(thresholds, sweep.confusions(), strict=True):
         expected = 0
         for each in (scores, scores[:, ::-1]):
             seeds = np.where(each.max(0) > threshold, each.argmax(0) + 1, 0)
             expected = expected + confusion_matrix(torch.from_numpy(seeds), torch.from_numpy(truth), 4).numpy()
         np.testing.assert_array_equal(found, expected)
+
+
+def test_the_best_of_equal_scores_is_the_first():
+    random = np.random.default_rng(0)
+    scores = random.choice(np.array([0, 0.25, 0.5], np.float32), (2, 4, 30, 40))
+    for found, each in zip(peaks(torch.from_numpy(scores)), scores, strict=True):
+        np.testing.assert_array_equal(found.best, each.argmax(0))
+        np.testing.assert_array_equal(found.height, each.max(0))
+    np.testing.assert_array_equal(best(torch.from_numpy(scores)).numpy(), scores.argmax(1))
 
 
 def test_the_fixed_threshold_ranks_and_the_best_is_called_oracle(source):

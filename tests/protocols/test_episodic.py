@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from episode_data import write_coloured
+from episode_data import counted_one_by_one, probability_histogram, write_coloured
 from hydra import compose, initialize_config_module
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -21,11 +21,11 @@ from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.data.training.episodes import Episode, digest, draw
 from segladder.errors import ConfigError
 from segladder.methods.few_shot.base import FewShotMethod
-from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
+from segladder.metrics.average_precision import BINS, average_precision, best_threshold
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import foreground_background_iou, mean_iou, painted_shares, swapped
-from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, aggregated, merged
+from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, aggregated, merged, merged_all
 from segladder.protocols.episodic import DISTRACTORS, EpisodicProtocol
 from segladder.protocols.feature_store import FeatureStore
 from segladder.protocols.few_shot import asking, episodes_of, outlined
@@ -464,6 +464,45 @@ def test_histogram_scores_equal_those_of_single_pixels():
     assert np.isnan(average_precision(np.zeros((2, BINS)))) and np.isnan(best_threshold(np.zeros((2, BINS)))[0])
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("strict", []),
+        ("strict", ["protocol.void=background", "protocol.shots=3", "protocol.aggregate=logit_mean"]),
+        ("strict", ["protocol.score_at=input", "protocol.fit=padded", "protocol.input_side=80"]),
+        ("swap", ["protocol.shots=2", "protocol.aggregate=vote"]),
+        ("hard", []),
+        ("panet", ["protocol.ways=2"]),
+        ("strict", ["protocol.ways=5"]),
+    ],
+)
+def test_counting_many_episodes_at_once_gives_the_counts_of_one_at_a_time(coloured, kind, changes):
+    chosen = protocol(kind, *SHORT, *changes)
+    classes = [VOC_CLASSES.index(name) for name in chosen.novel]
+    items = chosen.test_items(coloured, coloured.split("val"))
+    ways = chosen.ways_among(classes)
+    episodes = draw(items, classes, chosen.shots, 10, 0, "item", chosen.kind, ways=ways)
+    tallies = []
+    for count in (chosen.tally, counted_one_by_one(chosen)):
+        runner = chosen.runner(Painter(salient=True), coloured, batch_size=4)
+        tallies.append(count(runner, episodes, ways, kind == "swap", kind=kind))
+    ours, former = tallies
+    assert len(former.counts) == len(episodes) // ways >= 10 and ours.counts.asked == former.counts.asked
+    np.testing.assert_array_equal(ours.counts.dense(), former.counts.dense())
+    np.testing.assert_array_equal(ours.histograms, former.histograms)
+
+
+def test_counting_at_once_keeps_the_first_of_equally_probable_classes():
+    random = np.random.default_rng(3)
+    probability = random.choice(np.array([0, 0.25, 0.5, 0.75, 1], np.float32), (6, 3, 20, 30))
+    found = random.random(probability.shape) < 0.5
+    together = merged_all(*map(torch.from_numpy, (found, probability))).numpy()
+    for number in range(6):
+        ways = zip(found[number], probability[number], strict=True)
+        answers = [Answer(Episode("q", k + 1, ("s",), 0), *way, way[0]) for k, way in enumerate(ways)]
+        np.testing.assert_array_equal(together[number], merged(answers))
+
+
 def test_pooled_scores_equal_those_of_pixels():
     random = np.random.default_rng(1)
     tally = EpisodeCounts(4)
@@ -472,9 +511,9 @@ def test_pooled_scores_equal_those_of_pixels():
         c = (1, 3)[number % 2]
         truth = random.choice(np.array([0, c, 255], np.uint8), (10, 12))
         prediction = random.random((10, 12)) > 0.5
-        tally.add(
-            Asked("q", (c,), supports=(f"{number}",)), prediction * np.uint8(c), {c: prediction.astype(float)}, truth
-        )
+        said = torch.from_numpy(prediction)[None]
+        asked = [Asked("q", (c,), supports=(f"{number}",))]
+        tally.add(asked, said.byte(), said[:, None].float(), torch.from_numpy(truth)[None])
         pixels[c].append((prediction[truth < 255], truth[truth < 255] == c))
     ious = []
     for pairs in pixels.values():

@@ -35,7 +35,7 @@ class Breaks(nn.Module):
         self.asked_in_training = self.training or self.head.training
         raise Broken
 
-    answers = normalize = tag_logits = answer
+    batches = normalize = tag_logits = answer
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def tags(method, source):
 
 
 def episodes(method, source):
-    runner = SimpleNamespace(method=method, source=source, answers=method.answers)
+    runner = SimpleNamespace(method=method, source=source, batches=method.batches)
     EpisodicProtocol.tally(SimpleNamespace(), runner, [Episode("query", 1, ("support",), 0)])
 
 

@@ -41,8 +41,8 @@ def run(config: DictConfig) -> int:
     failed = []
     for name in track(chosen, "benchmarks"):
         found = measure(folder / f"{name}.py", config.quick)
-        rows += found
-        failed += [] if found else [name]
+        rows += found or []
+        failed += [name] if found is None else []
     show(rows)
     if config.out:
         Path(config.out).write_text(markdown(rows), encoding="utf-8")
@@ -51,8 +51,8 @@ def run(config: DictConfig) -> int:
     return 1 if failed else 0
 
 
-def measure(path: Path, quick: bool) -> list[list[str]]:
-    """The rows `run(quick)` of a benchmark file returns, in text; none if it failed."""
+def measure(path: Path, quick: bool) -> list[list[str]] | None:
+    """The rows `run(quick)` of a benchmark file returns, in text, as many as this machine has; None if it failed."""
     script = (
         "import importlib.util, json, sys; spec = importlib.util.spec_from_file_location('benchmark', sys.argv[1]); "
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module); "
@@ -61,7 +61,7 @@ def measure(path: Path, quick: bool) -> list[list[str]]:
     done = subprocess.run([sys.executable, "-c", script, str(path), str(quick)], stdout=subprocess.PIPE, text=True)
     lines = [line[5:] for line in done.stdout.splitlines() if line.startswith("ROWS ")]
     if done.returncode or not lines:
-        return []
+        return None
     return [[what, against, f"{ratio:.2f}x", detail] for what, against, ratio, detail in json.loads(lines[-1])]
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from segladder.data.sources.base import Source
 from segladder.door.packing import home, opened
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, Precision
 from segladder.protocols.base import Protocol
 from segladder.protocols.fields import Presence
 from segladder.report import record as records
@@ -41,6 +41,7 @@ class Keys(TypedDict, total=False):
     presence: Presence | None
     device: Device | None
     batch_size: Positive
+    precision: Precision
     progress: bool
     panels: Count
     data: Any
@@ -66,8 +67,11 @@ def run(config: DictConfig) -> int:
         access = access_of(folder, record)
         check_account(folder, record, access, source, protocol)
     method.to(device)
+    method.answers_in = config.precision
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
+    if config.precision != "32-true":
+        record.protocol["precision"] = config.precision
     rung = "-".join([protocol.hash, *rung_words(record)])
     place = home(Path(config.run)) / "evaluations" / f"{protocol.name}-{rung}"
     place.mkdir(parents=True, exist_ok=True)
@@ -89,9 +93,9 @@ def run(config: DictConfig) -> int:
 
 def rung_words(record: records.Record) -> list[str]:
     """What tells apart the evaluations of one run under one hash."""
-    presence = record.protocol.get("presence", "always")
+    presence, precision = record.protocol.get("presence", "always"), record.protocol.get("precision")
     shots = [] if record.shots is None else [f"{record.shots}shot"]
-    return [*shots, *([] if presence == "always" else [presence])]
+    return [*shots, *([] if presence == "always" else [presence]), *([precision] if precision else [])]
 
 
 def check_account(folder: Path, record: records.Record, access: Access, source: Source, protocol: Protocol) -> None:

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from segladder.door.packing import opened
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, Precision, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.inference import dense_answers
+from segladder.report.record import Record
 from segladder.runs import few_shot_prediction
 from segladder.runs.composition import check_keys
 from segladder.runs.loading import chosen_device, load_run
@@ -40,6 +41,7 @@ class Keys(TypedDict):
     scales: Scales
     flip: bool
     probabilities: bool
+    precision: Precision
     device: Device | None
     progress: bool
 
@@ -57,8 +59,15 @@ def run(config: DictConfig) -> int:
             " with segladder evaluate protocol=davis2016_automatic"
         )
     method.to(device)
-    if isinstance(method, FewShotMethod):
-        return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))
+    method.answers_in = config.precision
+    with evaluating(method):
+        if isinstance(method, FewShotMethod):
+            return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))
+        return segment_all(config, method, record)
+
+
+def segment_all(config: DictConfig, method: Method, record: Record) -> int:
+    """Segment what is not done yet with a method that knows its classes; returns 1 if an image could not be read."""
     out = Path(config.out)
 
     def segmented(path: Path, image: np.ndarray) -> None:

@@ -96,7 +96,9 @@ def create(method: str = "fcn8s", classes: Sequence[str] | None = None, **settin
     if source is not None and kind.reads_class_vectors:
         told = told_of_classes(config, source, build.protocol(config)).arguments()
     with isolate_rng():
-        return build.method(config, len(source.classes if source is not None else classes or ()), **told)
+        built = build.method(config, len(source.classes if source is not None else classes or ()), **told)
+    built.tf32 = None  # whose process it is decides
+    return built
 
 
 def usual_protocol(method: str) -> dict[str, str]:

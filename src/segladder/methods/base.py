@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from segladder.data.training.dataset import ObjectLabels
 from segladder.errors import ConfigError, DataError
+from segladder.nets import answering
+from segladder.nets.answering import Precision as Precision
 from segladder.nets.losses import Pictures
 from segladder.settings import Name, NotNegative, Share
 
@@ -142,7 +144,10 @@ class Method(pl.LightningModule):
         self.schedule_settings: dict[str, Any] = dict(schedule)
         self.resolved = {}
         self.fused = False  # set by the strategy
-        self.memory_format = torch.contiguous_format  # set by the strategy
+        self.memory_format = torch.contiguous_format  # in training; set by the strategy
+        self.tf32: bool | None = None  # set by the strategy, see `answering.float32_products`
+        self.answers_in: Precision = "32-true"
+        self.compiled = False  # set where it is
         self.register_buffer("pixel_mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -206,9 +211,19 @@ class Method(pl.LightningModule):
         raise ConfigError(f"parent: method={self.name} takes no features of another run")
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Raw pixels (B, 3, H, W) in 0..255 to the backbone's input, float32, in the strategy's memory format."""
+        """Raw pixels (B, 3, H, W) in 0..255 to the backbone's input, float32, in its memory format."""
         images = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        return images.contiguous(memory_format=self.memory_format)
+        return images.contiguous(memory_format=self.input_format)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """How it computes while it answers, see `answering.computing`."""
+        return answering.computing(self.pixel_mean.device, self.tf32, self.answers_in, self.compiled)
+
+    @property
+    def input_format(self) -> torch.memory_format:
+        """How the network's input lies in memory: as the strategy says, unless it answers on a device; `evaluating`."""
+        plain = not self.training and answering.wants_plain(self.pixel_mean.device)
+        return torch.contiguous_format if plain else self.memory_format
 
     def normalized(self, batch: Batch) -> Batch:
         """A batch whose images are the backbone's input."""
@@ -278,13 +293,20 @@ def checked(batch: Batch) -> Batch:
 
 @contextmanager
 def evaluating(method: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards, also after an error, training mode if that was on before."""
-    training = method.training
+    """The mode to answer in, on the device that the method is on: whoever asks a method anything does so in this block.
+
+    Evaluation mode, on CUDA the plain memory format, and the method's own arithmetic. Afterwards, also after an error,
+    a method that was training is as it was. One that was not keeps the format: it may answer again.
+    """
+    training, changed = method.training, answering.lay_out(method)
     method.eval()
     try:
-        yield
+        with method.computing() if isinstance(method, Method) else nullcontext():
+            yield
     finally:
         method.train(training)
+        if training:
+            answering.restore(changed)
 
 
 @contextmanager

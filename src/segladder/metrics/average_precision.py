@@ -7,19 +7,6 @@ import numpy as np
 BINS = 256
 
 
-def probability_histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """How many background and object pixels fall into each bin of probability, int64 (2, BINS).
-
-    Args:
-        probability: of the object, float (H, W) in [0, 1].
-        truth: 1 = object, 0 = background, anything else is left out, uint8 (H, W).
-    """
-    bins = np.minimum((probability * BINS).astype(np.int32), BINS - 1)
-    known = truth < 2
-    joint = bins[known] + BINS * truth[known].astype(np.int32)
-    return np.bincount(joint, minlength=2 * BINS).reshape(2, BINS)
-
-
 def average_precision(histogram: np.ndarray) -> float:
     """Area under the precision-recall curve, sum of (recall step x precision) over descending thresholds.
 

@@ -39,20 +39,25 @@ def boundary_counts(
     counts = np.zeros((num_classes, 2), np.int64)
     distance = boundary_width(target.shape[0], target.shape[1], width)
     counted = target != ignore_index
-    for k in range(num_classes):
-        truth, guess = (target == k) & counted, (pred == k) & counted
-        rows, columns = (np.flatnonzero((truth | guess).any(axis)) for axis in (1, 0))
-        if not rows.size:
-            continue
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    both = [_narrowed(labels, counted, num_classes) for labels in (target, pred)]
+    pixels = [cv2.calcHist([labels], [0], None, [num_classes], [0, num_classes]) for labels in both]
+    for k in np.flatnonzero(pixels[0] + pixels[1]):
+        truth, guess = ((labels == k).view(np.uint8) for labels in both)
+        left, top, columns, rows = cv2.boundingRect(truth | guess)
+        box = slice(top, top + rows), slice(left, left + columns)
         strips = [_boundary(mask[box], distance) for mask in (truth, guess)]
-        counts[k] = (strips[0] & strips[1]).sum(), (strips[0] | strips[1]).sum()
+        counts[k] = np.count_nonzero(strips[0] & strips[1]), np.count_nonzero(strips[0] | strips[1])
     return counts
 
 
+def _narrowed(labels: np.ndarray, counted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels in the narrowest type, K where they do not count or are no class."""
+    known = counted & (labels >= 0) & (labels < num_classes)
+    return np.where(known, labels, num_classes).astype(np.min_scalar_type(num_classes))
+
+
 def _boundary(mask: np.ndarray, distance: int) -> np.ndarray:
-    """Pixels of a mask (h, w) within `distance` of a pixel outside it; beyond the edges is outside."""
+    """Pixels of a mask uint8 (h, w) of 0 and 1 within `distance` of one outside it; beyond the edges is outside."""
     side = 2 * distance + 1
-    pixels = mask.astype(np.uint8)
-    inner = cv2.erode(pixels, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return (pixels > inner).astype(bool)
+    inner = cv2.erode(mask, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return mask > inner

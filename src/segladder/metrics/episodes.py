@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from segladder.metrics.average_precision import BINS, average_precision, best_threshold, probability_histogram
+from segladder.metrics.average_precision import BINS, average_precision, best_threshold
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.formulas import painted_shares
-
-IGNORE = 255
 
 
 class EpisodeCounts:
@@ -28,24 +28,27 @@ class EpisodeCounts:
         self.counts = Counts(num_classes)
         self.histograms = np.zeros((num_classes, 2, BINS), np.int64)
 
-    def add(
-        self, asked: Asked, prediction: np.ndarray, probabilities: Mapping[int, np.ndarray], truth: np.ndarray
-    ) -> None:
-        """Count an episode.
+    def add(self, asked: Sequence[Asked], predictions: Tensor, probabilities: Tensor, truth: Tensor) -> None:
+        """Count N queries of one size, each asked for M classes, on the device that the tensors are on.
 
         Args:
-            asked: the query and the classes it is asked for.
-            prediction: the index of a class asked for, 0 = background, uint8 (H, W).
-            probabilities: of each class asked for, float (H, W).
-            truth: class indices, 255 = not scored, uint8 (H, W).
+            asked: the queries and the classes.
+            predictions: which of a query's classes a pixel is, from 1, 0 = background, uint8 (N, H, W).
+            probabilities: of each class, float32 (N, M, H, W).
+            truth: class indices, 255 = not scored, uint8 (N, H, W).
         """
-        size = self.counts.num_classes
-        known = truth < size
-        joint = truth[known].astype(np.intp) * size + prediction[known]
-        self.counts.add(asked, np.bincount(joint, minlength=size**2))
-        for class_index, probability in probabilities.items():
-            binary = np.where(known, truth == class_index, np.uint8(IGNORE))
-            self.histograms[class_index] += probability_histogram(probability, binary)
+        size, ways = self.counts.num_classes, probabilities.shape[1]
+        truth = truth.clamp(max=size)  # the last row is not scored
+        cells = joint_counts(truth, size + 1, predictions, ways + 1)  # (N, K + 1, M + 1)
+        for each, what in zip(cells, asked, strict=True):
+            matrix = np.zeros((size, size), np.int64)
+            matrix[:, [0, *what.classes]] = each[:size]
+            self.counts.add(what, matrix)
+        classes = np.array([what.classes for what in asked], np.uint8)  # (N, M)
+        bins = (probabilities * BINS).int().clamp_(max=BINS - 1).flatten(0, 1)
+        objects = truth[:, None] == torch.from_numpy(classes).to(truth.device)[:, :, None, None]
+        sides = (objects.to(torch.uint8) + 2 * (truth == size).to(torch.uint8)[:, None]).flatten(0, 1)  # (N M, H, W)
+        np.add.at(self.histograms, classes.ravel(), joint_counts(sides, 3, bins, BINS)[:, :2])
 
     @classmethod
     def merged(cls, parts: Sequence[EpisodeCounts]) -> EpisodeCounts:
@@ -79,6 +82,16 @@ class EpisodeCounts:
     def best_iou(self, classes: Sequence[int]) -> float:
         """IoU at each class's best threshold, chosen on these very episodes; mean over classes."""
         return nan_mean([best_threshold(self.histograms[c])[0] for c in classes])
+
+
+def joint_counts(rows: Tensor, num_rows: int, columns: Tensor, num_columns: int) -> np.ndarray:
+    """How often each value of `rows` meets each of `columns`, both (N, H, W): int64 (N, num_rows, num_columns)."""
+    starts = torch.arange(len(rows), dtype=torch.int32, device=rows.device) * (num_rows * num_columns)
+    joint = (
+        rows.int().mul_(num_columns).add_(columns.int()).add_(starts[:, None, None])
+    )  # of one type all along: faster
+    found = torch.bincount(joint.flatten(), minlength=len(rows) * num_rows * num_columns)
+    return found.view(len(rows), num_rows, num_columns).cpu().numpy()
 
 
 def nan_mean(values: Sequence[float]) -> float:

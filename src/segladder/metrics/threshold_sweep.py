@@ -24,15 +24,14 @@ class ThresholdSweep:
         self.thresholds = np.asarray(thresholds, np.float32)
         self.counts = np.zeros((len(thresholds) + 1, num_classes, num_classes), np.int64)  # exceeded, truth, best class
 
-    def add(self, scores: np.ndarray, truth: np.ndarray) -> None:
+    def add(self, best: np.ndarray, height: np.ndarray, truth: np.ndarray) -> None:
         """Count an image.
 
         Args:
-            scores: of the foreground classes, float32 (C, H, W).
+            best: the foreground class of the highest score at each pixel, from 0, integers (H, W).
+            height: that score, float32 (H, W).
             truth: class indices uint8 (H, W), 255 is not counted.
         """
-        best = scores.argmax(0)  # (H, W)
-        height = np.take_along_axis(scores, best[None], 0)[0]
         exceeded = np.searchsorted(self.thresholds, height.ravel(), side="left")
         known = truth.ravel() != IGNORE
         k = self.num_classes

@@ -141,15 +141,15 @@ class DenseAsker(Asker):
             picture.beside["scores of its classes"] = heat_map(image, self.fires(item.image))
         return picture
 
-    @torch.inference_mode()
     def fires(self, image_id: str) -> np.ndarray:
         """The best class score in 0..1 at each pixel (H, W) of an image, among the classes that it holds."""
         source, method = self.scoring.source, tag_method(self.scoring.method)
         image, tags = source.image(image_id), torch.from_numpy(source.tags(image_id))[None]
         pixels = to_pixels([image], None, method.device)
-        scores = method.class_scores((), pixels, tags.to(pixels.device), (1.0,), False)
-        of_classes = scores[:, scores.shape[1] - tags.shape[1] :]  # without a background
-        return resized(of_classes, image.shape[:2])[0].amax(0).cpu().numpy()
+        with evaluating(method), torch.inference_mode():
+            scores = method.class_scores((), pixels, tags.to(pixels.device), (1.0,), False)
+            of_classes = scores[:, scores.shape[1] - tags.shape[1] :]  # without a background
+            return resized(of_classes, image.shape[:2])[0].amax(0).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,8 @@ class EpisodeAsker(Asker):
         if self.presence == "competing":
             answers = the_surest(answers)
         answers = [answer for answer in answers if answer.episode.class_index in self.supports]
+        if least <= 0:  # no answer is less sure
+            return answers
         return [a if sureness(a) >= least else replace(a, prediction=np.zeros_like(a.prediction)) for a in answers]
 
     def least_sure(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.overlap import summary
@@ -76,15 +76,18 @@ class CamSeedsProtocol(SemanticProtocol):
         counts, boundary = Counts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         sweep = ThresholdSweep(len(source.classes), self.thresholds)
 
-        def count(image_id: str, scores: np.ndarray, mask: np.ndarray) -> None:
-            self.count(counts, boundary, image_id, self.labels(scores, method), mask)
+        def answer(chunk: Sequence[str], images: list[np.ndarray], masks: list[np.ndarray]) -> Iterable[Peaks]:
+            return peaks(self.maps(method, source, chunk, images, masks[0].shape))
+
+        def count(image_id: str, found: Peaks, mask: np.ndarray) -> None:
+            self.count(counts, boundary, image_id, self.labels(found, method), mask)
             if not method.scores_background:
-                sweep.add(scores, mask)
+                sweep.add(*found, mask)
 
         predict_seconds = answered(
             scoring,
             scoring.among(self.split),
-            lambda chunk, images, masks: self.maps(method, source, chunk, images, masks[0].shape),
+            answer,
             count,
             f"{self.name} {self.split}",
         )
@@ -98,23 +101,23 @@ class CamSeedsProtocol(SemanticProtocol):
 
     def maps(
         self, method: TagMethod, source: Source, ids: Sequence[str], images: Sequence[np.ndarray], size: Any
-    ) -> np.ndarray:
+    ) -> torch.Tensor:
         """Class scores float32 (B, C or K, H, W) at label size, for images of one size."""
         pixels = to_pixels(images, self.input_size, method.device)
         tags = self.tags(source, ids)
         scores = method.class_scores(
             ids, pixels, None if tags is None else tags.to(pixels.device), self.scales, self.flip
         )
-        return resized(scores, (size[0], size[1])).cpu().numpy()
+        return resized(scores, (size[0], size[1]))
 
     def tags(self, source: Source, ids: Iterable[str]) -> torch.Tensor | None:
         """The images' tags (B, C), or None where the protocol does not know them."""
         return torch.from_numpy(np.stack([source.tags(i) for i in ids])) if self.label_conditioned else None
 
-    def labels(self, scores: np.ndarray, method: TagMethod) -> np.ndarray:
-        """Class indices uint8 (H, W) of one image's scores (C or K, H, W)."""
-        best = scores.argmax(0).astype(np.uint8)
-        return best if method.scores_background else np.where(scores.max(0) > self.threshold, best + 1, 0)
+    def labels(self, found: Peaks, method: TagMethod) -> np.ndarray:
+        """Class indices uint8 (H, W) of one image's scores of classes, or of background and classes."""
+        best, height = found
+        return best if method.scores_background else np.where(height > self.threshold, best + 1, 0)
 
     def add_sweep(self, result: Result, sweep: ThresholdSweep | None) -> None:
         """Put the scores of every threshold into a result; without a sweep the best threshold is the only one."""
@@ -132,10 +135,29 @@ class CamSeedsProtocol(SemanticProtocol):
         """An image with its truth, its seeds and the score of its best class."""
         asked = tag_method(method)
         image, truth = source.pair(item.image)
-        with torch.inference_mode():
-            scores = self.maps(asked.eval(), source, [item.image], [image], truth.shape)[0]
-        heat = scores[1:].max(0) if asked.scores_background else scores.max(0)
-        return Picture(image, truth, self.labels(scores, asked), {"class scores": heat_map(image, heat)})
+        with evaluating(asked), torch.inference_mode():
+            scores = self.maps(asked, source, [item.image], [image], truth.shape)
+            (found,) = peaks(scores)
+        heat = scores[0, 1:].amax(0).cpu().numpy() if asked.scores_background else found.height
+        return Picture(image, truth, self.labels(found, asked), {"class scores": heat_map(image, heat)})
+
+
+class Peaks(NamedTuple):
+    """The best score at each pixel of an image.
+
+    Attributes:
+        best: its place among the scores, the first of equals, uint8 (H, W).
+        height: float32 (H, W).
+    """
+
+    best: np.ndarray
+    height: np.ndarray
+
+
+def peaks(scores: torch.Tensor) -> list[Peaks]:
+    """Those of each image's scores (B, C, H, W)."""
+    height, best = scores.max(1)
+    return [Peaks(*pair) for pair in zip(best.to(torch.uint8).cpu().numpy(), height.cpu().numpy(), strict=True)]
 
 
 def tag_method(method: Method) -> TagMethod:

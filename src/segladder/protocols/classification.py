@@ -37,7 +37,7 @@ def tag_glimpses(scoring: Scoring, count: int) -> Iterator[Shown]:
     for image_id in sorted(scoring.ids or (), key=hashed_share)[:count]:
         image = source.image(image_id)
         size = image.shape[0], image.shape[1]
-        with torch.inference_mode():
+        with evaluating(method), torch.inference_mode():
             prediction = class_maps(method.predict, to_pixels([image], None, method.device), size, (1.0,), False)
         yield image_id, Picture(image, np.full(size, IGNORE, np.uint8), prediction[0].cpu().numpy(), {})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -100,6 +100,19 @@ class Answer:
     truth: np.ndarray
 
 
+class Maps(NamedTuple):
+    """What a method said in B episodes whose queries have one size, on the device that it is on.
+
+    Attributes:
+        predictions: whether a pixel belongs to the episode's class, bool (B, H, W).
+        probabilities: of that, float32 (B, H, W).
+    """
+
+    episodes: Sequence[Episode]
+    predictions: Tensor
+    probabilities: Tensor
+
+
 def few_shot_method(method: Method, protocol: str, does: str = "draws episodes") -> FewShotMethod:
     """The method, known to answer episodes. Raises ConfigError where it does not."""
     if method.answers != "episodes":
@@ -156,6 +169,13 @@ class EpisodeRunner:
 
     def answers(self, episodes: Sequence[Episode]) -> Iterator[Answer]:
         """Answers to all episodes, in the order of their queries' sizes."""
+        for maps in self.batches(episodes):
+            arrays = (each.cpu().numpy() for each in (maps.predictions, maps.probabilities))
+            for episode, prediction, probability in zip(maps.episodes, *arrays, strict=True):
+                yield Answer(episode, prediction, probability, self.truth(episode.query))
+
+    def batches(self, episodes: Sequence[Episode]) -> Iterator[Maps]:
+        """What `answers` gives, of several episodes at once."""
         groups: dict[tuple[int, ...], list[Episode]] = {}
         for episode in episodes:
             groups.setdefault(self.mask(episode.query).shape, []).append(episode)
@@ -164,11 +184,11 @@ class EpisodeRunner:
                 chunk = group[start : start + self.batch_size]
                 before = time.perf_counter()
                 self.encode([i for e in chunk for i in self._images_of(e)])
-                maps = self.probabilities(chunk, self._scored((size[0], size[1]))).cpu().numpy()  # (B, K or 1, H, W)
+                maps = self.probabilities(chunk, self._scored((size[0], size[1])))  # (B, K or 1, H, W)
+                if maps.is_cuda:
+                    torch.cuda.synchronize(maps.device)
                 self.seconds += time.perf_counter() - before
-                for episode, alternatives in zip(chunk, maps, strict=True):
-                    prediction, probability = aggregated(alternatives, self.aggregate)
-                    yield Answer(episode, prediction, probability, self.truth(episode.query))
+                yield Maps(chunk, *aggregated_all(maps, self.aggregate))
 
     def truth(self, image_id: str) -> np.ndarray:
         """Class indices uint8 (H, W) at the size that is scored."""
@@ -266,6 +286,15 @@ class EpisodeRunner:
         return self.states.get(key)
 
 
+def aggregated_all(maps: Tensor, aggregate: str) -> tuple[Tensor, Tensor]:
+    """`aggregated` of several episodes, (B, K, H, W); what joins predictions does so on the CPU."""
+    if aggregate in STATE_AGGREGATES:
+        return maps[:, 0] > 0.5, maps[:, 0]
+    found = zip(*(aggregated(each, aggregate) for each in maps.cpu().numpy()), strict=True)
+    predictions, probabilities = (torch.from_numpy(np.stack(each)).to(maps.device) for each in found)
+    return predictions, probabilities
+
+
 def aggregated(maps: np.ndarray, aggregate: str) -> tuple[np.ndarray, np.ndarray]:
     """Prediction bool (H, W) and probability (H, W) of the maps P(class) (K, H, W) that K supports gave."""
     if aggregate == "vote":  # of half of them or more
@@ -291,6 +320,14 @@ def merged(answers: Sequence[Answer]) -> np.ndarray:
     probabilities = np.stack([np.where(a.prediction, a.probability, -1) for a in answers])  # (N, H, W)
     classes = np.array([a.episode.class_index for a in answers], np.uint8)
     return np.where(probabilities.max(0) >= 0, classes[probabilities.argmax(0)], np.uint8(0))
+
+
+def merged_all(predictions: Tensor, probabilities: Tensor) -> Tensor:
+    """`merged` of N queries asked for M classes, (N, M, H, W): the class's number from 1, or 0, uint8 (N, H, W)."""
+    if predictions.shape[1] == 1:
+        return predictions[:, 0].to(torch.uint8)
+    surest, way = torch.where(predictions, probabilities, -1).max(1)
+    return torch.where(surest >= 0, way + 1, 0).to(torch.uint8)
 
 
 def stacked(items: Sequence[Features], device: torch.device) -> Features:

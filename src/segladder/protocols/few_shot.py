@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
@@ -26,7 +27,15 @@ from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import mean_iou
 from segladder.metrics.scores import Score
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, Shown
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method, merged
+from segladder.protocols.episode_runner import (
+    EpisodeRunner,
+    InputSize,
+    Maps,
+    check_joins,
+    few_shot_method,
+    merged,
+    merged_all,
+)
 from segladder.protocols.fields import Aggregate, Fit, MinObject, ScoreAt
 from segladder.protocols.inference import gathered, shard
 from segladder.settings import Count, Positive, Seed
@@ -192,8 +201,8 @@ class FewShotProtocol(Protocol):
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """The query of an episode with each way's first support and the probability behind the answer."""
         ways = episodes_of(item)
-        runner = self.runner(method.eval(), source, batch_size=1)
-        with torch.inference_mode():
+        runner = self.runner(method, source, batch_size=1)
+        with evaluating(method), torch.inference_mode():
             answers = list(runner.answers(ways))
         truth, prediction = self.truth(answers[0].truth, [way.class_index for way in ways]), merged(answers)
         image = source.image(ways[0].query)
@@ -234,13 +243,16 @@ class FewShotProtocol(Protocol):
         groups = [episodes[start : start + ways] for start in range(0, len(episodes), ways)]
         tally = EpisodeCounts(len(runner.source.classes))
         with evaluating(runner.method), torch.inference_mode():
-            one_by_one = runner.answers([episode for group in groups[rank::world] for episode in group])
-            for answers in zip(*[one_by_one] * ways, strict=True):  # those of a query follow each other
-                group = [answer.episode for answer in answers]
-                asked = {answer.episode.class_index: answer.probability for answer in answers}
-                truth = answers[0].truth if all_classes else self.truth(answers[0].truth, list(asked))
-                tally.add(asking(group, kind, drawn_by), merged(answers), asked, truth)
-                advance()
+            maps = runner.batches([episode for group in groups[rank::world] for episode in group])
+            for asked, predictions, probabilities in by_query(maps, ways):
+                queries = [asking(group, kind, drawn_by) for group in asked]
+                masks = [runner.truth(query.image) for query in queries]
+                if not all_classes:
+                    masks = [self.truth(mask, query.classes) for mask, query in zip(masks, queries, strict=True)]
+                truth = torch.from_numpy(np.stack(masks)).to(predictions.device)
+                tally.add(queries, merged_all(predictions, probabilities), probabilities, truth)
+                for _ in queries:
+                    advance()
         return EpisodeCounts.merged(gathered(tally))
 
     def truth(self, mask: np.ndarray, asked: Sequence[int]) -> np.ndarray:
@@ -248,8 +260,22 @@ class FewShotProtocol(Protocol):
         indices = np.zeros(256, np.uint8)
         kept = [*asked, IGNORE] if self.void == "ignored" else list(asked)
         indices[kept] = kept
-        truth: np.ndarray = indices[mask]
-        return truth
+        return cv2.LUT(mask, indices)
+
+
+def by_query(answers: Iterable[Maps], ways: int) -> Iterator[tuple[list[Sequence[Episode]], Tensor, Tensor]]:
+    """The episodes of several queries of one size, and what was said in them: predictions and probabilities.
+
+    Both are (N, M, H, W) for N queries asked for M = `ways` classes, whose episodes follow each other.
+    """
+    waiting: list[tuple[Episode, Tensor, Tensor]] = []
+    for maps in answers:
+        waiting += zip(*maps, strict=True)
+        whole, waiting = waiting[: len(waiting) // ways * ways], waiting[len(waiting) // ways * ways :]
+        if whole:
+            episodes, *parts = zip(*whole, strict=True)
+            predictions, probabilities = (torch.stack(part).unflatten(0, (-1, ways)) for part in parts)
+            yield [episodes[i : i + ways] for i in range(0, len(episodes), ways)], predictions, probabilities
 
 
 def asking(ways: Sequence[Episode], kind: str = "", drawn_by: int = 0) -> Asked:

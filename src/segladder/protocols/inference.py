@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +23,8 @@ from segladder.protocols.base import Scoring
 
 Predict = Callable[[Tensor], Tensor]
 Item = TypeVar("Item")
+
+MOST_WAITING = 32  # answers whose counting is put off
 
 
 def same_size_chunks(source: Source, ids: Sequence[str], batch_size: int) -> list[list[str]]:
@@ -64,6 +68,30 @@ def loaded(
             yield chunk, [image for image, _ in pairs], [mask for _, mask in pairs]
 
 
+class Beside(ExitStack):
+    """Calls in their order; where a device answers meanwhile they run in a thread of their own, and a few may wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.pool = self.enter_context(ThreadPoolExecutor(1)) if device.type == "cuda" else None
+        self.waiting: deque[Future[None]] = deque()
+        self.callback(self.finish)
+
+    def call(self, work: Callable[..., None], *given: Any) -> None:
+        """Call now or soon. Raises what an earlier call raised."""
+        if self.pool is None:
+            work(*given)
+            return
+        self.waiting.append(self.pool.submit(torch.inference_mode()(work), *given))
+        while len(self.waiting) > MOST_WAITING:
+            self.waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait for all calls. Raises what one of them raised."""
+        while self.waiting:
+            self.waiting.popleft().result()
+
+
 def answered(
     scoring: Scoring,
     ids: Sequence[str],
@@ -84,14 +112,15 @@ def answered(
     rank, world = shard()
     chunks = same_size_chunks(source, ids, scoring.batch_size)[rank::world]
     seconds = 0.0
-    with evaluating(method), Progress(disable=not scoring.progress or rank > 0) as bar, torch.inference_mode():
+    bar = Progress(disable=not scoring.progress or rank > 0)
+    with evaluating(method), bar, torch.inference_mode(), Beside(method.device) as beside:
         task = bar.add_task(title, total=sum(map(len, chunks)))
         for chunk, images, masks in loaded(source, chunks):
             before = time.perf_counter()
             answers = answer(chunk, images, masks)
             seconds += time.perf_counter() - before
-            for image_id, each, mask in zip(chunk, answers, masks, strict=True):
-                count(image_id, each, mask)
+            for counted in zip(chunk, answers, masks, strict=True):
+                beside.call(count, *counted)
             bar.advance(task, len(chunk))
     return seconds
 
@@ -144,14 +173,19 @@ def dense_answers(method: Method, images: Sequence[np.ndarray], views: Views) ->
     scores = class_scores(method.predict, pixels, size, views.scales, views.flip)
     several = tuple(views.scales) != (1.0,) or views.flip
     probabilities = scores / len(views.scales) if several else scores.softmax(1)
-    return Answers(scores.argmax(1).to(torch.uint8).cpu().numpy(), probabilities.float().cpu().numpy())
+    return Answers(best(scores).cpu().numpy(), probabilities.float().cpu().numpy())
 
 
 def class_maps(
     predict: Predict, pixels: Tensor, size: tuple[int, int], scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Tensor:
     """Predicted classes (B, H, W) uint8 at `size`: the argmax of `class_scores`, which see."""
-    return class_scores(predict, pixels, size, scales, flip).argmax(1).to(torch.uint8)
+    return best(class_scores(predict, pixels, size, scales, flip))
+
+
+def best(scores: Tensor) -> Tensor:
+    """The class of the highest score, the first of equals, uint8 (B, H, W); on a CPU a fourth of the time of argmax."""
+    return scores.max(1).indices.to(torch.uint8)
 
 
 def class_scores(

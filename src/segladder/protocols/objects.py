@@ -19,7 +19,7 @@ from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.palette import voc_palette
 from segladder.errors import DataError
-from segladder.methods.base import Method, Objects
+from segladder.methods.base import Method, Objects, evaluating
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import Asked, Counts
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
@@ -214,8 +214,8 @@ class ObjectProtocol(Protocol):
         """An image with its true and found objects, and their classes."""
         image, mask = source.pair(item.image)
         objects, _ = self.true(source, item.image, mask)
-        with torch.inference_mode():
-            (found,) = self.found(method.eval(), source, [image], mask.shape)
+        with evaluating(method), torch.inference_mode():
+            (found,) = self.found(method, source, [image], mask.shape)
         classes, numbers = self.painted(method, found)
         beside = {"true objects": coloured(image, objects.map), "found objects": coloured(image, numbers)}
         return Picture(image, mask, classes, beside)

@@ -14,7 +14,7 @@ from segladder.data.labels.pool import drawn
 from segladder.data.sources.base import Source
 from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.metrics.bootstrap import estimate
 from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.boundary import boundary_counts
@@ -146,8 +146,8 @@ class SemanticProtocol(Protocol):
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image with its truth and prediction."""
         image, truth = source.pair(item.image)
-        with torch.inference_mode():
-            return Picture(image, truth, self.predictions(method.eval(), [image], truth.shape)[0], {})
+        with evaluating(method), torch.inference_mode():
+            return Picture(image, truth, self.predictions(method, [image], truth.shape)[0], {})
 
     def count(
         self, counts: Counts, boundary: np.ndarray, image_id: str, prediction: np.ndarray, mask: np.ndarray

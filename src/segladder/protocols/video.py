@@ -178,8 +178,8 @@ class VideoProtocol(Protocol):
         """A frame with the annotated first one and the probability behind the answer."""
         videos = self.videos(source)
         first = videos.frames(item.unit)[0]
-        with torch.inference_mode():
-            answer = next(self.runner(method.eval(), videos, batch_size=1).answers(episodes([first, item.image])))
+        with evaluating(method), torch.inference_mode():
+            answer = next(self.runner(method, videos, batch_size=1).answers(episodes([first, item.image])))
         support = outlined(videos.image(first), videos.mask(first) == OBJECT)
         beside = {"support": support, "probability": heated(answer.probability)}
         return Picture(videos.image(item.image), answer.truth, answer.prediction.astype(np.uint8), beside)
@@ -246,8 +246,8 @@ class AutomaticVideoProtocol(VideoProtocol):
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """A frame with its flow drawn as colour, where the method reads that, and the probability of the object."""
         videos = self.videos(source)
-        with torch.inference_mode():
-            (answer,) = self.runner(method.eval(), videos, batch_size=1).answers([Episode(item.image, OBJECT, (), 0)])
+        with evaluating(method), torch.inference_mode():
+            (answer,) = self.runner(method, videos, batch_size=1).answers([Episode(item.image, OBJECT, (), 0)])
         beside = {"probability": heated(answer.probability)}
         if method.reads_flow:
             colours = flow_colours(torch.from_numpy(videos.flow(item.image)).permute(2, 0, 1)[None])[0]

@@ -23,7 +23,7 @@ from segladder.data.labels.pool import few_labelled
 from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.metrics.counts import Asked
 from segladder.metrics.scores import Score
 from segladder.metrics.zero_shot import GammaSweep
@@ -315,8 +315,8 @@ class ZeroShotProtocol(Protocol):
         """An image with its truth and its prediction under the gamma that was chosen."""
         image, mask = source.pair(item.image)
         seen, unseen = (torch.tensor(group, device=method.device) for group in self.competitors(source))
-        with torch.inference_mode():
-            logits = resized(self.logits(method.eval(), [image]), (mask.shape[0], mask.shape[1]))
+        with evaluating(method), torch.inference_mode():
+            logits = resized(self.logits(method, [image]), (mask.shape[0], mask.shape[1]))
             best_seen, best_unseen, lead = contest(logits, seen, unseen, self.gamma_on)
         prediction = best_seen.where(lead >= result.swept_at, best_unseen)[0].to(torch.uint8).cpu().numpy()
         truth = cv2.LUT(mask, HiddenClasses((), self.background).table(source.classes))

@@ -53,7 +53,7 @@ class Record:
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
         annotation_cost: what the labels cost, in seconds of human work.
         threads: of torch on the CPU; another number of them, like another device or version, changes last bits.
-        precision: of training, in Lightning's words; scoring is in float32.
+        precision: of training, in Lightning's words; scoring is in float32, unless `protocol` has a `precision`.
         checkpoint: `path` (relative to the run's folder) and `sha256`.
         parents: ids of runs that this one started from.
         lineage: methods of the stages before this one, the first ancestor first.

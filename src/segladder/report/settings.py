@@ -23,6 +23,8 @@ LATER: dict[str, Any] = {  # keys that older records lack, with the value their 
     "backbone.dilated": True,
     "loader.augment.extra": [],
     "loader.balanced": False,
+    "strategy.nodes": 1,
+    "strategy.tf32": False,
     "data.folds_of_images": None,
     **{f"labels.noise.{key}": value for key, value in CAREFUL.items()},
 }
@@ -56,6 +58,7 @@ class Settings:
             settings |= self._of_part(key, value)
         settings |= _trained_on(record)
         settings["presence"] = record.protocol.get("presence", "always")
+        settings["precision"] = record.protocol.get("precision", "32-true")  # of the answers
         for parent in _built_on(record, self._known):
             views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
             settings |= {f"parent.{key}": value for key, value in (self.of(parent) | views).items()}

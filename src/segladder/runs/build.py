@@ -58,7 +58,7 @@ def method(config: DictConfig, num_classes: int, **known: Any) -> Method:
     if config.strategy.channels_last:
         built.memory_format = torch.channels_last
         built.to(memory_format=torch.channels_last)
-    built.fused = config.strategy.fused
+    built.fused, built.tf32 = config.strategy.fused, config.strategy.get("tf32")
     return built
 
 

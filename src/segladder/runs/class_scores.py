@@ -19,9 +19,10 @@ from torch import Tensor
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
-from segladder.methods.base import Method
+from segladder.methods.base import Method, evaluating
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.image_level.base import SCORE_STRIDE, TagMethod
+from segladder.nets.answering import in_float32
 from segladder.protocols.inference import resized, scaled_pixels
 from segladder.report import record as records
 from segladder.runs.folder import content_of
@@ -89,7 +90,8 @@ class StoredScores:
     def _computed(self, ids: Sequence[str], images: Tensor, *views: Any) -> Tensor:
         with torch.inference_mode(False):
             method = self.method.to(images.device)
-        with torch.inference_mode():
+        network = method.method if isinstance(method, DenseScores) else method
+        with in_float32(images.device), evaluating(network), torch.inference_mode():  # they are kept, whoever asks
             return method.class_scores(ids, images, *views).float()
 
     def _place(self, scales: Sequence[float], flip: bool) -> Path:

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from segladder.data.sources.base import Source
 from segladder.errors import DataError
 from segladder.methods.base import Method
+from segladder.nets.answering import float32_products
 from segladder.nets.stored import unpacked
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
@@ -94,13 +95,24 @@ def fit(run: Run) -> None:
         run.mirrors = build.loggers(run.config, run.folder)
     trainer = build.trainer(run.config, run.folder, callbacks(run, points), run.mirrors)
     if run.config.strategy.compile:
-        run.method.compile()
+        compile_network(run.method)
     start = whole_resume_point(run.folder)
-    with watched(run.interruption, lambda status: write_status(run.record, run.folder, status)):
+    held = watched(run.interruption, lambda status: write_status(run.record, run.folder, status))
+    with held, float32_products(run.method.tf32):
         trainer.fit(run.method, run.training.module, ckpt_path=start, weights_only=True)
     if points.interrupted:
         raise KeyboardInterrupt
     run.device = trainer.strategy.root_device
+
+
+def compile_network(method: Method) -> None:
+    """Compile what training runs, at its first step; answers are computed without."""
+    if is_first_process():
+        print(
+            "strategy.compile=true: the first step compiles the network, which may take more than a minute", flush=True
+        )
+    method.compile()
+    method.compiled = True
 
 
 def callbacks(run: Run, points: ResumePoints) -> list[pl.Callback]:

@@ -81,6 +81,7 @@ class Strategy(TypedDict):
     nodes: Positive
     name: Literal["auto", "ddp", "fsdp"]
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+    tf32: bool
     channels_last: bool
     fused: bool
     compile: bool

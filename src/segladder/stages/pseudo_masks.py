@@ -181,7 +181,8 @@ def base_threshold(
         task = bar.add_task("threshold from base classes", total=len(judges))
         for chunk in same_size_chunks(source, judges, BATCH):
             for image_id, given in zip(chunk, class_scores(scores, source, chunk, views), strict=True):
-                sweep.add(given[len(given) - len(source.classes) + 1 :], source.mask(image_id))
+                foreground = given[len(given) - len(source.classes) + 1 :]
+                sweep.add(foreground.argmax(0), foreground.max(0), source.mask(image_id))
             bar.advance(task, len(chunk))
     base = [k for k in range(len(source.classes)) if k not in novel]
     fits = [iou(torch.from_numpy(matrix))[base].nanmean().item() for matrix in sweep.confusions()]

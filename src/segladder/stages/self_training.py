@@ -19,6 +19,7 @@ from rich.progress import Progress
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
+from segladder.methods.base import evaluating
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
 from segladder.report import record as records
@@ -101,7 +102,7 @@ def answered(
     method.to(device)
     for chunk in same_size_chunks(source, ids, BATCH):
         images = [source.image(image_id) for image_id in chunk]
-        with torch.inference_mode():
+        with evaluating(method), torch.inference_mode():
             logits = resized(method.predict(to_pixels(images, None, device)), images[0].shape[:2])
             sureness, best = logits.softmax(1)[:, list(unseen)].max(1)
         answers = np.asarray(unseen)[best.cpu().numpy()]

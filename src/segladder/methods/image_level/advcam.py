@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from segladder.errors import ConfigError
-from segladder.methods.base import Batch, differentiating
+from segladder.methods.base import Batch, differentiating, evaluating
 from segladder.methods.image_level.base import ClassMapMethod, LaterStage, summed_views
 from segladder.settings import AboveZero, NotNegative, Positive, Share
 
@@ -74,10 +74,12 @@ class AdvCAM(LaterStage):
     ) -> Tensor:
         """Maps summed over steps and views on a grid of stride 4, brought to 0..1 as the parent does it."""
         network = self.network(images.device)
-        if tags is None:
-            tags = (network.tag_logits(network.normalize(images)) > 0).float()
-        known = tags.repeat(1 + flip, 1)  # mirror images hold the same classes
-        return network.unit_scores(summed_views(images, scales, flip, lambda view: self.climbed(network, view, known)))
+        with evaluating(network):
+            if tags is None:
+                tags = (network.tag_logits(network.normalize(images)) > 0).float()
+            known = tags.repeat(1 + flip, 1)  # mirror images hold the same classes
+            maps = summed_views(images, scales, flip, lambda view: self.climbed(network, view, known))
+        return network.unit_scores(maps)
 
     def network(self, device: torch.device) -> ClassMapMethod:
         """The parent's method. Raises ConfigError if it has no class maps."""

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate, multilabel_soft_margin_loss
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch, Method
+from segladder.nets.answering import in_float32
 from segladder.ops.cam import normalize_cam
 from segladder.settings import Share
 
@@ -212,4 +213,5 @@ class Refinement(LaterStage):
         scores = self.known_parent()(ids, images, tags, scales, flip)
         if tags is None:
             tags = (scores.amax((2, 3)) > 0).float()[:, 1 - self.num_classes :]
-        return self.refine(images, scores, tags)
+        with in_float32(images.device):
+            return self.refine(images, scores, tags)

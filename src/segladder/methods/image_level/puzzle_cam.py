@@ -83,7 +83,7 @@ class PuzzleCAM(CAM):
         """Classification of image and tiles, and reconstruction."""
         images, tags = batch["image"], batch["tags"]
         full = self.class_maps(images).float()  # (B, C, h, w)
-        pieces = tile(images, self.pieces).contiguous(memory_format=self.memory_format)
+        pieces = tile(images, self.pieces).contiguous(memory_format=self.input_format)
         tiles = self.class_maps(pieces).float()  # (pieces * B, C, h', w')
         merged = merge(tiles, self.pieces)
         losses = {

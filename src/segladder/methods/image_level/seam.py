@@ -124,7 +124,7 @@ class SEAM(CAM):
         """Classification and min-pooling of both views, equivariance, cross regularisation."""
         images, tags = batch["image"], batch["tags"]
         size = [max(1, round(length * self.view_scale)) for length in images.shape[-2:]]
-        reduced = bilinear(images, size).contiguous(memory_format=self.memory_format)
+        reduced = bilinear(images, size).contiguous(memory_format=self.input_format)
         views = [self.raw_and_refined(images), self.raw_and_refined(reduced)]
         present = tags[:, :, None, None]
         first, second = (unit_range(bilinear(maps, size)) * present for maps, _ in views)  # (B, C, *size)

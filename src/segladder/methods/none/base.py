@@ -19,6 +19,7 @@ from torch import Tensor
 from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch, Method, evaluating
+from segladder.nets.answering import in_float32
 from segladder.ops.upsampling import bilinear
 from segladder.settings import Positive
 
@@ -78,11 +79,11 @@ class ClusterMethod(Method):
 
     def cluster_scores(self, images: Tensor) -> Tensor:
         """Minus the squared distance to each centre, (B, M, h, w) for raw pixels (B, 3, H, W)."""
-        features = self.described(images)
+        features = self.described(images).float()
         flat = features.flatten(2).transpose(1, 2)  # (B, h w, D)
-        distances = (
-            flat.pow(2).sum(2, keepdim=True) - 2 * flat @ self.centres.T + self.centres.pow(2).sum(1)
-        ).clamp_min(0)
+        with in_float32(flat.device):
+            products = 2 * flat @ self.centres.T
+        distances = (flat.pow(2).sum(2, keepdim=True) - products + self.centres.pow(2).sum(1)).clamp_min(0)
         scores: Tensor = -distances.transpose(1, 2).unflatten(2, features.shape[2:])
         return scores
 
@@ -93,7 +94,8 @@ class ClusterMethod(Method):
         scores = found.new_full((batch, self.num_classes, height, width), FAR)
         places = self.names.view(1, -1, 1, 1).expand_as(found)
         scores = scores.scatter_reduce(1, places, found, "amax")
-        return bilinear(scores, (images.shape[2], images.shape[3]))
+        with in_float32(scores.device):
+            return bilinear(scores, (images.shape[2], images.shape[3]))
 
     @torch.no_grad()
     def study(self, images: Iterable[np.ndarray], named: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
+from segladder.nets.answering import in_float32
 from segladder.nets.losses import IGNORE, CrossEntropy
 from segladder.ops.upsampling import bilinear
 
@@ -63,7 +64,9 @@ class SemanticVectorMethod(Method):
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, K, H, W) float32 at input size."""
-        return bilinear(self.feature_scores(images).float(), images.shape[-2:])
+        scores = self.feature_scores(images).float()
+        with in_float32(scores.device):
+            return bilinear(scores, images.shape[-2:])
 
     def backbones(self) -> Any:
         """The backbone inside `features`."""

@@ -96,7 +96,7 @@ def test_the_readme_is_short():
 
 
 STUDIES = sorted(file.parent for file in ROOT.glob("experiments/*/records.jsonl"))
-MANY_TESTS = ("demo", "partial_shapes")  # whose tables take long
+MANY_TESTS = ("demo", "partial_shapes", "labels_shapes", "labels_voc_animals", "ladder_voc_animals")  # take long
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.errors import ConfigError
 from segladder.runs import build
-from segladder.runs.composition import choices, composed
+from segladder.runs.composition import as_written, choices
 from segladder.runs.instantiation import instantiated
 from segladder.runs.watching.judging import looks_at
 
@@ -60,13 +60,10 @@ def check_scored(config: DictConfig) -> None:
 
 def scoring(supervision: str) -> list[str]:
     """The protocols of any data set that score methods of some supervision."""
-    found = []
-    for name in choices("protocol"):
-        with suppress(OmegaConfBaseException):  # takes settings of one data set
-            config = composed([f"protocol={name}"])
-            if config.protocol.dataset == config.data.name and supervision in build.protocol(config).supervisions:
-                found.append(name)
-    return found
+    written = {name: as_written("protocol", name) for name in choices("protocol")}
+    of_any = {name: each for name, each in written.items() if each["dataset"] == "${data.name}"}
+    asking: dict[str, Any] = {name: get_class(each["_target_"]) for name, each in of_any.items()}
+    return [name for name, kind in asking.items() if supervision in kind.supervisions]
 
 
 def check_labels(config: DictConfig) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
+import yaml
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.initialize import initialize_config_module
@@ -69,6 +70,13 @@ def choices(group: str) -> list[str]:
     folder = files("segladder.conf") / group
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and not name.startswith("_"))
+
+
+def as_written(group: str, name: str) -> dict[str, Any]:
+    """What the file of a choice says, over the files of its group that it builds on; nothing is resolved."""
+    said = yaml.safe_load((files("segladder.conf") / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    below = [as_written(group, each) for each in said.pop("defaults", []) if each != "_self_"]
+    return {key: value for each in (*below, said) for key, value in each.items()}
 
 
 def is_group(key: str) -> bool:

@@ -31,7 +31,13 @@ def backbone(name: str) -> nn.Module:
     return settled(Backbone(name, output_stride=16))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_100", "efficientnet_lite0", "vgg16_bn", "resnet50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "mobilenetv2_100", "efficientnet_lite0"),
+        *(pytest.param(large, marks=pytest.mark.long) for large in ("vgg16_bn", "resnet50")),
+    ],
+)
 def test_a_fused_backbone_gives_the_same_maps(name):
     network = backbone(name)
     plain = network(images())  # autograd is on: as it is trained

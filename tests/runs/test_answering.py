@@ -24,7 +24,7 @@ CASES = {
     "spnet": ["protocol=zero_shot"],
     "mask_rcnn": ["protocol=instance"],
 }
-QUICK = ("fcn8s", "sg_one")
+QUICK = ("fcn8s",)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from segladder.nets.bfloat16 import has_bfloat16
 from segladder.report import record as records
-from segladder.runs.build import has_bfloat16
 
 pytestmark = pytest.mark.long
 

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning.plugins.precision import Precision
 from small_methods import configuration
 
 from segladder.methods.base import evaluating
 from segladder.methods.full.base import DenseMethod
 from segladder.nets.answering import float32_products
+from segladder.nets.bfloat16 import CpuBfloat16, has_bfloat16
 from segladder.runs import build
 from segladder.runs.class_scores import StoredScores
 from segladder.runs.composition import composed
@@ -55,7 +57,32 @@ def test_a_processor_says_whether_it_has_bfloat16():
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     if "avx" not in flags:
         pytest.skip("no list of this processor's instructions here")
-    assert build.has_bfloat16("cpu") == ("avx512_bf16" in flags)
+    assert has_bfloat16("cpu") == ("avx512_bf16" in flags)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 2, 8), (5, 1, 8), (3, 1, 8), (3, 2, 1), (5, 2, 4)])
+def test_depthwise_convolutions_whose_gradients_are_slow_in_bfloat16_learn_in_float32(kernel, stride, groups):
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups)
+    features = torch.randn(2, 8, 12, 12, requires_grad=True)
+    expected = convolution(features)
+    expected.square().mean().backward()
+    exact, convolution.weight.grad = convolution.weight.grad, None
+    with CpuBfloat16().forward_context():
+        found = convolution(features.bfloat16())
+        with torch.no_grad():
+            assert convolution(features).dtype == torch.bfloat16  # answers take no gradients
+    found.float().square().mean().backward()
+    in_float32 = groups == 8 and (kernel, stride) != (3, 1)
+    assert found.dtype == (torch.float32 if in_float32 else torch.bfloat16)
+    torch.testing.assert_close(convolution.weight.grad, exact, atol=5e-3, rtol=5e-2)
+
+
+def test_a_cpu_trains_in_bfloat16_of_that_kind(tmp_path):
+    for precision, kind in (("bf16-mixed", CpuBfloat16), ("32-true", Precision)):
+        config = composed([f"strategy.precision={precision}", "logger=none"])
+        trainer = build.trainer(config, tmp_path, [], [])
+        assert type(trainer.precision_plugin) is kind and trainer.precision == precision
 
 
 @pytest.mark.parametrize("before", [(False, True), (False, False), (True, True)])

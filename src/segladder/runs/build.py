@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from segladder.data.training.views import Recipe, TrainingView
 from segladder.errors import ConfigError
 from segladder.machine import tasks
 from segladder.methods.base import Method
+from segladder.nets.bfloat16 import CpuBfloat16, has_bfloat16
 from segladder.nets.losses import CrossEntropy
 from segladder.protocols.base import Protocol
 from segladder.runs.instantiation import instantiated
@@ -145,9 +145,9 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         accelerator=strategy.accelerator,
         devices=strategy.devices,
         num_nodes=strategy.get("nodes", 1),
-        plugins=[SLURMEnvironment(auto_requeue=False)] if tasks() > 1 else None,  # ends as Interruption says
+        plugins=plugins(config),
         strategy=strategy.name,
-        precision=precision(config),
+        precision=None if in_cpu_bfloat16(config) else precision(config),
         deterministic=strategy.deterministic,
         max_epochs=settings.epochs if settings.steps is None else -1,
         max_steps=-1 if settings.steps is None else settings.steps,
@@ -165,6 +165,17 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
     )
 
 
+def plugins(config: DictConfig) -> list[Any]:
+    """What Lightning would choose otherwise by itself."""
+    own: list[Any] = [SLURMEnvironment(auto_requeue=False)] if tasks() > 1 else []  # ends as Interruption says
+    return [*own, CpuBfloat16()] if in_cpu_bfloat16(config) else own
+
+
+def in_cpu_bfloat16(config: DictConfig) -> bool:
+    """Whether a CPU trains in bfloat16."""
+    return (config.strategy.accelerator, precision(config)) == ("cpu", "bf16-mixed")
+
+
 def logged_every(config: DictConfig) -> int:
     """Optimiser steps between the losses that mirrors get."""
     return min((node.every_steps for node in (config.logger or {}).values()), default=50)
@@ -176,15 +187,6 @@ def precision(config: DictConfig) -> Any:
     if strategy.precision == "auto":
         return "bf16-mixed" if has_bfloat16(strategy.accelerator) else "32-true"
     return strategy.precision
-
-
-def has_bfloat16(accelerator: str) -> bool:
-    """Whether this processor (`cpu`) or CUDA device (`gpu`) multiplies bfloat16 by instructions of its own."""
-    if accelerator == "gpu":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        return torch.cpu._is_avx512_bf16_supported()
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # ARM
 
 
 def quieten() -> None:

@@ -9,7 +9,6 @@ from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.pool import choose
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.items import Items
-from segladder.data.training.episodes import Episode
 from segladder.data.training.views import Images
 from segladder.errors import DataError
 from segladder.methods.base import Method
@@ -17,7 +16,6 @@ from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.counts import Asked
 from segladder.protocols.asking import ALONE, CROWDED, LACKING, SMALL, BaseClasses, Questions, the_surest
-from segladder.protocols.episode_runner import Answer
 from segladder.protocols.ladder import LadderProtocol
 
 FIELDS = {
@@ -255,9 +253,8 @@ def test_answers_less_sure_than_is_best_for_base_classes_are_left_out(source):
 
 
 def test_of_equals_nobody_has_a_pixel():
-    maps = np.array([[[0.9, 0.7, 0.6]], [[0.9, 0.8, 0.4]]], np.float32)
-    answers = [Answer(Episode("a", k, (), 0), m > 0.5, m, np.zeros((1, 3), np.uint8)) for k, m in enumerate(maps, 1)]
-    assert [a.prediction.tolist() for a in the_surest(answers)] == [[[False, False, True]], [[False, True, False]]]
+    maps = torch.tensor([[[[0.9, 0.7, 0.6]], [[0.9, 0.8, 0.4]]]])  # (1, 2, 1, 3)
+    assert the_surest(maps > 0.5, maps).tolist() == [[[[False, False, True]], [[False, True, False]]]]
 
 
 def test_presence_needs_supports_of_base_classes(source):

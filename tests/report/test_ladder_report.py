@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -144,6 +145,25 @@ def test_text_and_picture(records, tmp_path):
             colour = ImageColor.getrgb(kinds()[name].colour)
             assert (pixels == colour).all(1).sum() > 20
     assert pixels.mean() < 60  # the last one has a dark ground
+
+
+def test_a_panel_below_shows_what_is_left_of_base_classes(records, tmp_path):
+    of_base = Score("base_mIoU", shown=("table",), statistic=FromCounts("mean_iou", ("base",)))
+    plain = save_cost_curve(tmp_path / "plain.png", rungs(rank(records)[0], records), rank(records)[0])
+    for record in records:
+        record.protocol |= {"scores": [Score("mIoU").plain(), of_base.plain()], "ladder": ["base_mIoU"]}
+        if record.supervision != "few_shot":  # such a rung answers for one class alone
+            record.metrics["base_mIoU"] = {"value": 0.6}
+    (table,) = rank(records)
+    ladder = rungs(table, records)
+    curve = save_cost_curve(tmp_path / "curve.png", ladder, table)
+    top, whole = (np.asarray(Image.open(file).convert("RGB")) for file in (plain, curve))
+    assert whole.shape[0] > top.shape[0] and whole.shape[1] == top.shape[1]
+
+    part = whole[int(0.7 * len(whole)) : int(0.85 * len(whole))]
+    for labels, rungs_there in (("tags", 1), ("masks", 2)):  # cam; unet and fcn8s, not sg_one
+        marked = (part == ImageColor.getrgb(kinds()[labels].colour)).all(2).astype(np.uint8)
+        assert cv2.connectedComponents(marked)[0] - 1 == rungs_there
 
 
 def test_rungs_that_differ_in_amount_are_one_curve_and_all_labels_count_where_nothing_is_novel():

@@ -8,26 +8,27 @@ told it that the class is there; `presence` is how it may say that it is not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import product
 
 import numpy as np
 import torch
 from rich.progress import Progress
+from torch import Tensor
 
 from segladder.data.labels.pool import drawn
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode
 from segladder.methods.base import evaluating
-from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import Asked, Counts
+from segladder.metrics.episodes import joint_counts
 from segladder.metrics.zero_shot import GammaSweep
 from segladder.protocols.base import Metrics, Picture, Result, Scoring, scored
 from segladder.protocols.cam_seeds import heat_map, tag_method
-from segladder.protocols.episode_runner import Answer, EpisodeRunner, merged
-from segladder.protocols.few_shot import outlined
+from segladder.protocols.episode_runner import EpisodeRunner, merged_all
+from segladder.protocols.few_shot import by_query, outlined
 from segladder.protocols.fields import Presence
 from segladder.protocols.inference import gathered, resized, shard, to_pixels
 from segladder.protocols.zero_shot import ZeroShotProtocol
@@ -201,94 +202,111 @@ class EpisodeAsker(Asker):
         self.presence, self.base = presence, base or BaseClasses({}, ())
         self.rivals = self.base.supports if presence == "competing" else {}
 
-    def episodes(self, pairs: Iterable[Pair]) -> list[Episode]:
-        """A question each."""
-        supports = {**self.base.supports, **self.supports}
-        return [Episode(image_id, k, supports[k], 0) for image_id, k in pairs]
-
     def answers(self, questions: Questions) -> Answers:
         """A pass of the decoder for each question, and for each base class where these compete."""
         rank, world = shard()
         ids = questions.ids[rank::world]
         found: dict[Pair, np.ndarray] = {}
-        method, classes = self.scoring.method, len(self.scoring.source.classes)
+        method, size = self.scoring.method, len(self.scoring.source.classes)
         bar = Progress(disable=not self.scoring.progress or rank > 0)
         with evaluating(method), bar, torch.inference_mode():
             least = self.least_sure() if self.presence == "calibrated" else 0.0
             task = bar.add_task(self.title, total=len(ids))
-            for answers in self.by_image(ids, [*self.supports, *self.rivals]):
-                for answer in self.decided(answers, least):
-                    k = answer.episode.class_index
-                    prediction, truth = (torch.from_numpy(m) for m in (answer.prediction * np.uint8(k), answer.truth))
-                    found[answer.episode.query, k] = confusion_matrix(prediction, truth, classes).numpy()
-                bar.advance(task)
+            for images, painted, probabilities in self.by_image(ids, [*self.supports, *self.rivals]):
+                painted = self.decided(painted, probabilities, least)
+                truth = self.truth(images, painted.device)[:, None].expand_as(painted)  # (N, M, H, W)
+                flat = truth.clamp(max=size).flatten(0, 1)  # the last row is not scored
+                cells = joint_counts(flat, size + 1, painted.flatten(0, 1), 2)  # (N M, K + 1, 2)
+                for (image_id, k), counted in zip(product(images, self.supports), cells, strict=True):
+                    found[image_id, k] = np.zeros((size, size), np.int64)
+                    found[image_id, k][:, [0, k]] = counted[:size]
+                bar.advance(task, len(images))
         whole = {pair: matrix for part in gathered(found) for pair, matrix in part.items()}
         beside = {"least_sure": scored(least)} if self.presence == "calibrated" else {}
         return Answers(whole, self.runner.seconds, beside=beside)
 
-    def by_image(self, ids: Sequence[str], classes: Sequence[int]) -> Iterator[list[Answer]]:
-        """The answers for some classes on each image."""
-        found = self.runner.answers(self.episodes((image_id, k) for image_id in ids for k in classes))
-        for _, answers in groupby(found, key=lambda answer: answer.episode.query):
-            yield list(answers)
+    def by_image(self, ids: Sequence[str], classes: Sequence[int]) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+        """N images of one size, and what is said of M classes: painted bool and probabilities, (N, M, H, W) each."""
+        supports = {**self.base.supports, **self.supports}
+        episodes = [Episode(image_id, k, supports[k], 0) for image_id, k in product(ids, classes)]
+        for asked, painted, probabilities in by_query(self.runner.batches(episodes), len(classes)):
+            yield [of_image[0].query for of_image in asked], painted, probabilities
 
-    def decided(self, answers: Sequence[Answer], least: float) -> list[Answer]:
-        """The answers for novel classes on one image, after what says whether they are there."""
+    def decided(self, painted: Tensor, probabilities: Tensor, least: float) -> Tensor:
+        """What is painted of novel classes, which come first, after what says whether they are there."""
         if self.presence == "competing":
-            answers = the_surest(answers)
-        answers = [answer for answer in answers if answer.episode.class_index in self.supports]
+            painted = painted & the_surest(painted, probabilities)
+        novel = painted[:, : len(self.supports)]
         if least <= 0:  # no answer is less sure
-            return answers
-        return [a if sureness(a) >= least else replace(a, prediction=np.zeros_like(a.prediction)) for a in answers]
+            return novel
+        return novel & (sureness(novel, probabilities[:, : len(self.supports)]) >= least)[..., None, None]
+
+    def truth(self, ids: Sequence[str], device: torch.device) -> Tensor:
+        """Class indices, 255 = not scored, uint8 (N, H, W)."""
+        return torch.from_numpy(np.stack([self.runner.truth(image_id) for image_id in ids])).to(device)
 
     def least_sure(self) -> float:
         """How sure answers for base classes must be for the best mean IoU of these, over all images."""
-        found = [a for answers in self.by_image(self.base.images, list(self.base.supports)) for a in answers]
-        return best_threshold([(a.episode.class_index, sureness(a), *areas(a)) for a in found])
+        classes = list(self.base.supports)
+        parts = []
+        for images, painted, probabilities in self.by_image(self.base.images, classes):
+            truth = self.truth(images, painted.device)[:, None]  # (N, 1, H, W)
+            true = truth == torch.tensor(classes, device=painted.device)[:, None, None]
+            areas = [area(true & painted), area((truth != IGNORE) & painted), area(true)]
+            of_class = np.broadcast_to(classes, (len(images), len(classes)))
+            parts.append((of_class, sureness(painted, probabilities).cpu().numpy(), *areas))
+        return best_threshold(*(np.concatenate(column).ravel() for column in zip(*parts, strict=True)))
 
     def picture(self, item: Asked, result: Result) -> Picture:
         """An image with the novel classes it holds and their first supports."""
         source = self.scoring.source
         image, mask = source.pair(item.image)
-        held = [k for k in self.supports if (mask == k).any()]
         least = result.metrics.get("least_sure", {}).get("value") or 0.0
         with evaluating(self.scoring.method), torch.inference_mode():
-            (answers,) = self.by_image([item.image], [*held, *self.rivals])
-            prediction = merged(self.decided(answers, least))
-        truth = np.where(np.isin(mask, [*held, IGNORE]), mask, np.uint8(0))
+            ((_, painted, probabilities),) = self.by_image([item.image], [*self.supports, *self.rivals])
+            held = [(place, k) for place, k in enumerate(self.supports) if (mask == k).any()]
+            places = [place for place, _ in held]
+            ways = merged_all(self.decided(painted, probabilities, least)[:, places], probabilities[:, places])
+        prediction = np.array([0, *(k for _, k in held)], np.uint8)[ways[0].cpu().numpy()]
+        truth = np.where(np.isin(mask, [*(k for _, k in held), IGNORE]), mask, np.uint8(0))
         beside = {}
-        for k in held:
+        for _, k in held:
             support = self.supports[k][0]
             shown = outlined(source.image(support), self.runner.support_mask(support, k))
             beside[f"support: {source.classes[k]}"] = shown
         return Picture(image, truth, prediction, beside)
 
 
-def sureness(answer: Answer) -> float:
-    """Mean probability of what an answer paints; 0 where it paints nothing."""
-    return float(answer.probability[answer.prediction].mean()) if answer.prediction.any() else 0.0
+def sureness(painted: Tensor, probabilities: Tensor) -> Tensor:
+    """Mean probability of what an answer paints, 0 where it paints nothing: float64 (N, M) of (N, M, H, W)."""
+    total = torch.where(painted, probabilities, 0).sum((2, 3), dtype=torch.float64)
+    return total / painted.sum((2, 3)).clamp(min=1)
 
 
-def areas(answer: Answer) -> tuple[int, int, int]:
-    """Pixels of a class that an answer paints, all that it paints, and those of the class; without 255."""
-    true, known = answer.truth == answer.episode.class_index, answer.truth != IGNORE
-    return int((true & answer.prediction).sum()), int((known & answer.prediction).sum()), int(true.sum())
+def area(marked: Tensor) -> np.ndarray:
+    """Marked pixels, (N, M) of bool (N, M, H, W)."""
+    return marked.sum((2, 3)).cpu().numpy()
 
 
-def the_surest(answers: Sequence[Answer]) -> list[Answer]:
-    """The answers for one image, each where its probability is above those of all others that claim the pixel."""
-    claims = np.stack([np.where(a.prediction, a.probability, -1) for a in answers])  # (N, H, W)
-    wins = (claims == claims.max(0)) & ((claims == claims.max(0)).sum(0) == 1)
-    return [replace(a, prediction=a.prediction & won) for a, won in zip(answers, wins, strict=True)]
+def the_surest(painted: Tensor, probabilities: Tensor) -> Tensor:
+    """Where an answer's probability is above those of all others that paint the pixel, bool (N, M, H, W)."""
+    claims = torch.where(painted, probabilities, -1)
+    best = claims == claims.amax(1, keepdim=True)
+    return best & (best.sum(1, keepdim=True) == 1)
 
 
-def best_threshold(answers: Sequence[tuple[int, float, int, int, int]]) -> float:
+def best_threshold(
+    of_class: np.ndarray, sure: np.ndarray, hit: np.ndarray, painted: np.ndarray, true: np.ndarray
+) -> float:
     """The least sureness at which the mean over classes of the IoU over all answers is highest; the lowest of equals.
 
     Args:
-        answers: class, sureness, and the three `areas`.
+        of_class: class of each answer.
+        sure: its sureness.
+        hit: pixels of the class that it paints, without 255, as all of these.
+        painted: all that it paints.
+        true: those of the class.
     """
-    of_class, sure, hit, painted, true = map(np.array, zip(*answers, strict=True))
     scores = {}
     for least in np.unique(np.append(sure, 0.0)):
         kept = sure >= least

@@ -239,7 +239,8 @@ class EpisodeRunner:
                 chunk = group[start : start + self.batch_size]
                 features = self.method.encode(self._normalized([image for _, image in chunk]))
                 for index, (image_id, _) in enumerate(chunk):
-                    self.features.put(image_id, tuple(f[index].clone() for f in features))
+                    plain = (f[index].clone(memory_format=torch.contiguous_format) for f in features)  # quick to stack
+                    self.features.put(image_id, tuple(plain))
                 self.encoded += len(chunk)
 
     def mask(self, image_id: str) -> np.ndarray:

@@ -1,9 +1,13 @@
-"""What annotation buys, as a picture: scores against hours of work, a line for each kind of label over its amounts."""
+"""What annotation buys, as a picture: scores against hours of work, a line for each kind of label over its amounts.
+
+On a ladder a smaller panel below shows what each rung has left of the base classes, which all of them had learnt.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from segladder.metrics.scores import Score
 from segladder.report.ladder import HOUR, Rung, frontier
 from segladder.report.leaderboard import Table
 
+BASE = ("base",)  # classes of what training had learnt before
 MARKER = 5  # half of a marker's width in pixels
 DASHES = ("-", "--", ":", "-.")  # of curves of one kind of label
 LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}  # from a label to its point
@@ -56,18 +61,20 @@ def _drawn(ladder: Sequence[Rung], table: Table) -> Any:
     """The figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
-    axes = figure.subplots()
+    beside = _base_scores(table)
+    figure = Figure(figsize=(7.5, 4.5 + 1.3 * len(beside)), layout="constrained")
+    ratios = (3, *(1 for _ in beside))
+    axes, *below = panels = list(figure.subplots(len(ratios), sharex=True, height_ratios=ratios, squeeze=False)[:, 0])
     free = min((rung.work for rung in ladder if rung.work), default=HOUR) / 4  # where 0 stands
     curves = _curves(ladder)
-    dashes: dict[str, Iterator[str]] = defaultdict(lambda: cycle(DASHES))
-    for curve in curves.values():
-        _draw_curve(axes, curve, table.score, free, next(dashes[curve[0].row.rung.labels]))
+    _draw_curves(axes, curves, table.score, free)
     if len(curves) == len(ladder):
         _draw_frontier(axes, frontier(ladder, table.score), table.score, free)
-    if any(not rung.work for rung in ladder):
-        axes.axvline(free * 2, color="0.6", linestyle=":")  # parts work from none
-    _set_axes(axes, ladder, table, free)
+    _set_axes(panels, ladder, table, free)
+    for panel, score in zip(below, beside, strict=True):
+        _draw_curves(panel, _scored_by(score, curves), score, free)
+        panel.set(ylabel=replace(score, label=score.heading).axis)
+        panel.margins(y=0.15)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one for each kind of label
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
     figure.draw_without_rendering()  # settles the layout
@@ -75,6 +82,22 @@ def _drawn(ladder: Sequence[Rung], table: Table) -> Any:
     ends = [(name, _work(curve[-1], free), table.score.scale * curve[-1].value) for name, curve in curves.items()]
     _write_labels(axes, ends, points)
     return figure
+
+
+def _base_scores(table: Table) -> list[Score]:
+    """Of a ladder those of base classes alone."""
+    shown = [] if table.declared.ladder is None else table.declared.shown("table")
+    return [score for score in shown if score.statistic and score.statistic.classes == BASE]
+
+
+def _scored_by(score: Score, curves: Mapping[str, Sequence[Rung]]) -> dict[str, list[Rung]]:
+    """The rungs that have another score, with that in place of what ranks."""
+    found = {}
+    for name, curve in curves.items():
+        values = [(rung, rung.row.others.get(score.name)) for rung in curve]
+        if known := [replace(rung, value=v, low=None, high=None) for rung, v in values if v is not None and v == v]:
+            found[name] = known
+    return found
 
 
 def _curves(ladder: Sequence[Rung]) -> dict[str, list[Rung]]:
@@ -92,6 +115,13 @@ def _curves(ladder: Sequence[Rung]) -> dict[str, list[Rung]]:
 
 def _work(rung: Rung, free: float) -> float:
     return rung.work or free
+
+
+def _draw_curves(axes: Any, curves: Mapping[str, Sequence[Rung]], score: Score, free: float) -> None:
+    """Each curve, those of one kind of label told apart by their dashes."""
+    dashes: dict[str, Iterator[str]] = defaultdict(lambda: cycle(DASHES))
+    for curve in curves.values():
+        _draw_curve(axes, curve, score, free, next(dashes[curve[0].row.rung.labels]))
 
 
 def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float, dashes: str) -> None:
@@ -120,8 +150,9 @@ def _draw_frontier(axes: Any, steps: Sequence[Rung], score: Score, free: float) 
     axes.step(work, scores, where="post", color="0.6", linewidth=1, zorder=0)
 
 
-def _set_axes(axes: Any, ladder: Sequence[Rung], table: Table, free: float) -> None:
+def _set_axes(panels: Sequence[Any], ladder: Sequence[Rung], table: Table, free: float) -> None:
     """Titles, and the time axis as people say durations."""
+    axes = panels[0]
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.08)
     low, high = axes.get_xlim()
@@ -129,11 +160,14 @@ def _set_axes(axes: Any, ladder: Sequence[Rung], table: Table, free: float) -> N
     if any(not rung.work for rung in ladder):
         ticks[free] = "0"
     axes.set_xticks(list(ticks), list(ticks.values()))
-    axes.minorticks_off()
+    for panel in panels:
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+        if any(not rung.work for rung in ladder):
+            panel.axvline(free * 2, color="0.6", linestyle=":")  # parts work from none
     of_novel = "" if table.declared.ladder is None else " of the novel classes"
-    title = f"What labels{of_novel} buy on {table.data}"
-    axes.set(xlabel=f"work of annotators on labels{of_novel}", ylabel=table.score.axis, title=title)
-    axes.grid(alpha=0.3)
+    axes.set(ylabel=table.score.axis, title=f"What labels{of_novel} buy on {table.data}")
+    panels[-1].set_xlabel(f"work of annotators on labels{of_novel}")
 
 
 def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]) -> None:

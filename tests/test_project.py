@@ -96,7 +96,14 @@ def test_the_readme_is_short():
 
 
 STUDIES = sorted(file.parent for file in ROOT.glob("experiments/*/records.jsonl"))
-MANY_TESTS = ("demo", "partial_shapes", "labels_shapes", "labels_voc_animals", "ladder_voc_animals")  # take long
+MANY_TESTS = (  # take long
+    "demo",
+    "partial_shapes",
+    "labels_shapes",
+    "labels_voc_animals",
+    "ladder_voc_animals",
+    "ladder_amounts_voc_animals",
+)
 
 
 @pytest.mark.parametrize(

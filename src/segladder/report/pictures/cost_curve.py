@@ -67,12 +67,13 @@ def _drawn(ladder: Sequence[Rung], table: Table) -> Any:
     axes, *below = panels = list(figure.subplots(len(ratios), sharex=True, height_ratios=ratios, squeeze=False)[:, 0])
     free = min((rung.work for rung in ladder if rung.work), default=HOUR) / 4  # where 0 stands
     curves = _curves(ladder)
-    _draw_curves(axes, curves, table.score, free)
+    dashes = _dashes(curves)
+    _draw_curves(axes, curves, dashes, table.score, free)
     if len(curves) == len(ladder):
         _draw_frontier(axes, frontier(ladder, table.score), table.score, free)
     _set_axes(panels, ladder, table, free)
     for panel, score in zip(below, beside, strict=True):
-        _draw_curves(panel, _scored_by(score, curves), score, free)
+        _draw_curves(panel, _scored_by(score, curves), dashes, score, free)
         panel.set(ylabel=replace(score, label=score.heading).axis)
         panel.margins(y=0.15)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one for each kind of label
@@ -117,11 +118,18 @@ def _work(rung: Rung, free: float) -> float:
     return rung.work or free
 
 
-def _draw_curves(axes: Any, curves: Mapping[str, Sequence[Rung]], score: Score, free: float) -> None:
-    """Each curve, those of one kind of label told apart by their dashes."""
-    dashes: dict[str, Iterator[str]] = defaultdict(lambda: cycle(DASHES))
-    for curve in curves.values():
-        _draw_curve(axes, curve, score, free, next(dashes[curve[0].row.rung.labels]))
+def _draw_curves(
+    axes: Any, curves: Mapping[str, Sequence[Rung]], dashes: Mapping[str, str], score: Score, free: float
+) -> None:
+    """Each curve in its dashes."""
+    for name, curve in curves.items():
+        _draw_curve(axes, curve, score, free, dashes[name])
+
+
+def _dashes(curves: Mapping[str, Sequence[Rung]]) -> dict[str, str]:
+    """What tells curves of one kind of label apart."""
+    of_kind: dict[str, Iterator[str]] = defaultdict(lambda: cycle(DASHES))
+    return {name: next(of_kind[curve[0].row.rung.labels]) for name, curve in curves.items()}
 
 
 def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float, dashes: str) -> None:

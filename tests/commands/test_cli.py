@@ -60,6 +60,7 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["train", "strategy=_base"], "strategy=_base: no such choice; choose from cpu, ddp, ddp_cpu, fsdp, gpu\n"),
         (["train", "-m", "strategy=cpu,_base"], "strategy=_base: no such choice"),
         (["train", "trainer.epoch=3"], "trainer.epoch: no such key in trainer (did you mean epochs?); allowed: "),
+        (["train", "backbone=resnet18", "backbone.width=3"], "backbone.width: no such key in backbone=resnet18;"),
         (["train", "sed=3"], "sed: no such key (did you mean seed?)"),
         (["train", "protocol=voc2012"], "scores voc, but data=shapes"),
         (["train", "selection=best"], "selection=best: expected one of fixed, held_out, oracle"),

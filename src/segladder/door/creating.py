@@ -50,7 +50,7 @@ def configuration(**given: Any) -> DictConfig:
         check_keys(config, TrainKeys)
         check_choices(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain("train", overrides, error)) from error
+        raise ConfigError(explain("train", overrides, error)) from None  # the line says it all
     return config
 
 

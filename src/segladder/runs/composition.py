@@ -57,8 +57,8 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
         return f"{found[1]}={found[2]}: no such choice{suggestion(found[2], options)}; choose from {', '.join(options)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         parent, _, key = found[1].rpartition(".")
-        allowed = keys_at(command, overrides, parent)
-        place = f" in {parent}" if parent else ""
+        chosen, allowed = keys_at(command, overrides, parent)
+        place = f" in {parent}{chosen and f'={chosen}'}" if parent else ""
         return f"{found[1]}: no such key{place}{suggestion(key, allowed)}; allowed: {', '.join(allowed)}"
     if (override := getattr(error, "override", None)) is not None:
         return f"{override}: not understood, expected key=value with closed brackets and quotes"
@@ -84,18 +84,18 @@ def is_group(key: str) -> bool:
     return (files("segladder.conf") / key).is_dir()
 
 
-def keys_at(command: str, overrides: list[str], parent: str) -> list[str]:
-    """The keys of node `parent` under the choices that overrides make; other overrides may be at fault themselves."""
+def keys_at(command: str, overrides: list[str], parent: str) -> tuple[str, list[str]]:
+    """What is chosen for node `parent` ("" if it is no choice) and its keys; settings may be at fault themselves."""
     named = [o for o in overrides if is_group(o.split("=")[0]) and "{" not in o]
-    chosen = [o for o in named if not o.startswith("hydra")]
     with composing():
-        config = compose(command, chosen)
+        config = compose(command, [o for o in named if not o.startswith("hydra")], return_hydra_config=True)
+    chosen = config.hydra.runtime.choices.get(parent) or ""
     while parent:
         node = OmegaConf.select(config, parent)
         if isinstance(node, DictConfig):
-            return [str(key) for key in node if key != "_target_"]
+            return chosen, [str(key) for key in node if key != "_target_"]
         parent = parent.rpartition(".")[0]
-    return [str(key) for key in config]
+    return "", [str(key) for key in config if key != "hydra"]
 
 
 def one_line(error: Exception) -> str:

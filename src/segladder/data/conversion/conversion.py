@@ -151,7 +151,7 @@ class Conversion:
             lines.append(f"splits {self.splits.words}: {', '.join(f'{name} {n}' for name, n in kept.items())}")
             words += [] if kept.get("val") else ["data.val_split=test"]
         if self.reading.unnamed:
-            lines.append(f"name the classes (into another out=): {self.reading.unnamed}")
+            lines.append(f"name the classes, `ignore` what is none (into another out=): {self.reading.unnamed}")
         if done.widest < CROP:
             words.append(f"loader.augment.crop={max(32, done.widest // 32 * 32)}")
         lines.append(f"check every file: segladder data action=check data=folder {root}")

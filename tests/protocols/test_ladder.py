@@ -10,12 +10,13 @@ from segladder.data.labels.pool import choose
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.items import Items
 from segladder.data.training.views import Images
-from segladder.errors import DataError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.counts import Asked
 from segladder.protocols.asking import ALONE, CROWDED, LACKING, SMALL, BaseClasses, Questions, the_surest
+from segladder.protocols.base import Scoring
 from segladder.protocols.ladder import LadderProtocol
 
 FIELDS = {
@@ -250,6 +251,40 @@ def test_answers_less_sure_than_is_best_for_base_classes_are_left_out(source):
         return (claim > 0.5) & (claim[claim > 0.5].mean() >= least - 1e-6)
 
     assert values(result) == pytest.approx(expected(source, answer), abs=2e-3)
+
+
+def of_base(source, ids, shots=2):
+    """Supports of base classes among images, and the mean IoU of SupportColour on all others, by hand."""
+    found = BaseClasses.of(Items.read(source, ids, "none"), (3, 4), shots, len(ids), 0)
+    colours, shares = colours_of(source, found.supports), []
+    for k, colour in colours.items():
+        hit = union = 0
+        for image_id in found.images:
+            image, mask = source.pair(image_id)
+            painted = np.linalg.norm(image - colour, axis=2) < np.linalg.norm(image - 90.0, axis=2)
+            painted &= mask != 255
+            hit += (painted & (mask == k)).sum()
+            union += (painted | (mask == k)).sum()
+        shares.append(hit / union)
+    return found, np.mean(shares)
+
+
+@pytest.mark.parametrize("presence", ["always", "competing"])
+def test_a_few_shot_method_is_judged_by_base_classes_of_held_out_images(source, presence):
+    ids = source.ids_without(source.split("train"), FOLDS[0])[:9]
+    ladder, (found, share) = protocol(supervision="few_shot", presence=presence), of_base(source, ids)
+    assert len(found.images) < len(ids) and 0.2 < share < 0.9
+    score = ladder.selection_score(SupportColour(), source, ids, batch_size=3)
+    assert score == pytest.approx(share, abs=2e-3)
+    shown = dict(ladder.glimpses(Scoring(SupportColour(), source, ids), 2))
+    assert len(shown) == 2 and set(shown) <= set(found.images)
+    assert all(set(np.unique(picture.truth)) <= {0, 3, 4, 255} for picture in shown.values())
+
+
+def test_too_few_held_out_images_of_base_classes_are_named(source):
+    ids = source.ids_without(source.split("train"), FOLDS[0])[:4]
+    with pytest.raises(ConfigError, match=r"held_out: no base class has 6 of 4 held-out images"):
+        protocol(supervision="few_shot", shots=5).selection_score(SupportColour(), source, ids, batch_size=3)
 
 
 def test_of_equals_nobody_has_a_pixel():

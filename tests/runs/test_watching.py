@@ -195,6 +195,7 @@ def test_what_nothing_can_judge_is_one_line(segladder, tmp_path, capsys, words, 
         ("base_mIoU", ["method=sg_one", "protocol=strict", "data.train_size=300", "data.val_size=60", *EPISODES]),
         ("seen_mIoU", ["method=spnet", "protocol=zero_shot"]),
         ("base_mIoU", ["method=cam", "protocol=ladder", "pool=4"]),
+        ("base_mIoU", ["method=sg_one", "protocol=ladder", "data.train_size=300", "data.val_size=60"]),
     ],
 )
 def test_each_supervision_is_watched_by_its_own_score(segladder, tmp_path, name, words):

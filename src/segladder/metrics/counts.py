@@ -140,6 +140,16 @@ class Counts:
         """The rows of these kinds; all without a kind."""
         return self.select([i for i, asked in enumerate(self.asked) if not kinds or asked.kind in kinds])
 
+    def by_image(self) -> Counts:
+        """A row for each image: the sum of its rows."""
+        matrices: dict[str, np.ndarray] = {}
+        for asked, matrix in self.rows():
+            matrices[asked.image] = matrices.get(asked.image, 0) + matrix
+        whole = Counts(self.num_classes)
+        for image_id, matrix in matrices.items():
+            whole.add(image_id, matrix)
+        return whole
+
     def sorted(self) -> Counts:
         """The rows in the order of what they are about, which says nothing of who counted them."""
         return self.select(sorted(range(len(self)), key=self.asked.__getitem__))

@@ -8,7 +8,7 @@ told it that the class is there; `presence` is how it may say that it is not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -21,6 +21,7 @@ from segladder.data.labels.pool import drawn
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode
+from segladder.errors import ConfigError
 from segladder.methods.base import evaluating
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import joint_counts
@@ -64,6 +65,10 @@ class Questions:
                 held = CROWDED if len(kept) > 1 else ALONE
                 kinds[image_id, k] = held if k in kept else SMALL if k in present else LACKING
         return cls(tuple(items.ids), kinds)
+
+    def on(self, ids: Collection[str]) -> Questions:
+        """Those on some of the images."""
+        return Questions(tuple(ids), {pair: kind for pair, kind in self.kinds.items() if pair[0] in ids})
 
     def holders(self, k: int) -> list[str]:
         """The images that hold an object of a class."""
@@ -173,6 +178,21 @@ class BaseClasses:
         supports = {k: held for k, held in holders.items() if len(held) == shots}
         taken = {i for held in supports.values() for i in held}
         return cls(supports, tuple(i for i in order if i not in taken)[:images])
+
+
+def asked_of_base(
+    items: Items, base: Sequence[int], shots: int, seed: int
+) -> tuple[Mapping[int, tuple[str, ...]], Questions]:
+    """Supports of base classes among held-out images, and these classes asked for on the other ones.
+
+    Raises:
+        ConfigError: too few images.
+    """
+    found = BaseClasses.of(items, base, shots, len(items.ids), seed)
+    questions = Questions.of(items, list(found.supports)).on(found.images)
+    if not set(TOLD) & set(questions.kinds.values()):
+        raise ConfigError(f"loader.held_out: no base class has {shots + 1} of {len(items.ids)} held-out images")
+    return found.supports, questions
 
 
 class EpisodeAsker(Asker):

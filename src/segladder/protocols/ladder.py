@@ -9,13 +9,14 @@ counts for someone who knows where the class is, stands beside it as told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
+from segladder.data.hashing import hashed_share
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
@@ -24,11 +25,11 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
-from segladder.errors import ConfigError, DataError
+from segladder.errors import DataError
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.counts import Asked, Counts
-from segladder.metrics.formulas import class_iou
+from segladder.metrics.formulas import class_iou, mean_iou
 from segladder.metrics.ladder import asked
 from segladder.metrics.overlap import COLUMNS, per_class
 from segladder.metrics.scores import FromCounts, Score
@@ -44,8 +45,9 @@ from segladder.protocols.asking import (
     DenseAsker,
     EpisodeAsker,
     Questions,
+    asked_of_base,
 )
-from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, measured
+from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, Shown, measured
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method
 from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses, Presence
 from segladder.protocols.zero_shot import ZeroShotProtocol
@@ -73,14 +75,11 @@ SCORES = (
     Score("gamma", unit="number", better="", shown=("summary",)),
     Score("least_sure", unit="number", better="", shown=("summary",)),  # of presence=calibrated
 )
-NOT_THE_SCORE = (
-    "supervision",
-    "fold",
-    "pool",
-    "pool_seed",
-    "shots",
-    "presence",
-)  # fields of the rung, not of what is measured
+NOT_THE_SCORE = {"supervision", "fold", "pool", "pool_seed", "shots", "presence"}  # fields of the rung
+ZERO_SHOT_TOO = (  # fields that mean the same to `ZeroShotProtocol`
+    *("name", "dataset", "split", "classes", "other_classes", "folds", "fold", "fit", "input_side", "bootstrap"),
+    *("gamma_on", "gammas", "gamma_rule", "gamma", "seen_kept", "gamma_images"),
+)
 
 
 @dataclass(frozen=True)
@@ -180,29 +179,14 @@ class LadderProtocol(Protocol):
     def dense(self) -> ZeroShotProtocol:
         """Base and novel classes competing for every pixel: how the answers of dense methods are counted."""
         return ZeroShotProtocol(
-            name=self.name,
-            dataset=self.dataset,
-            split=self.split,
-            classes=self.classes,
-            other_classes=self.other_classes,
+            **{name: getattr(self, name) for name in ZERO_SHOT_TOO},
             split_name="folds",
             unseen=None,
-            folds=self.folds,
-            fold=self.fold,
             background="seen",
             unseen_pixels="drop",
             transductive=False,
-            gamma_on=self.gamma_on,
-            gammas=self.gammas,
-            gamma_rule=self.gamma_rule,
-            gamma=self.gamma,
-            seen_kept=self.seen_kept,
-            gamma_images=self.gamma_images,
-            fit=self.fit,
-            input_side=self.input_side,
             score_at="native",
             absent="skip",
-            bootstrap=self.bootstrap,
         )
 
     @property
@@ -217,6 +201,10 @@ class LadderProtocol(Protocol):
     def seen(self, source: Source) -> np.ndarray:
         """Which classes are not novel, bool (K,), the background first."""
         return self.dense.seen(source)
+
+    def base_indices(self, source: Source) -> list[int]:
+        """Indices of the base classes, ascending."""
+        return [k for k in np.flatnonzero(self.seen(source)).tolist() if k]
 
     def labelled(self, source: Source) -> Pool:
         """The training images by what they hold, the pool among them."""
@@ -275,12 +263,22 @@ class LadderProtocol(Protocol):
         """What asks a method in the way that it answers."""
         if scoring.method.answers != "episodes":
             return DenseAsker(scoring, self.dense)
-        source, size = scoring.source, InputSize(self.fit, self.input_side)
-        pool = self.labelled(source)
+        source, pool = scoring.source, self.labelled(scoring.source)
         shown = {k: pool.supports(k, self.shots, source.classes[k]) for k in self.indices(source)}
+        return self.by_episodes(scoring, shown, self.split)
+
+    def by_episodes(self, scoring: Scoring, shown: Mapping[int, tuple[str, ...]], title: str) -> EpisodeAsker:
+        """What asks a few-shot method for the classes that it is shown."""
+        source, size = scoring.source, InputSize(self.fit, self.input_side)
         method = few_shot_method(scoring.method, self.name)
         runner = EpisodeRunner(method, source, size, self.aggregate, scoring.batch_size)
-        return EpisodeAsker(scoring, runner, shown, f"{self.name} {self.split}", self.presence, self.base(source))
+        return EpisodeAsker(scoring, runner, shown, f"{self.name} {title}", self.presence, self.base(source))
+
+    def on_held_out(self, scoring: Scoring) -> tuple[EpisodeAsker, Questions]:
+        """What asks for base classes on held-out images, K of each its supports. Raises ConfigError: too few images."""
+        items = Items.read(scoring.source, scoring.ids or (), self.min_object, self.min_area)
+        shown, questions = asked_of_base(items, self.base_indices(scoring.source), self.shots, self.pool_seed)
+        return replace(self, presence="always").by_episodes(scoring, shown, "held out"), questions
 
     def base(self, source: Source) -> BaseClasses | None:
         """Base classes with supports among the images that training has masks of, where presence is asked of them."""
@@ -288,8 +286,7 @@ class LadderProtocol(Protocol):
             return None
         ids = source.ids_without(source.split(source.train_split), self.novel)
         items = Items.read(source, ids, self.min_object, self.min_area)
-        base = [k for k in np.flatnonzero(self.seen(source)).tolist() if k]
-        found = BaseClasses.of(items, base, self.shots, self.gamma_images, self.pool_seed)
+        found = BaseClasses.of(items, self.base_indices(source), self.shots, self.gamma_images, self.pool_seed)
         if not found.supports or not found.images:
             raise DataError(
                 f"{source.name}: too few training images without {', '.join(self.novel)} for"
@@ -299,16 +296,20 @@ class LadderProtocol(Protocol):
 
     def result(self, questions: Questions, answers: Answers, source: Source) -> Result:
         """The scores of all answers, with intervals of those that follow from counts."""
-        novel, names = self.indices(source), source.classes
-        base = [k for k in np.flatnonzero(self.seen(source)).tolist() if k]
-        counts = Counts(len(names), {"novel": novel, "base": base})
-        for (image_id, k), kind in questions.kinds.items():
-            counts.add(Asked(image_id, (k,), kind), asked(answers.confusions[image_id, k], [k]))
+        counts = self.counts(questions, answers, source)
         for of_image, matrix in answers.dense.rows() if answers.dense is not None else ():
             counts.add(of_image._replace(kind=DENSE), matrix)
         counts = counts.sorted()
         metrics = {**answers.beside, **measured(counts, SCORES, self.bootstrap)}
-        return Result(metrics, self.rows(counts, questions, names), counts, pictured=of_images(counts.of_kinds(*TOLD)))
+        pictured = counts.of_kinds(*TOLD).by_image()
+        return Result(metrics, self.rows(counts, questions, source.classes), counts, pictured=pictured)
+
+    def counts(self, questions: Questions, answers: Answers, source: Source) -> Counts:
+        """The answers to questions."""
+        counts = Counts(len(source.classes), {"novel": self.indices(source), "base": self.base_indices(source)})
+        for (image_id, k), kind in questions.kinds.items():
+            counts.add(Asked(image_id, (k,), kind), asked(answers.confusions[image_id, k], [k]))
+        return counts
 
     def rows(self, counts: Counts, questions: Questions, names: Sequence[str]) -> list[dict[str, Any]]:
         """The row of each novel class."""
@@ -322,12 +323,22 @@ class LadderProtocol(Protocol):
         return [rows[k] for k in counts.groups["novel"]]
 
     def held_out_score(self, scoring: Scoring) -> float:
-        """Mean IoU of base classes. Raises ConfigError for a few-shot method."""
-        if scoring.method.answers == "episodes":
-            raise ConfigError(f"protocol={self.name}: no held-out score of few-shot methods, leave selection=fixed")
+        """Mean IoU of base classes; a few-shot method is asked for them as it is for novel ones."""
         source, dense = scoring.source, self.dense
+        if self.by_supports:
+            asker, questions = self.on_held_out(scoring)
+            counts = self.counts(questions, asker.answers(questions), source)
+            return float(mean_iou(counts.outcomes().sum(0), list(asker.supports)))
         sweep, _ = dense.sweep(scoring, scoring.ids or (), HiddenClasses(self.novel, "seen").table(source.classes))
         return float(np.nan_to_num(dense.swept_scores(sweep, source).by_gamma["seen_mIoU"][dense.grid.index(0.0)]))
+
+    def glimpses(self, scoring: Scoring, count: int) -> Iterator[Shown]:
+        """Answers on held-out images, of few-shot methods for the base classes that these hold."""
+        if not self.by_supports:
+            return (yield from super().glimpses(scoring, count))
+        asker, questions = self.on_held_out(scoring)
+        for image_id in sorted(questions.ids, key=hashed_share)[:count]:
+            yield image_id, asker.picture(Asked(image_id), Result({}, [], Counts(len(scoring.source.classes))))
 
     @property
     def held_out_by(self) -> Score:
@@ -337,13 +348,3 @@ class LadderProtocol(Protocol):
     def shown(self, method: Method, source: Source, item: Asked, result: Result) -> Picture:
         """An image as its method was asked: with all classes, or with novel ones and their first supports."""
         return self.asker(Scoring(method, source, batch_size=1)).picture(item, result)
-
-
-def of_images(counts: Counts) -> Counts:
-    """For each image all of its answers as one matrix."""
-    whole, matrices = Counts(counts.num_classes), dict[str, np.ndarray]()
-    for question, matrix in counts.rows():
-        matrices[question.image] = matrices.get(question.image, 0) + matrix
-    for image_id, matrix in matrices.items():
-        whole.add(image_id, matrix)
-    return whole

@@ -62,6 +62,18 @@ def test_rungs_climb_in_cost_and_the_frontier_in_score(records):
     assert [rung.seconds - rung.work for rung in ladder] == [100] * 5
 
 
+def test_rungs_of_a_curve_differ_in_shots_alone():
+    """A setting that tells rows of one mask apart is told of the only row of five masks too."""
+    records = [a_record("sg_one", seed=n) for n in range(3)]
+    for record, shots, presence in zip(records, (1, 1, 5), ("always", "competing", "always"), strict=True):
+        record.shots, record.seed = shots, 0
+        record.protocol["presence"] = presence
+    (table,) = rank(records)
+    found = {(rung.row.shots, rung.curve) for rung in rungs(table, records)}
+    always, competing = "sg_one presence=always", "sg_one presence=competing"
+    assert found == {(1, always), (1, competing), (5, always)}
+
+
 def in_words(records, counted=None):
     (table,) = rank(records)
     return summary(table, rungs(table, records), counted or Counted([(record, Path("nowhere")) for record in records]))

@@ -7,9 +7,11 @@ five.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from segladder.metrics.bootstrap import LEVEL, Comparison
 from segladder.metrics.scores import Score
@@ -18,6 +20,7 @@ from segladder.report.leaderboard import Row, Table
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
 from segladder.report.rendering import markdown_table, per_class
+from segladder.report.settings import Settings
 
 HOUR = 3600
 AMOUNTS = ("pool", "labels.amount")  # settings that say how many labels there are, as shots do
@@ -59,20 +62,35 @@ def by_fold(table: Table, counted: Counted) -> dict[str, Table]:
 def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
     """The ranked rows of a table whose cost is known, the cheapest first."""
     by_id = {record.id: record for record in found if record.protocol.get("hash") == table.hash}
-    of_novel = table.declared.ladder is not None
-    made = [_rung(row, [by_id[run] for run in row.runs], of_novel) for row in table.rows if row.value is not None]
+    of_novel, among = table.declared.ladder is not None, Settings(by_id)
+    ranked = [row for row in table.rows if row.value is not None]
+    told: dict[tuple[str, ...], set[str]] = defaultdict(set)  # of one method, whatever its shots
+    for row in ranked:
+        told[_without_amount(row)].update(row.setting)
+    made = []
+    for row in ranked:
+        runs = [by_id[run] for run in row.runs]
+        settings = among.of(runs[0])
+        shared = {key: settings[key] for key in told[_without_amount(row)] if key in settings}
+        made.append(_rung(row, runs, shared | row.setting, of_novel))
     sign = table.score.sign
     return sorted((rung for rung in made if rung is not None), key=lambda rung: (rung.work, -sign * rung.value))
 
 
-def _rung(row: Row, runs: Sequence[Record], of_novel: bool) -> Rung | None:
+def _without_amount(row: Row) -> tuple[str, ...]:
+    """What rows have in common that may differ in settings and shots."""
+    network = row.method, *row.lineage, row.backbone, row.pretraining
+    return row.supervision, row.rung.labels, *network, row.tag, row.selection
+
+
+def _rung(row: Row, runs: Sequence[Record], setting: dict[str, Any], of_novel: bool) -> Rung | None:
     whole = mean_annotation(runs)
     work = mean_annotation(runs, "novel_seconds") if of_novel else whole
     if work is None or whole is None or row.value is None:
         return None
     shots = "" if row.shots is None else f", {row.shots} mask{'s' if row.shots > 1 else ''} a class"
     oracle = ", by an oracle" if row.selection == "oracle" else ""
-    fixed = {key: value for key, value in row.setting.items() if key.removeprefix("parent.") not in AMOUNTS}
+    fixed = {key: setting[key] for key in sorted(setting) if key.removeprefix("parent.") not in AMOUNTS}
     curve = replace(row, setting=fixed).label + oracle
     return Rung(row.label + shots + oracle, row, curve, work, whole, row.value, row.low, row.high)
 

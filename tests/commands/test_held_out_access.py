@@ -89,13 +89,14 @@ def test_moving_every_mask_changes_nothing_in_a_network_on_pseudo_masks(segladde
     assert_equal(*found)
 
 
-@pytest.mark.parametrize("rung", ["names", "floor", "tags"])
+@pytest.mark.parametrize("rung", ["names", "supports", "floor", "tags"])
 def test_moving_novel_objects_changes_nothing_in_a_rung_without_their_masks(
     segladder, root, novel_scattered, tmp_path, rung
 ):
     found = []
     for name, place in (("drawn", root), ("scattered", novel_scattered)):
-        own = {"names": ["method=spnet"], "floor": ["method=fcn8s", "pool=0"]}.get(rung)
+        plain = {"names": ["method=spnet"], "supports": ["method=sg_one"], "floor": ["method=fcn8s", "pool=0"]}
+        own = plain.get(rung)
         if own is None:
             seeds = tmp_path / f"{name}_seeds"
             trained(segladder, place, seeds, "method=cam", *TAGS["ladder"])

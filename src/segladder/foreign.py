@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import orjson
+
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # all but tab and line feed
 
 
@@ -44,7 +46,10 @@ def printable(text: str) -> str:
 
 def json_values(text: bytes) -> Any:
     """The value of a JSON text, with every text in it `printable`. Raises ValueError, RecursionError."""
-    value = json.loads(text)
+    try:
+        value = orjson.loads(text)
+    except ValueError:
+        value = json.loads(text)  # knows NaN and other encodings, and says where text ends too early
     plain = text.isascii() and b"\x7f" not in text and b"\0" not in text  # NULs: of other encodings
     if plain and not (b"\\" in text and any(escape in text for escape in ESCAPES)):
         return value  # a walk over all values takes longer than parsing them

@@ -103,6 +103,23 @@ def test_json_is_read_with_every_text_printable(words, escaped):
     assert json_values(json.dumps(value, ensure_ascii=escaped).encode()) == printable_values(value)
 
 
+NUMBERS = st.recursive(st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(), st.lists)
+
+
+@given(NUMBERS, st.sampled_from(["utf-8", "utf-16", "utf-32"]))
+def test_json_has_the_values_that_pythons_own_reader_finds(value, encoding):
+    written = json.dumps(value)  # floats: NaN and infinities too
+    assert repr(json_values(written.encode(encoding))) == repr(json.loads(written))
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[1,]", b"\xff", b"[" * 100_000], ids=["empty", "cut", "comma", "bytes", "deep"]
+)
+def test_json_at_fault_is_told(text):
+    with pytest.raises((ValueError, RecursionError)):
+        json_values(text)
+
+
 @pytest.mark.parametrize("number", [*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)])
 def test_no_control_character_of_json_is_overlooked(number):
     for escaped in (True, False):

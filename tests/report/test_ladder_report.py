@@ -93,6 +93,14 @@ def test_the_summary_says_what_the_next_hour_buys(records):
     ]
 
 
+def test_a_rung_without_a_label_is_said_to_cost_nothing_too(records):
+    floor = a_record("unet", score=0.1)
+    floor.annotation_cost["novel_seconds"] = 0.0
+    records = [floor, *(record for record in records if record.method != "unet")]
+    found = "unet (0, 10.0 %) costs nothing either: spnet reaches 30.0 %, better by 20.0"
+    assert f"{found} (no counts were kept, so not tested)." in in_words(records)
+
+
 def test_differences_in_the_summary_are_paired_tests(tmp_path):
     """Rungs whose intervals overlap are told apart where every image says so; rungs that differ by chance are not."""
     random = np.random.default_rng(0)
@@ -157,6 +165,31 @@ def test_text_and_picture(records, tmp_path):
             colour = ImageColor.getrgb(kinds()[name].colour)
             assert (pixels == colour).all(1).sum() > 20
     assert pixels.mean() < 60  # the last one has a dark ground
+
+
+def test_curves_of_one_tag_are_named_by_their_setting_and_inside_the_picture(records, tmp_path, monkeypatch):
+    found = []
+
+    def save(figure, *rest, **settings):
+        axes = figure.axes[0]
+        inside = axes.get_window_extent().padded(0.5)
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1), text.get_text()
+        found.append({text.get_text() for text in axes.texts})
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
+    records += [a_record("sg_one", seed=1), a_record("sg_one", seed=2)]
+    for record, presence in zip(
+        [r for r in records if r.method == "sg_one"], ("always", "competing", "calibrated"), strict=True
+    ):
+        record.tag, record.seed = "supports", 0
+        record.protocol["presence"] = presence
+    (table,) = rank(records)
+    with pytest.raises(FileNotFoundError):
+        save_cost_curve(tmp_path / "curve.png", rungs(table, records), table)
+    supports = {f"supports presence={presence}" for presence in ("always", "competing", "calibrated")}
+    assert found == [{"spnet", "cam", "unet", "fcn8s", *supports}]
 
 
 def test_a_panel_below_shows_what_is_left_of_base_classes(records, tmp_path):

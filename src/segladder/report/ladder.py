@@ -219,6 +219,9 @@ def _not_worth(rung: Rung, rival: Rung, test: Comparison | None, score: Score) -
     what = f"{rung.label} ({duration(rung.work)}, {score.text(rung.value)}{score.percent})"
     best = f"{rival.label} {cost} and reaches {score.text(rival.value)}{score.percent}"
     difference = f"better by {score.rounded(_gain(rung, rival, score))}{_tested_backwards(test, score)}"
+    if not rung.work:
+        found = f"{what} costs nothing either: {rival.label} reaches {score.text(rival.value)}{score.percent}"
+        return f"{found}, {difference}{'.' if _is_sure(test) else '; ' + CHANCE}"
     if not _is_sure(test):
         return f"{what} is not told apart from what costs no more: {best}, {difference}."
     return f"{what} buys nothing here: {best}, {difference}."

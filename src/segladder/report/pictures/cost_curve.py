@@ -5,7 +5,7 @@ On a ladder a smaller panel below shows what each rung has left of the base clas
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -102,16 +102,23 @@ def _scored_by(score: Score, curves: Mapping[str, Sequence[Rung]]) -> dict[str, 
 
 
 def _curves(ladder: Sequence[Rung]) -> dict[str, list[Rung]]:
-    """Rungs that differ in how many labels they have, the cheapest first, by a short name: the tag where that tells."""
+    """Rungs that differ in how many labels they have, the cheapest first, by a short name."""
     curves = defaultdict(list)
     for rung in sorted(ladder, key=lambda rung: rung.row.rung):
         curves[rung.curve].append(rung)
-    tags = [curve[0].row.tag for curve in curves.values()]
+    tags = Counter(curve[0].row.tag for curve in curves.values())
     named: dict[str, list[Rung]] = {}
     for name, curve in curves.items():
         tag = curve[0].row.tag
-        named[tag if tag and tags.count(tag) == 1 else name] = sorted(curve, key=lambda rung: rung.work)
+        short = name if not tag else tag if tags[tag] == 1 else _with_setting(tag, name)
+        named[name if short in named else short] = sorted(curve, key=lambda rung: rung.work)
     return named
+
+
+def _with_setting(tag: str, name: str) -> str:
+    """A tag that several curves have, and what sets this one apart; the whole name where nothing does."""
+    _, _, setting = name.partition(f"[{tag}] ")
+    return f"{tag} {setting}" if setting else name
 
 
 def _work(rung: Rung, free: float) -> float:
@@ -195,16 +202,15 @@ def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]], points:
 def _free_place(
     axes: Any, text: str, point: tuple[float, float], places: Sequence[Place], taken: Sequence[Any]
 ) -> tuple[Any, Place]:
-    """Box and place of a text inside the axes that covers nothing; the first place where there is none."""
-    inside, boxes = axes.get_window_extent(), []
+    """Box and place of a text inside the axes that covers nothing; where there is none, of what covers least."""
+    inside, found = axes.get_window_extent(), []
     for place in places:
         tried = _annotated(axes, text, point, place)
-        boxes.append(tried.get_window_extent())
+        box = tried.get_window_extent()
         tried.remove()
-        fits = inside.contains(boxes[-1].x0, boxes[-1].y0) and inside.contains(boxes[-1].x1, boxes[-1].y1)
-        if fits and not any(boxes[-1].overlaps(other) for other in taken):
-            return boxes[-1], place
-    return boxes[0], places[0]
+        fits = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
+        found.append((not fits, sum(box.overlaps(other) for other in taken), box, place))
+    return min(found, key=lambda one: one[:2])[2:]
 
 
 def _annotated(axes: Any, text: str, point: tuple[float, float], place: Place, **more: Any) -> Any:

@@ -734,3 +734,24 @@ def test_a_score_that_does_not_follow_from_the_counts_stops_no_leaderboard(tmp_p
     assert [row.value for row in counted.with_significance(table).rows] == [0.5, 0.5]
     with pytest.raises(DataError, match=said):
         comparisons(table, ["fcn8s:unet"], counted)
+
+
+def test_protocols_of_one_name_say_in_their_titles_what_sets_them_apart():
+    def asking(protocol_hash, **fields):
+        record = a_record(hash=protocol_hash)
+        record.protocol["fields"] = {"split": "val", **fields}
+        return record
+
+    records = [asking("aaaa", unseen=["cow", "cat"], background=True), asking("bbbb", unseen=["dog"], background=True)]
+    first, second = rank(records)
+    assert first.title == "semantic aaaa (unseen cow, cat) on animals feedfeed: 3 classes"
+    assert f"### {second.title}\n" in markdown([first, second]) and "(unseen dog)" in second.title
+    assert "(" not in rank(records[:1])[0].title
+    records += [asking("cccc", unseen=["dog"], background=None)]
+    assert [table.apart for table in rank(records)] == [
+        "background yes; unseen cow, cat",
+        "background yes; unseen dog",
+        "background none; unseen dog",
+    ]
+    records[1].data["name"] = "plants"  # where data are others, nothing is to be set apart
+    assert [table.apart for table in rank(records[:2])] == ["", ""]

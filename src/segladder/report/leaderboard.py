@@ -19,6 +19,7 @@ from segladder.metrics.declaration import Declaration
 from segladder.metrics.pooling import POOLED
 from segladder.metrics.scores import Score
 from segladder.report.declared import of_table
+from segladder.report.fields import Place, set_apart
 from segladder.report.record import Record
 from segladder.report.rungs import Rung, rung_of
 from segladder.report.settings import Settings, telling_keys, typed
@@ -105,6 +106,7 @@ class Table:
     Attributes:
         metric: name of the score that ranks.
         declared: what the runs say of their scores.
+        apart: in which fields its protocol is unlike those of this name beside it, in words.
     """
 
     protocol: str
@@ -116,6 +118,7 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     unranked: list[Unranked] = field(default_factory=list)
     declared: Declaration = field(default_factory=Declaration)
+    apart: str = ""
 
     @property
     def score(self) -> Score:
@@ -127,7 +130,8 @@ class Table:
         """What was measured, on what."""
         if not self.hash:
             return "runs that ended before their protocol was known"
-        return f"{self.protocol} {self.hash} on {self.data} {self.fingerprint}: {len(self.classes)} classes"
+        asked = f"{self.protocol} {self.hash}{self.apart and f' ({self.apart})'}"
+        return f"{asked} on {self.data} {self.fingerprint}: {len(self.classes)} classes"
 
 
 def rank(records: Iterable[Record], metric: str | None = None) -> list[Table]:
@@ -139,13 +143,15 @@ def rank(records: Iterable[Record], metric: str | None = None) -> list[Table]:
     """
     found = sorted(records, key=_age)
     known = {record.id: record for record in found}
-    tables: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    tables: dict[Place, list[Record]] = defaultdict(list)
     for record in found:
         tables[_comparable(record)].append(record)
-    return [_table(tables[key], metric, known) for key in sorted(tables, key=lambda key: (not key[1], key))]
+    apart = set_apart(tables)
+    places = sorted(tables, key=lambda place: (not place[1], place))
+    return [replace(_table(tables[place], metric, known), apart=apart[place]) for place in places]
 
 
-def _comparable(record: Record) -> tuple[str, str, str, str]:
+def _comparable(record: Record) -> Place:
     """Records with equal keys may stand in one table."""
     names = (record.protocol.get("name"), record.protocol.get("hash"))
     return tuple(str(part or "") for part in (*names, record.data.get("name"), record.data.get("val_fingerprint")))  # type: ignore[return-value]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from segladder.data.labels.kinds import kinds
+from segladder.report.fields import fields_of, in_words, unlike
 from segladder.report.leaderboard import Table
 from segladder.report.record import Record
-
-MOST_NAMED = 6  # classes in a heading
 
 
 def questions(tables: Sequence[Table], found: Sequence[Sequence[Record]]) -> list[str]:
@@ -23,20 +22,20 @@ def questions(tables: Sequence[Table], found: Sequence[Sequence[Record]]) -> lis
         tables: of one page.
         found: the records of each.
     """
-    fields = [_fields(records) for records in found]
+    fields = [fields_of(records) for records in found]
     texts = [_heading(table, own, records) for table, own, records in zip(tables, fields, found, strict=True)]
-    often = Counter(texts)
-    return [
-        text
-        if often[text] == 1
-        else f"{text} ({_apart(i, [j for j, t in enumerate(texts) if t == text], tables, fields)})"
-        for i, text in enumerate(texts)
-    ]
+    alike = defaultdict(list)
+    for place, text in enumerate(texts):
+        alike[text].append(place)
+    for places in (places for places in alike.values() if len(places) > 1):
+        for place, words in zip(places, unlike([fields[place] for place in places]), strict=True):
+            texts[place] += f" ({words or f'{tables[place].hash} on {tables[place].fingerprint[:8]}'})"
+    return texts
 
 
 def asked(name: str, fields: Mapping[str, Any]) -> str:
     """What a protocol of a name and these fields asks; the name itself where no words are known for it."""
-    known = {key: _words(value) for key, value in fields.items()}
+    known = {key: in_words(value) for key, value in fields.items()}
     template = _templates().get(name)
     if template is None:
         return name.replace("_", " ") or "Unknown protocol"
@@ -60,11 +59,6 @@ def _templates() -> dict[str, str]:
     return found
 
 
-def _fields(records: Sequence[Record]) -> Mapping[str, Any]:
-    fields = records[0].protocol.get("fields") if records else None
-    return fields if isinstance(fields, Mapping) else {}
-
-
 def _heading(table: Table, fields: Mapping[str, Any], records: Sequence[Record]) -> str:
     if not table.hash:
         return "Runs that ended before their protocol was known"
@@ -86,20 +80,3 @@ def _supports(fields: Mapping[str, Any]) -> str:
     shots, singular = fields.get("shots"), str(fields.get("support_annotation") or "mask")
     plural = next((kind.name for kind in kinds().values() if kind.singular == singular), f"{singular}s")
     return f"one {singular}" if shots == 1 else f"{shots} {plural}" if shots else plural
-
-
-def _words(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    if not isinstance(value, list):
-        return str(value)
-    more = [f"{len(value) - MOST_NAMED} more"] if len(value) > MOST_NAMED else []
-    return ", ".join([*map(str, value[:MOST_NAMED]), *more])
-
-
-def _apart(place: int, others: Sequence[int], tables: Sequence[Table], fields: Sequence[Mapping[str, Any]]) -> str:
-    """The fields in which one of several tables with equal headings is unlike another; else its hashes."""
-    keys = sorted({key for other in others for key in fields[other]})
-    unlike = [key for key in keys if len({repr(fields[other].get(key)) for other in others}) > 1]
-    said = ", ".join(f"{key.replace('_', ' ')} {_words(fields[place].get(key))}" for key in unlike)
-    return said or f"{tables[place].hash} on {tables[place].fingerprint[:8]}"

@@ -70,6 +70,6 @@ def test_costs_of_today_stand_and_those_of_means_are_unknown():
 
 
 def test_the_weak_study_costs_what_its_first_tags_cost():
-    found = with_costs_of_today(record for record, _ in find_records(EXPERIMENTS / "weak_voc_animals")[0])
+    found = with_costs_of_today(record for record, _ in find_records(EXPERIMENTS / "weak_mobilenetv2")[0])
     assert {r.annotation_cost["seconds"] for r in found if "cam" in "".join([r.method, *r.lineage])} == {18786.0}
     assert len(flagged(found)["recomputed"]) == 28 and "unknown" not in flagged(found)

@@ -21,7 +21,7 @@ def committed(study):
 
 
 def test_a_committed_record_says_nothing_and_is_read_as_before():
-    record = next(r for r in committed("few_shot_voc_animals") if r.protocol["name"] == "negative")
+    record = next(r for r in committed("few_shot_mobilenetv2") if r.protocol["name"] == "negative")
     assert (record.schema, "scores" in record.protocol) == (1, False)
     says = declared(record)
     assert (says.ranked_by, says["negative_area"].better, says["predicted_share"].better) == (

@@ -7,6 +7,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from segladder.nets import fusing
 from segladder.nets.backbone import Backbone
 from segladder.nets.fusing import FusedConvolution, fused
 
@@ -54,6 +55,37 @@ def test_a_fused_backbone_gives_the_same_maps(name):
         assert (exact.argmax(1) == fused32.argmax(1)).float().mean() > 0.9999
         assert fused16.dtype == torch.bfloat16
         assert (exact - fused16.float()).abs().mean() < 1.5 * (exact - plain16.float()).abs().mean()
+
+
+def last_scaled(network: nn.Module, by: float) -> nn.Module:
+    """Values of the last stage times `by`, the others as they are."""
+    with torch.no_grad():
+        for name, each in network.named_modules():
+            if "layer4" in name and isinstance(each, nn.BatchNorm2d | BatchNormAct2d):
+                each.weight.mul_(by)
+                each.bias.mul_(by)
+    return network
+
+
+def test_a_network_of_large_values_is_fused_too():
+    network = last_scaled(backbone("resnet18"), 1e4)
+    with torch.no_grad():
+        assert network(images())[-1].abs().max() > 1e4
+    assert [m for m in network.for_inference.network.modules() if isinstance(m, FusedConvolution)]
+
+
+@pytest.mark.parametrize(("off", "is_used"), [(1e-6, True), (3e-4, False)])
+def test_a_fused_network_that_is_off_is_not_used(monkeypatch, off, is_used):
+    def wrongly(quick: nn.Module, *rest: object) -> None:
+        right(quick, *rest)
+        quick.register_forward_hook(lambda module, given, found: [m + off * m.abs().max() for m in found])
+
+    right = fusing._fuse
+    monkeypatch.setattr(fusing, "_fuse", wrongly)
+    network = backbone("resnet18")
+    with torch.no_grad():
+        network(images())
+    assert is_used == any(isinstance(m, FusedConvolution) for m in network.for_inference.network.modules())
 
 
 def test_a_network_that_takes_images_of_one_size_alone_stays_as_it_is():

@@ -1,8 +1,9 @@
-"""A training step while another program keeps one of the cores busy, against the same step on a quiet machine.
+"""A training step beside another program, against the same step on a quiet machine.
 
-A process of its own for each setting of how threads wait for each other (`OMP_WAIT_POLICY`, read when torch starts)
-and how many there are. Each steps through quiet and busy spells in turn, so that both see the same machine; medians.
-With two cores and two threads, a step is done when the slower core has done its share: 2x would be fair.
+The other program is a loop on one core, or the same training. A process of its own for each setting of how threads wait
+for each other (read when torch starts) and how many there are. Each steps through quiet and shared spells in turn, so
+that all see the same machine; medians. With two cores and two threads, a step is done when the slower core has done its
+share: 2x would be fair.
 """
 
 from __future__ import annotations
@@ -13,18 +14,25 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Callable
 
 BATCH, SIZE, CLASSES, WARM_UP, SPELLS = 8, 96, 21, 3, 3
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SETTINGS = {
     "threads of the product": {},
+    "threads that wait as libgomp has it": {"GOMP_SPINCOUNT": "300000"},
     "threads that sleep while they wait": {"OMP_WAIT_POLICY": "passive"},
     "a thread less": {"OMP_NUM_THREADS": str(max(1, THREADS - 1))},
 }
+OTHERS = {"a busy core": ["-c", "print(flush=True)\nwhile True: pass"], "another training": [__file__, "--endless"]}
 
 
-def steps(count: int) -> dict[str, float]:
-    """Milliseconds of a step, quiet and busy, in this process: FCN-8s on the tiny backbone, random pixels."""
+def training() -> Callable[[], float]:
+    """One step of FCN-8s on the tiny backbone, random pixels; says how many milliseconds it took."""
+    from segladder.processes.waiting import wait_briefly
+
+    wait_briefly()
     import torch
 
     import segladder
@@ -44,21 +52,38 @@ def steps(count: int) -> dict[str, float]:
 
     for _ in range(WARM_UP):
         step()
-    seconds: dict[str, list[float]] = {"quiet": [], "busy": []}
+    return step
+
+
+def steps(count: int) -> dict[str, float]:
+    """Milliseconds of a step in this process: `quiet`, and beside each of `OTHERS`."""
+    step = training()
+    found: dict[str, list[float]] = defaultdict(list)
     for _ in range(SPELLS):
-        seconds["quiet"] += [step() for _ in range(count)]
-        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-            step()
-            seconds["busy"] += [step() for _ in range(count)]
-            other.kill()
-    return {spell: statistics.median(found) for spell, found in seconds.items()}
+        found["quiet"] += [step() for _ in range(count)]
+        for name, words in OTHERS.items():
+            with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE) as other:
+                assert other.stdout is not None
+                other.stdout.readline()  # it has begun
+                step()
+                found[name] += [step() for _ in range(count)]
+                other.kill()
+    return {spell: statistics.median(times) for spell, times in found.items()}
+
+
+def train_on() -> None:
+    """Train until killed; an empty line says that it has begun."""
+    step = training()
+    print(flush=True)
+    while True:
+        step()
 
 
 def measured(environment: dict[str, str], count: int) -> dict[str, float]:
     """`steps` in a process of its own with some variables set."""
     told = subprocess.run(
         [sys.executable, __file__, "--steps", str(count)],
-        env={**{k: v for k, v in os.environ.items() if not k.startswith("OMP_")}, **environment},
+        env={**{k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}, **environment},
         capture_output=True,
         text=True,
         check=True,
@@ -73,19 +98,17 @@ def run(quick: bool) -> list[tuple[str, str, float, str]]:
     setting = f"at most 2.5 times asked; FCN-8s, tiny, {BATCH}x{SIZE}x{SIZE}, {THREADS} cores"
     for name, environment in SETTINGS.items():
         ms = measured(environment, 3 if quick else 20)
-        rows.append(
-            (
-                f"training step beside a busy core, {name}",
-                "quiet machine",
-                ms["quiet"] / ms["busy"],
-                f"{ms['busy']:.0f} ms against {ms['quiet']:.0f} ms; {setting}",
-            )
-        )
+        for other in OTHERS:
+            detail = f"{ms[other]:.0f} ms against {ms['quiet']:.0f} ms; {setting}"
+            what = f"training step beside {other}, {name}"
+            rows.append((what, "quiet machine", ms["quiet"] / ms[other], detail))
     return rows
 
 
 if __name__ == "__main__":
-    if "--steps" in sys.argv:
+    if "--endless" in sys.argv:
+        train_on()
+    elif "--steps" in sys.argv:
         print(json.dumps(steps(int(sys.argv[-1]))))
     else:
         for what, against, ratio, detail in run("--quick" in sys.argv):

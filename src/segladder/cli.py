@@ -75,6 +75,9 @@ def each_protocol(command: str, *overrides: str) -> list[list[str]]:
 def run(command: str, overrides: list[str]) -> int:
     """Compose `conf/COMMAND.yaml` with the overrides and hand it to `segladder.commands.COMMAND.run`."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come to us whole; we print their one line
+    from segladder.processes.waiting import wait_briefly
+
+    wait_briefly()
     import hydra
     from hydra.errors import HydraException
     from omegaconf import DictConfig

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -126,6 +127,18 @@ def test_weights_without_the_classifier_load(tmp_path):
     backbone = Backbone("resnet18", weights=str(tmp_path / "headless.safetensors"))
     assert torch.equal(backbone.model.conv1.weight, state["conv1.weight"])
     assert backbone.leftover == {}
+
+
+def test_weights_that_the_hub_gave_once_are_read_without_it(tmp_path, monkeypatch):
+    state = timm.create_model("resnet18").state_dict()
+    place = tmp_path / f"models--{timm.get_pretrained_cfg('resnet18').hf_hub_id.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs/main").write_text("abc")
+    (place / "snapshots/abc").mkdir(parents=True)
+    save_file(state, place / "snapshots/abc/model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", None)
+    assert torch.equal(Backbone("resnet18", weights="timm").model.conv1.weight, state["conv1.weight"])
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import timm
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import FeatureListNet
@@ -218,7 +219,10 @@ def pretrained_weights(name: str, options: Mapping[str, Any], weights: str) -> d
 
 def _download(name: str, options: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
-        return timm.create_model(name, pretrained=True, **options).state_dict()
+        config = timm.get_pretrained_cfg(name)
+        kept = config and config.hf_hub_id and try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+        overlay = {"file": kept} if isinstance(kept, str) else None  # the hub itself is not asked, and may be away
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options).state_dict()
     except Exception as error:  # the hub's client raises errors of several libraries
         raise ConfigError(
             f"backbone.weights=timm: no weights for {name} ({error}); give a .safetensors file or weights=none"

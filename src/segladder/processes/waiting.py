@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-SPINS = 2000  # a twentieth of a millisecond or two; libgomp's own choice is 300,000
+SPINS = 2000  # about a tenth of a millisecond; libgomp's own choice is 300,000
 
 
 def wait_briefly() -> None:

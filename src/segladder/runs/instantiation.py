@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -94,7 +95,8 @@ def named(folders: tuple[Path, ...]) -> frozenset[tuple[str, str]]:
     links: set[tuple[str, str]] = set()
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):
-            for place, key, value in settings(OmegaConf.to_container(OmegaConf.load(file)), package(file, folder)):
+            written = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            for place, key, value in settings(written, package(file, folder)):
                 if key == TARGET:
                     found.add((place, str(value)))
                 elif link := LINK.fullmatch(str(value)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, Literal
 
 from segladder.data.sources.base import Source
@@ -30,7 +30,8 @@ def check_fields(protocol: Any) -> None:
     Raises:
         ConfigError: naming the first field at fault, its value and what it may hold; or a size that `fit` needs.
     """
-    values = json.loads(json.dumps(asdict(protocol), default=list))
+    found = {field.name: getattr(protocol, field.name) for field in fields(protocol)}  # `asdict` copies what it finds
+    values = json.loads(json.dumps(found, default=list))
     check(type(protocol), values, "protocol")
     if values.get("fit", "native") != "native" and values.get("input_side") is None:
         raise ConfigError(f"protocol.fit={values['fit']}: needs a size, set protocol.input_side to pixels")

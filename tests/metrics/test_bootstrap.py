@@ -68,6 +68,38 @@ def test_seeds_count_alike_until_there_are_five():
     assert drawn[0].tolist() == [0.2] * 5 and drawn.sum(1) == pytest.approx(np.ones(201)) and drawn[1:].std() > 0.1
 
 
+def test_few_seeds_scatter_as_wide_as_students_t_says():
+    seeds = [str(seed) for seed in range(5)]
+    draws = seed_weights(seeds, 4000)[1:] @ np.arange(5.0)
+    usual = np.arange(5).std(ddof=1) / math.sqrt(5)
+    assert draws.std() == pytest.approx(usual * 2.776 / 1.96, rel=0.05)
+
+
+@pytest.mark.slow
+def test_methods_of_five_seeds_that_are_equal_are_seldom_told_apart():
+    """Without that width 14 of 100 were, where 5 are promised."""
+    random, worlds, rejected = np.random.default_rng(0), 400, 0
+
+    def method(hardness, names):
+        runs = []
+        for seed in range(5):
+            counts = Counts(2, {"novel": (1,)})
+            counts.seed = seed
+            shares = np.clip(hardness + random.normal(0, 0.02) + random.normal(0, 0.02, len(names)), 0, 1)
+            for name, share in zip(names, shares, strict=True):
+                hits = round(1e6 * share)
+                counts.add(Asked(name), [[0, 0], [10**6 - hits, hits]])
+            runs.append(counts)
+        return runs
+
+    for world in range(worlds):
+        hardness = 0.5 + np.clip(random.normal(0, 0.3, 100), -0.4, 0.4)
+        names = [f"{world}-{n}" for n in range(100)]
+        first, second = (method(hardness, names) for _ in range(2))
+        rejected += compare(first, second, FromCounts("mean_iou", ("novel",)), draws=300).p_value < 0.05
+    assert rejected / worlds < 0.08
+
+
 def test_value_and_interval_equal_slow_resampling():
     counts = random_counts()
     found = estimate(counts, MEAN_IOU, draws=60)
@@ -216,6 +248,8 @@ def test_images_are_matched_by_id():
     counts = random_counts()
     result = compare_(counts, counts.select(range(11, -1, -1)))
     assert (result.difference, result.low, result.high) == (0, 0, 0)
+    single = compare_(random_counts(1), random_counts(1))
+    assert math.isnan(single.low) and single.p_text == "1.000"
     with pytest.raises(DataError, match="011: scored by one run only"):
         compare_(counts, counts.select(range(11)))
     with pytest.raises(DataError, match="fold 1: scored by one row only"):

@@ -11,7 +11,7 @@ from segladder.data.labels.kinds import kinds
 from segladder.metrics.bootstrap import compare
 from segladder.metrics.counts import Counts
 from segladder.metrics.scores import FromCounts, Score
-from segladder.report.budget import decisions, seconds_of
+from segladder.report.budget import classes_asked, decisions, seconds_of
 from segladder.report.counted import Counted
 from segladder.report.ladder import by_fold, described, duration, frontier, rungs, summary
 from segladder.report.leaderboard import rank
@@ -236,6 +236,15 @@ def test_a_budget_buys_the_best_that_it_pays_for(records):
         ["2h", "sg_one, 5 masks a class", "12 min"],
         ["10.5h", "unet", "10.0 h"],
     ]
+
+
+@pytest.mark.parametrize(("background", "asked"), [(True, 2), (False, 3)])
+def test_a_class_of_work_counts_a_first_class_that_is_no_background(records, background, asked):
+    for record in records:
+        record.data["background"] = background
+        record.per_class = [{"class": name, "iou": 0.5} for name in record.data["classes"]]
+    (table,) = rank(records)
+    assert {classes_asked(rung, table, records) for rung in rungs(table, records)} == {asked}
 
 
 def test_no_budget_buys_what_an_oracle_chose_and_one_may_buy_nothing(records):

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from segladder.metrics.scores import FromCounts, Score
 from segladder.report.archive import collect, slim
 from segladder.report.comparisons import comparisons, pairs_of, supports_compared
 from segladder.report.counted import Counted, read_counts
+from segladder.report.declared import declared
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
 from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
@@ -127,8 +129,12 @@ def right_of_ten(hits, images=8):
 
 
 def kept(tmp_path, *runs):
-    """Records with the folders in which their counts lie."""
+    """Records with the folders in which their counts lie, and with the score that follows from them."""
     for record, counts in runs:
+        score = declared(record)[record.protocol["ranked_by"]]
+        if score.statistic is not None:
+            with suppress(DataError, LookupError, ValueError):  # what does not follow stays
+                record.metrics[score.name]["value"] = estimate(counts, score.statistic, draws=0).value
         counts.save(tmp_path / record.id / "counts.npz")
     return Counted([(record, tmp_path / record.id) for record, _ in runs])
 
@@ -186,6 +192,90 @@ def test_rows_that_train_nothing_have_no_seeds():
     parents = [a_record("cam", seed=s, id=f"cam{s}", value=0.3) for s in (0, 1)]
     on = [untrained(s, backbone=loaded, parents=[f"cam{s}"]) for s in (0, 1)]
     assert next(r for r in rank([*parents, *on])[0].rows if r.method == "prototype").seeds == [0, 1]
+    other = untrained(1, backbone=loaded)
+    other.metrics["mIoU"]["value"] = 0.6  # its seed drew other supports
+    (row,) = rank([untrained(0, backbone=loaded), other])[0].rows
+    assert (row.seeds, row.scores, row.value) == ([0, 1], [0.5, 0.6], pytest.approx(0.55))
+
+
+def test_runs_trained_under_other_fields_of_a_protocol_are_rows_of_their_own():
+    def trained(shots, number, **changes):
+        record = a_record("panet", value=0.1 * shots, shots=1, id=f"{number}", **changes)
+        record.config["protocol"] = {"shots": shots, "bootstrap": number}
+        return record
+
+    found = [trained(1, 1), trained(5, 2)]
+    (table,) = rank(found)
+    assert {row.label: row.value for row in table.rows} == {
+        "panet protocol.shots=1": 0.1,
+        "panet protocol.shots=5": 0.5,
+    }
+    assert [row.label for row in rank([trained(1, 1), trained(1, 2, seed=1)])[0].rows] == ["panet"]
+    for record in found:
+        record.config["method"]["trains"] = False
+    assert [row.label for row in rank(found)[0].rows] == ["panet"]
+
+
+def test_runs_that_build_on_others_are_told_apart_in_each_fold_too():
+    """Also where the parents stand in another table."""
+    found = []
+    for epochs in (3, 99):
+        parent = a_record("cam", id=f"cam{epochs}", hash="89abcdef", value=0.1)
+        parent.config["trainer"] = {"epochs": epochs}
+        child = a_record("fcn8s", id=f"child{epochs}", fold=0, parents=[parent.id], lineage=["cam"])
+        found += [(parent, Path("nowhere")), (child, Path("nowhere"))]
+    counted = Counted(found)
+    (table,) = (table for table in counted.tables() if table.hash == "01234567")
+    (alone,) = counted.of_each_fold(table).values()
+    labels = {f"fcn8s from cam parent.trainer.epochs={epochs}" for epochs in (3, 99)}
+    assert {row.label for row in table.rows} == {row.label for row in alone.rows} == labels
+
+
+def test_scores_beside_the_ranking_one_are_of_the_same_runs():
+    def of(seed, fold, value):
+        metrics = {"mIoU": {"value": value}, "told": {"value": value}}
+        fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"]]}}
+        scores = [Score("mIoU").plain(), Score("told", shown=("table",)).plain()]
+        protocol = {**fields, "scores": scores, "ranked_by": "mIoU"}
+        return a_record(seed=seed, fold=fold, metrics=metrics, protocol=protocol, id=f"{seed}{fold}")
+
+    whole, part = [of(0, 0, 0.4), of(0, 1, 0.6)], of(1, 0, 0.9)
+    (row,) = rank([*whole, part])[0].rows
+    assert (row.value, row.others["told"]) == (0.5, 0.5)
+    (row,) = rank([part])[0].rows
+    assert (row.value, row.others) == (None, {})
+
+
+def test_a_row_says_where_its_runs_were_asked_other_items():
+    found = [a_record(seed=seed) for seed in (0, 1)]
+    for record in found:
+        record.protocol = {**record.protocol, "items": f"digest{record.seed}"}
+    (row,) = rank(found)[0].rows
+    assert row.note == "runs were asked other items"
+    (row,) = rank([found[0], found[0]])[0].rows  # read twice, from a copy
+    assert row.note == ""
+
+
+def test_a_score_that_is_not_that_of_its_counts_is_not_tested(tmp_path):
+    records = [a_record("best", value=0.9), a_record("worse", value=0.8)]
+    counted = kept(tmp_path, *((record, counts_of(uneven(n))) for n, record in enumerate(records)))
+    records[0].metrics["mIoU"]["value"] = 0.99
+    (table,) = counted.tables()
+    best, worse = table.rows
+    assert (best.value, best.low, best.high) == (0.99, None, None) and worse.low is not None
+    assert counted.with_significance(table).rows[1].against_best is None
+    assert f"{records[0].id}: mIoU is 0.9900 by its record, " in counted.faults[0]
+
+
+def test_damaged_counts_are_named_and_missing_ones_are_not(tmp_path):
+    runs = [(a_record(name), counts_of(uneven(n))) for n, name in enumerate("abc")]
+    counted = kept(tmp_path, *runs)
+    (tmp_path / runs[0][0].id / "counts.npz").unlink()
+    damaged = tmp_path / runs[1][0].id / "counts.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    counted.tables()
+    (fault,) = counted.faults
+    assert fault.startswith(f"{damaged}: no counts of images")
 
 
 def test_supervision_then_score_order_the_rows():
@@ -255,9 +345,9 @@ def test_a_row_may_be_named_by_some_of_its_settings(tmp_path):
         record = a_record(id=f"{loss}-{size}", loss=loss, value=right / 10)
         record.config["size"] = size
         found.append((record, counts_of({"image": [[9, 0], [9 - right, right]]})))
-    (table,) = rank([record for record, _ in found])
-    (narrow,) = rank([record for record, _ in found if record.config["size"] == 256])
     found = kept(tmp_path, *found)
+    (table,) = rank(found.records)
+    (narrow,) = rank([record for record in found.records if record.config["size"] == 256])
     assert "fcn8s loss=dice size=512" in [row.label for row in table.rows]
     difference = 50 * (9 / 9 + 9 / 9) - 50 * (9 / 14 + 4 / 9)
     line = comparisons(table, ["fcn8s size=512 loss=focal:fcn8s loss=dice size=512"], found).splitlines()[-1]
@@ -425,7 +515,7 @@ def test_pairs_go_to_the_tables_that_hold_both_rows():
 
 
 def test_rows_are_compared_with_the_best_where_there_are_counts(tmp_path):
-    records = [a_record("best", value=0.9), a_record("worse", value=0.8), a_record("uncounted", value=0.7)]
+    records = [a_record("best", value=0.9), a_record("worse", value=0.8), a_record("uncounted", value=0.4)]
     counted = kept(tmp_path, (records[0], counts_of(right_of_ten(9))), (records[1], counts_of(right_of_ten(5))))
     counted = Counted([*counted.found, (records[2], tmp_path / "nowhere")])
     table = counted.with_significance(counted.tables()[0])
@@ -475,6 +565,9 @@ def test_more_supports_are_compared_on_the_same_queries(tmp_path):
     difference = 50 * (90 / 92 + 0.8) - 50 * (90 / 95 + 0.5)
     assert f"| strict | panet | 5 | 1 | mIoU | +{difference:.2f} | [+{difference:.2f}, +{difference:.2f}] | <" in text
     assert supports_compared(rank([runs[0][0]]), counted) == ""
+    for record in counted.records:  # protocols that differ in more than their supports
+        record.protocol["fields"] = {"support_annotation": "mask" if record.shots == 1 else "point"}
+    assert supports_compared(counted.tables(), counted) == ""
 
 
 def test_rows_that_differ_in_supports_are_named_by_them(tmp_path):
@@ -555,13 +648,14 @@ def test_the_test_compares_what_the_table_says(tmp_path, formula, value):
         comparisons(half, ["worse:better"], counted)
 
 
-def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_folds():
+@pytest.mark.parametrize("first", ["background", "ground"])
+def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_folds(first):
     fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"]]}}
     runs = []
     for fold, (tp, fp, fn) in enumerate([(10, 0, 10), (30, 20, 0)]):
         record = a_record("sg_one", value=0.5, fold=fold, protocol=fields)
         record.metrics["hard_mIoU"] = {"value": 0.2 + 0.1 * fold, "low": None, "high": None}
-        background = {"class": "background", "tp": 100, "fp": fn, "fn": fp}
+        background = {"class": first, "tp": 100, "fp": fn, "fn": fp}
         record.per_class = [background, {"class": "ab"[fold], "tp": tp, "fp": fp, "fn": fn}]
         runs.append(record)
     row = rank(runs)[0].rows[0]

@@ -100,7 +100,12 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
         ({"train_seconds": "long"}, "train_seconds is str, expected int or float or null"),
         ({"metrics": []}, "metrics is list, expected dict"),
         ({"metrics": {"mIoU": 0.5}}, "metrics.mIoU has no value"),
-        ({"per_class": [1]}, "per_class is no list of objects, expected a row for each class"),
+        ({"per_class": [1]}, "per_class is no list of objects with a class, expected a row for each class"),
+        ({"per_class": [{"iou": 0.5}]}, "per_class is no list of objects with a class"),
+        ({"metrics": {"mIoU": {"value": "0.5"}}}, "metrics.mIoU.value is '0.5', expected a finite number or null"),
+        ({"metrics": {"mIoU": {"value": True}}}, "metrics.mIoU.value is True, expected a finite number"),
+        ({"metrics": {"mIoU": {"value": 0.5, "low": math.nan}}}, "metrics.mIoU.low is nan, expected a finite number"),
+        ({"protocol": {"fields": [1]}}, r"protocol.fields is \[1\], expected an object"),
         ({"lineage": [1]}, r"lineage is \[1\], expected text"),
     ],
 )

@@ -69,6 +69,8 @@ def run(config: Any) -> int:
         print(f"segladder: {written_page}", file=sys.stdout if config.format == "terminal" else sys.stderr)
     if config.wandb is not None:
         push_board(tables, counted.records, config.wandb)
+    for fault in dict.fromkeys(counted.faults):
+        print(f"segladder: no interval or test by {printable(fault)}", file=sys.stderr)
     return 0
 
 

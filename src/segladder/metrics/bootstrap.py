@@ -3,8 +3,9 @@
 `under_draws` is that function: runs and weights to scores. A draw only changes how often each image counts (percentile
 bootstrap, Efron 1979). Drawn is what was sampled from the world: the image, with all that was asked about it. An image
 that several folds score is drawn once for all of them, folds that share no image are drawn apart. Of several random
-seeds the score is the mean; from five on, seeds are drawn too. Of n images n - 1 are drawn, since the scatter of draws
-is then the unbiased one (Rao and Wu 1988). Not covered: which images were the supports.
+seeds the score is the mean; from five on, seeds are drawn too, their scatter widened as Student's t is. Of n images
+n - 1 are drawn, since the scatter of draws is then the unbiased one (Rao and Wu 1988). Not covered: which images were
+the supports.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from segladder.errors import DataError
 from segladder.metrics.counts import Counts
-from segladder.metrics.formulas import formula, ratio
+from segladder.metrics.formulas import formula
 from segladder.metrics.scores import FromCounts
 
 DRAWS = 2000
@@ -56,7 +57,7 @@ class Comparison:
     @property
     def p_text(self) -> str:
         """As printed: `< 0.001` where no draw contradicts the difference."""
-        return f"< {self.least:.3f}" if self.p_value <= self.least else f"{self.p_value:.3f}"
+        return f"< {self.least:.3f}" if self.p_value <= self.least < 1 else f"{self.p_value:.3f}"
 
 
 def estimate(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRAWS) -> Estimate:
@@ -74,7 +75,8 @@ def per_class(
     runs: Counts | Sequence[Counts], draws: int = DRAWS, formula: str = "class_iou"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ends (K,) of the intervals of each class's IoU, or of another score of each class."""
-    return interval(under_draws(runs, FromCounts(formula), draws)[1:])
+    rule = FromCounts(formula)
+    return ends(under_draws(runs, rule, draws), rule)
 
 
 def compare(
@@ -112,6 +114,18 @@ def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     defined = ~np.isnan(drawn).all(0) if len(drawn) else np.zeros(shape, bool)
     ends[:, defined] = np.nanquantile(drawn[:, defined], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return ends[0], ends[1]
+
+
+def ends(scores: np.ndarray, rule: FromCounts) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the 95 % interval of scores (1 + draws, ...), the first of which counts each image once.
+
+    They are the percentiles of the draws; mirrored at the score where draws repeat its bias (the basic bootstrap
+    interval, Davison and Hinkley 1997), within 0 and 1.
+    """
+    low, high = interval(scores[1:])
+    if not formula(rule.formula).flatters:
+        return low, high
+    return np.maximum(0, 2 * scores[0] - high), np.minimum(1, 2 * scores[0] - low)
 
 
 @dataclass(frozen=True)
@@ -161,9 +175,9 @@ class Runs:
 
     def estimate(self, draws: int = DRAWS) -> Estimate:
         """The score with its interval."""
-        value, *drawn = self.under_draws(draws)
-        low, high = interval(np.array(drawn))
-        return Estimate(float(value), float(low), float(high))
+        scores = self.under_draws(draws)
+        low, high = ends(scores, self.rule)
+        return Estimate(float(scores[0]), float(low), float(high))
 
     def minus(self, other: Runs, draws: int = DRAWS) -> Comparison:
         """The difference to other runs, see `compare`."""
@@ -172,7 +186,7 @@ class Runs:
         drawn = scores[1:][~np.isnan(scores[1:])]
         low, high = interval(drawn)
         tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
-        least = 2 / (len(drawn) + 1)
+        least = min(1.0, 2 / (len(drawn) + 1))
         return Comparison(float(scores[0]), float(low), float(high), min(1.0, float(tail * least)), least)
 
     def under_draws(self, draws: int) -> np.ndarray:
@@ -207,11 +221,23 @@ def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> dict[Fold
 
 def seed_weights(seeds: Sequence[str], draws: int) -> np.ndarray:
     """What share each seed has in the mean, (1 + draws, S): equal ones, unless there are enough seeds to draw from."""
-    weights = (
-        _draws(tuple(sorted(seeds)), draws) if len(seeds) >= SEEDS_DRAWN_FROM else np.ones((1 + draws, len(seeds)))
-    )
+    count = len(seeds)
+    equal = np.full((1 + draws, count), 1 / max(1, count))
+    if count < SEEDS_DRAWN_FROM:
+        return equal
+    weights = _draws(tuple(sorted(seeds)), draws)
+    shares = weights / weights.sum(1, keepdims=True)
     order = np.argsort(np.argsort(seeds))
-    return np.asarray(ratio(weights, np.broadcast_to(weights.sum(1, keepdims=True), weights.shape)))[:, order]
+    return np.asarray(equal + few_seeds_widen(count) * (shares - equal))[:, order]
+
+
+@lru_cache
+def few_seeds_widen(count: int) -> float:
+    """How much wider Student's t is at 95 % than a normal distribution, for the scatter of so few seeds."""
+    from scipy.special import ndtri, stdtrit  # takes long to import
+
+    upper = (1 + LEVEL) / 2
+    return float(stdtrit(count - 1, upper) / ndtri(upper))
 
 
 @lru_cache(maxsize=4)

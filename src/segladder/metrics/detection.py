@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -130,6 +130,8 @@ class AveragePrecision:
         area: which objects count, of `AREAS`.
         each_class: the score of each class (..., K) instead of their mean.
     """
+
+    flatters: ClassVar[bool] = True  # the best precision at a recall is the best of noisy ones
 
     thresholds: tuple[float, ...] = THRESHOLDS
     area: str = "all"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -22,7 +22,13 @@ Groups = Sequence[Sequence[int]]  # class indices of each group that a score nam
 
 
 class Weighable(Protocol):
-    """One way to compute a score from counts in which each image counts as often as it was drawn."""
+    """One way to compute a score from counts in which each image counts as often as it was drawn.
+
+    Attributes:
+        flatters: whether few images make it higher on average, and a draw of them higher once more.
+    """
+
+    flatters: ClassVar[bool]
 
     def gathered(self, counts: Counts, places: np.ndarray, units: int, lists: str) -> Any:
         """What weights are put on.
@@ -46,6 +52,8 @@ class Formula:
         rows: what each row of counts adds to the sums, (N, ...).
         score: sums (..., *), groups of classes and the rule for absent ones to scores (...).
     """
+
+    flatters: ClassVar[bool] = False
 
     rows: Callable[[Counts], np.ndarray]
     score: Callable[[np.ndarray, Groups, str], np.ndarray]

@@ -12,16 +12,18 @@ def fb_iou_pooled(rows: Sequence[Row]) -> float | None:
     """Mean IoU of background and foreground, the classes of all folds pooled as one foreground.
 
     Args:
-        rows: of all folds of one seed, with `tp`, `fp` and `fn`.
+        rows: of all folds of one seed, with `tp`, `fp` and `fn`; each fold's begin with the background.
 
     Returns:
         A share; None where a row does not hold these counts.
     """
     if not rows or any("tp" not in row for row in rows):
         return None
-    background = [row for row in rows if row["class"] == "background"]
+    background = [row for row in rows if row["class"] == rows[0]["class"]]
     kept, invented, missed = (sum(row[key] for row in background) for key in ("tp", "fn", "fp"))
-    found = sum(row["tp"] + row["fn"] for row in rows if row["class"] != "background") - missed  # as whichever class
+    found = (
+        sum(row["tp"] + row["fn"] for row in rows if row["class"] != rows[0]["class"]) - missed
+    )  # as whichever class
     return float(kept / max(1, kept + invented + missed) + found / max(1, found + invented + missed)) / 2
 
 

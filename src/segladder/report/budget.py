@@ -54,9 +54,9 @@ def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: S
 
 
 def classes_asked(rung: Rung, table: Table, records: Iterable[Record]) -> float:
-    """How many classes a run of a rung is asked about: those it has a row for, the background left out; at least 1."""
+    """How many classes a run of a rung is asked about: those it has a row for, a background left out; at least 1."""
     runs = [r for r in records if r.id in rung.row.runs and r.protocol.get("hash") == table.hash]
-    return max(1.0, fmean(sum(line["class"] not in table.classes[:1] for line in run.per_class) for run in runs))
+    return max(1.0, fmean(sum(line["class"] in table.foreground for line in run.per_class) for run in runs))
 
 
 def _best(rungs: Sequence[Rung], table: Table) -> Rung | None:

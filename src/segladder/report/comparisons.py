@@ -8,6 +8,7 @@ from segladder.errors import ConfigError
 from segladder.metrics.bootstrap import Comparison, holm
 from segladder.metrics.scores import Score
 from segladder.report.counted import Counted
+from segladder.report.fields import fields_of
 from segladder.report.leaderboard import Row, Table
 from segladder.report.rendering import comparison_cells, markdown_table
 
@@ -35,19 +36,21 @@ def comparisons(table: Table, pairs: Sequence[str], counted: Counted) -> str:
 def supports_compared(tables: Sequence[Table], counted: Counted) -> str:
     """A Markdown table of paired bootstrap comparisons of more supports with fewest, on the same images; or nothing.
 
-    Lists of one protocol with other supports are other tables; their queries are the same.
+    Lists of one protocol with more supports are other tables; their queries and all other fields are the same.
     """
+    by_hash = {record.protocol.get("hash"): fields_of([record]) for record in counted.records}
     same: dict[tuple[str, ...], list[tuple[int, Table, Row]]] = {}
     for table in tables:
+        asked = {key: value for key, value in sorted(by_hash.get(table.hash, {}).items()) if key != "shots"}
         for row in table.rows:
             if row.shots is not None and row.value is not None:
-                key = table.protocol, table.fingerprint, table.metric, f"{row.label}@{row.backbone}"
+                key = table.protocol, repr(asked), table.fingerprint, table.metric, f"{row.label}@{row.backbone}"
                 same.setdefault(key, []).append((row.shots, table, row))
     told: list[list[str]] = []
     found: list[tuple[Comparison, Score]] = []
-    for (protocol, _, metric, name), rungs in same.items():
+    for (protocol, *_, metric, name), rungs in same.items():
         (fewest, least_table, least), *more = sorted(rungs, key=lambda rung: rung[0])
-        for shots, table, row in more:
+        for shots, table, row in (rung for rung in more if rung[0] > fewest):
             told.append([protocol, name.split("@")[0], str(shots), str(fewest), metric])
             found.append((counted.compare(table, row, least, least_table), table.score))
     adjusted = holm([one for one, _ in found])

@@ -16,6 +16,7 @@ from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.record import Record
 
 ARCHIVE = "counts.zip"  # of a study, beside its records: NAME of a run's counts is `member`
+SAME = 1e-6  # scores that lie closer are one
 RunKey = tuple[str, str]  # id of a run and hash of the protocol that scored it
 
 
@@ -24,16 +25,29 @@ def member(record: Record) -> str:
     return f"{record.id}-{record.protocol.get('hash')}.npz"
 
 
+class NotKept(DataError):
+    """No counts lie beside a record."""
+
+
 def read_counts(record: Record, folder: Path) -> Counts:
-    """The counts of a run: beside its record, or in the archive of its study. Raises DataError where there are none."""
+    """The counts of a run: beside its record, or in the archive of its study.
+
+    Raises:
+        NotKept: there are none.
+        DataError: they are damaged, or of an older version.
+    """
     archive = folder / ARCHIVE
     if not archive.exists():
+        if not (folder / COUNTS).exists():
+            raise NotKept(f"{folder / COUNTS}: no counts were kept; score the run again to write them")
         return Counts.load(folder / COUNTS)
     try:
         with zipfile.ZipFile(archive) as whole, whole.open(member(record)) as stored:
             return Counts.load(stored, f"{archive}:{member(record)}")
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{archive}: no counts of {member(record)} ({error})") from error
+    except KeyError as error:
+        raise NotKept(f"{archive}: no counts of {member(record)}") from error
+    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{archive}: damaged counts of {member(record)} ({error})") from error
 
 
 class Counted:
@@ -41,11 +55,16 @@ class Counted:
 
     Args:
         found: records with the folder each lies in.
+
+    Attributes:
+        faults: counts that lie there and are of no use, a line each, as far as they were asked for.
     """
 
     def __init__(self, found: Iterable[tuple[Record, Path]]) -> None:
+        self.faults: list[str] = []
         self.found = list(found)
         self.records = [record for record, _ in self.found]
+        self.by_id = {record.id: record for record in sorted(self.records, key=lambda record: record.time)}
         self._places = {(place[0].id, str(place[0].protocol.get("hash") or "")): place for place in self.found}
         self._counts: dict[RunKey, Counts | DataError] = {}
         self._prepared: dict[tuple[str, tuple[str, ...], FromCounts], Runs] = {}
@@ -61,7 +80,7 @@ class Counted:
         for record in self.records:
             if record.fold is not None and (record.protocol.get("hash"), record.data.get("val_fingerprint")) == key:
                 folds.setdefault(record.fold, []).append(replace(record, fold=None))
-        alone = {fold: rank(records, table.metric)[0] for fold, records in sorted(folds.items())}
+        alone = {fold: rank(records, table.metric, self.by_id)[0] for fold, records in sorted(folds.items())}
         return {fold: self.with_intervals(part) for fold, part in alone.items()}
 
     def of(self, table: Table, row: Row) -> list[Counts]:
@@ -76,20 +95,25 @@ class Counted:
                 self._counts[key] = read_counts(*self._places[key])
             except DataError as error:
                 self._counts[key] = error
+                self.faults += [] if isinstance(error, NotKept) else [str(error)]
         found = self._counts[key]
         if isinstance(found, DataError):
             raise found
         return found
 
     def _runs(self, table: Table, row: Row, rule: FromCounts) -> Runs:
-        """A row's runs, prepared once for all of its comparisons. Raises DataError where no score follows from them."""
+        """A row's runs, prepared once for all of its comparisons. Raises DataError where its score is not theirs."""
         key = table.hash, tuple(row.runs), rule
         if key not in self._prepared:
             try:
                 runs = Runs.of(self.of(table, row), rule)
-                runs.under_draws(draws=0)
+                value = float(runs.under_draws(draws=0)[0])
             except (ValueError, LookupError) as error:  # records and counts of strangers may not fit together
                 raise DataError(f"{row.runs[0]}: {table.metric} does not follow from its counts ({error})") from error
+            if row.value is not None and abs(value - row.value) > SAME:
+                raise DataError(
+                    f"{row.runs[0]}: {table.metric} is {row.value:.4f} by its record, {value:.4f} by its counts"
+                )
             self._prepared[key] = runs
         return self._prepared[key]
 
@@ -102,9 +126,14 @@ class Counted:
 
     def _with_interval(self, table: Table, row: Row, rule: FromCounts) -> Row:
         try:
-            _, low, high = self._runs(table, row, rule).estimate()
+            self.of(table, row)
         except (DataError, ConfigError):
             return row
+        try:
+            _, low, high = self._runs(table, row, rule).estimate()
+        except DataError as error:
+            self.faults.append(str(error))
+            return replace(row, low=None, high=None)
         return row if low != low else replace(row, low=low, high=high)
 
     def compare(self, table: Table, first: Row, second: Row, second_table: Table | None = None) -> Comparison:

@@ -61,8 +61,9 @@ def by_fold(table: Table, counted: Counted) -> dict[str, Table]:
 
 def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
     """The ranked rows of a table whose cost is known, the cheapest first."""
+    found = list(found)
     by_id = {record.id: record for record in found if record.protocol.get("hash") == table.hash}
-    of_novel, among = table.declared.ladder is not None, Settings(by_id)
+    of_novel, among = table.declared.ladder is not None, Settings({record.id: record for record in found})
     ranked = [row for row in table.rows if row.value is not None]
     told: dict[tuple[str, ...], set[str]] = defaultdict(set)  # of one method, whatever its shots
     for row in ranked:

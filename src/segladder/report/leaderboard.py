@@ -16,11 +16,12 @@ from typing import Any
 
 from segladder.metrics.bootstrap import Comparison
 from segladder.metrics.declaration import Declaration
-from segladder.metrics.pooling import POOLED
 from segladder.metrics.scores import Score
 from segladder.report.declared import of_table
 from segladder.report.fields import Place, set_apart
+from segladder.report.means import agree, grouped, mean, of_seeds, over_runs
 from segladder.report.record import Record
+from segladder.report.record import key as id_and_hash
 from segladder.report.rungs import Rung, rung_of
 from segladder.report.settings import Settings, telling_keys, typed
 
@@ -44,8 +45,8 @@ class Row:
         note: what a reader must know: missing folds, repeats that do not count.
         lineage: methods of the stages before this one, the first ancestor first.
         rung: its place on the ladder of labels.
-        others: means over runs of the scores that stand beside the one that ranks (shown in tables), those that all
-            have.
+        others: means, over the runs behind `value`, of the scores that stand beside the one that ranks (shown in
+            tables), those that all have.
         against_best: the paired difference to the table's best row (`Counted.with_significance`); None unless asked
             for, of the best row, without counts.
     """
@@ -107,6 +108,7 @@ class Table:
         metric: name of the score that ranks.
         declared: what the runs say of their scores.
         apart: in which fields its protocol is unlike those of this name beside it, in words.
+        background: whether the first class is one.
     """
 
     protocol: str
@@ -119,6 +121,12 @@ class Table:
     unranked: list[Unranked] = field(default_factory=list)
     declared: Declaration = field(default_factory=Declaration)
     apart: str = ""
+    background: bool = True
+
+    @property
+    def foreground(self) -> list[str]:
+        """Its classes without the background."""
+        return self.classes[self.background :]
 
     @property
     def score(self) -> Score:
@@ -134,15 +142,18 @@ class Table:
         return f"{asked} on {self.data} {self.fingerprint}: {len(self.classes)} classes"
 
 
-def rank(records: Iterable[Record], metric: str | None = None) -> list[Table]:
+def rank(
+    records: Iterable[Record], metric: str | None = None, known: Mapping[str, Record] | None = None
+) -> list[Table]:
     """Tables of all records, ordered by protocol and data; rows by supervision, then score.
 
     Args:
         records: of any status, in any order.
         metric: name of the score that ranks, the best first; None takes the one each protocol names.
+        known: all records by id, where those to rank build on others.
     """
     found = sorted(records, key=_age)
-    known = {record.id: record for record in found}
+    known = {record.id: record for record in found} if known is None else known
     tables: dict[Place, list[Record]] = defaultdict(list)
     for record in found:
         tables[_comparable(record)].append(record)
@@ -167,12 +178,14 @@ def _table(records: Sequence[Record], metric: str | None, known: Mapping[str, Re
     protocol, protocol_hash, data, fingerprint = _comparable(records[0])
     classes = next((list(r.data["classes"]) for r in records if r.data.get("classes")), [])
     scored = [record for record in records if protocol_hash and not _reason(record, metric)]
-    rows = [row for group in _grouped(scored, _kind).values() for row in _rows(group, metric, declared, known)]
+    rows = [row for group in grouped(scored, _kind).values() for row in _rows(group, metric, declared, known)]
     rows = _told_apart(rows)
     others = [record for record in records if not protocol_hash or _reason(record, metric)]
     unranked = [_unranked(record, metric) for record in others]
     rows = _sorted(rows, declared[metric].sign)
-    return Table(protocol, protocol_hash, data, fingerprint, metric, classes, rows, unranked, declared)
+    background = all(record.data.get("background", True) for record in records)
+    place = protocol, protocol_hash, data, fingerprint
+    return Table(*place, metric, classes, rows, unranked, declared, background=background)
 
 
 def _reason(record: Record, metric: str) -> str:
@@ -197,13 +210,6 @@ def _sorted(rows: Iterable[Row], sign: int) -> list[Row]:
         return row.rung, row.supervision, *scored, row.method, row.backbone, row.label, row.runs
 
     return sorted(rows, key=place)
-
-
-def _grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:
-    groups: dict[Any, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[key(record)].append(record)
-    return groups
 
 
 def _kind(record: Record) -> tuple[str, ...]:
@@ -236,7 +242,7 @@ def _rows(records: Sequence[Record], metric: str, declared: Declaration, known: 
     among = Settings(known)
     settings = {id(record): among.of(record) for record in records}
     told = telling_keys(list({id(one): one for one in settings.values()}.values()))
-    groups = _grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
+    groups = grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
     own = [{key: settings[id(group[0])].get(key) for key in told} for group in groups.values()]
     return [_row(group, setting, metric, declared, known) for group, setting in zip(groups.values(), own, strict=True)]
 
@@ -261,16 +267,24 @@ def _is_seedless(record: Record, known: Mapping[str, Record]) -> bool:
     return all(parent in known and _is_seedless(known[parent], known) for parent in record.parents)
 
 
+def _asked_otherwise(records: Sequence[Record]) -> bool:
+    """Whether runs of equal folds were scored on unlike lists of items, as other versions of a data set may draw."""
+    folds = grouped(records, lambda record: record.fold).values()
+    return any(len({repr(record.protocol.get("items")) for record in runs}) > 1 for runs in folds)
+
+
 def _row(
     records: Sequence[Record], setting: dict[str, Any], metric: str, declared: Declaration, known: Mapping[str, Record]
 ) -> Row:
-    seedless = all(_is_seedless(record, known) for record in records)
+    seedless = agree(records, metric) and all(_is_seedless(record, known) for record in records)
     latest = {(not seedless and record.seed, record.fold): record for record in sorted(records, key=_age)}
     kept = sorted(latest.values(), key=lambda record: (record.seed is not None, record.seed, record.fold or 0))
-    scores, folds, missing = _scores(kept, metric, seedless)
-    repeats = len(records) - len(kept)
+    scores, folds, missing = of_seeds(kept, metric, seedless)
+    complete = [record for record in kept if (None if seedless else record.seed) in scores]
+    repeats = len({id_and_hash(record) for record in records}) - len(kept)
     notes = [f"{repeats} older repeats not counted"] if repeats and not seedless else []
     notes += [f"folds missing: {missing}"] if missing else []
+    notes += ["runs were asked other items"] if _asked_otherwise(kept) else []
     single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}
     first = kept[0]
     return Row(
@@ -289,60 +303,17 @@ def _row(
         low=single.get("low"),
         high=single.get("high"),
         parameters=first.parameters,
-        train_seconds=_mean(record.train_seconds for record in kept),
-        images_per_second=_mean(record.images_per_second for record in kept),
+        train_seconds=mean(record.train_seconds for record in kept),
+        images_per_second=mean(record.images_per_second for record in kept),
         peak_memory_mb=max((r.peak_memory_mb for r in kept if r.peak_memory_mb is not None), default=None),
-        runs=[record.id for record in kept if (None if seedless else record.seed) in scores],
+        runs=[record.id for record in complete],
         note="; ".join(notes),
         lineage=tuple(first.lineage),
-        others=_others(kept, [score for score in declared.shown("table") if score.name != metric], bool(scores)),
+        others=_others(complete, [score for score in declared.shown("table") if score.name != metric]),
         rung=rung_of(first),
     )
 
 
-def _others(records: Sequence[Record], scores: Sequence[Score], complete: bool) -> dict[str, float]:
-    found = {score.name: _over_runs(records, score, complete) for score in scores}
+def _others(records: Sequence[Record], scores: Sequence[Score]) -> dict[str, float]:
+    found = {score.name: over_runs(records, score) for score in scores}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _over_runs(records: Sequence[Record], score: Score, complete: bool) -> float | None:
-    """A score's mean over runs; where it pools folds, over seeds that have all of them."""
-    pooled = POOLED.get(score.over_folds)
-    if pooled is None:
-        return _mean_score(records, score.name)
-    if not complete or all(record.fold is None for record in records):
-        return None
-    seeds = _grouped(records, lambda record: record.seed).values()
-    return _mean(pooled([row for record in runs for row in record.per_class]) for runs in seeds)
-
-
-def _mean_score(records: Sequence[Record], name: str) -> float | None:
-    values = [record.metrics.get(name, {}).get("value") for record in records]
-    return None if None in values else statistics.fmean(value for value in values if value is not None)
-
-
-def _scores(records: Sequence[Record], metric: str, seedless: bool) -> tuple[dict[int | None, float], int, str]:
-    """One score per seed, of how many folds it is the mean, and which folds other seeds lack (`seed 0: 2, 3`)."""
-    expected = _expected_folds(records)
-    scores: dict[int | None, float] = {}
-    missing = []
-    for seed, runs in _grouped(records, lambda record: None if seedless else record.seed).items():
-        values = {run.fold: float(run.metrics[metric]["value"] or 0.0) for run in runs}
-        if lacking := sorted(set(expected) - {fold for fold in values if fold is not None}):
-            missing.append(f"seed {seed}: {', '.join(map(str, lacking))}")
-        else:
-            scores[seed] = statistics.fmean(values.values())
-    return scores, len(expected), "; ".join(missing)
-
-
-def _expected_folds(records: Sequence[Record]) -> list[int]:
-    """Folds that a mean needs: the protocol's `folds` (their classes or how many), none for runs without a fold."""
-    if all(record.fold is None for record in records):
-        return []
-    folds = records[0].protocol.get("fields", {}).get("folds", 4)  # PASCAL-5i and COCO-20i have four
-    return list(range(folds if isinstance(folds, int) else len(folds)))
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None

@@ -1,11 +1,14 @@
-"""Means over the runs of a leaderboard's row: what their labels cost, and the score of each class."""
+"""Means over the runs of a leaderboard's row: over folds and seeds, what their labels cost, the score of each class."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
+from typing import Any
 
+from segladder.metrics.pooling import POOLED
+from segladder.metrics.scores import Score
 from segladder.report.record import Record
 
 
@@ -27,3 +30,62 @@ def class_means(records: Sequence[Record], score: str) -> dict[str, float]:
         if line.get(score) is not None:
             values[str(line["class"])].append(line[score])
     return {name: fmean(scores) for name, scores in values.items()}
+
+
+def of_seeds(records: Sequence[Record], metric: str, seedless: bool) -> tuple[dict[int | None, float], int, str]:
+    """One score per seed, of how many folds it is the mean, and which folds other seeds lack (`seed 0: 2, 3`)."""
+    expected = _expected_folds(records)
+    scores: dict[int | None, float] = {}
+    missing = []
+    for seed, runs in grouped(records, lambda record: None if seedless else record.seed).items():
+        values = {run.fold: float(run.metrics[metric]["value"] or 0.0) for run in runs}
+        if lacking := sorted(set(expected) - {fold for fold in values if fold is not None}):
+            missing.append(f"seed {seed}: {', '.join(map(str, lacking))}")
+        else:
+            scores[seed] = fmean(values.values())
+    return scores, len(expected), "; ".join(missing)
+
+
+def _expected_folds(records: Sequence[Record]) -> list[int]:
+    """Folds that a mean needs: the protocol's `folds` (their classes or how many), none for runs without a fold."""
+    if all(record.fold is None for record in records):
+        return []
+    folds = records[0].protocol.get("fields", {}).get("folds", 4)  # PASCAL-5i and COCO-20i have four
+    return list(range(folds if isinstance(folds, int) else len(folds)))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are known, None where none is."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def over_runs(records: Sequence[Record], score: Score) -> float | None:
+    """A score's mean over runs of seeds that have every fold; or of what pools the folds of a seed."""
+    pooled = POOLED.get(score.over_folds)
+    if pooled is None:
+        return _mean_score(records, score.name)
+    if all(record.fold is None for record in records):
+        return None
+    seeds = grouped(records, lambda record: record.seed).values()
+    return mean(pooled([row for record in runs for row in record.per_class]) for runs in seeds)
+
+
+def _mean_score(records: Sequence[Record], name: str) -> float | None:
+    values = [record.metrics.get(name, {}).get("value") for record in records]
+    return None if None in values or not values else fmean(value for value in values if value is not None)
+
+
+def agree(records: Sequence[Record], metric: str) -> bool:
+    """Whether runs of equal folds have one score: with other seeds, other images may be labelled or supports."""
+    found = grouped(records, lambda record: record.fold).values()
+    scores = ([record.metrics[metric]["value"] or 0.0 for record in runs] for runs in found)
+    return all(max(values) - min(values) < 1e-6 for values in scores)
+
+
+def grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:
+    """Records by what a function `key` makes of each, in their order."""
+    groups: dict[Any, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[key(record)].append(record)
+    return groups

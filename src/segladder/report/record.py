@@ -20,15 +20,14 @@ from typing import Any
 from segladder.data.sources.palette import Colours
 from segladder.errors import DataError
 from segladder.files import written
-from segladder.foreign import content, json_values, stays_inside
-from segladder.metrics.declaration import Declaration
+from segladder.foreign import content, json_values
+from segladder.report.checked import check_values
 
 SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.declared`), since 3 what they follow from
 WITH_COUNTS = 3  # the first whose intervals follow from counts that were kept
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
 RECORDS = re.compile(r"records\.jsonl|[^.].*\.json", re.DOTALL)  # names of files that may hold some
-STATUSES = ("running", "finished", "interrupted", "diverged", "failed")
 
 
 @dataclass(slots=True)
@@ -289,28 +288,7 @@ def _checked(value: Any, place: str) -> Record:
         if not isinstance(item, _TYPES[name]):
             wanted = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
             raise DataError(f"{place}: {name} is {type(item).__name__}, expected {wanted}")
-    if value.get("status") not in STATUSES:
-        raise DataError(f"{place}: status {value.get('status')}, expected {', '.join(STATUSES)}")
-    try:
-        Declaration.read(value.get("protocol", {}))
-    except ValueError as error:
-        raise DataError(f"{place}: protocol: {error}") from error
-    protocol, data = value.get("protocol", {}), value.get("data", {})
-    for name in (value.get("id"), protocol.get("name"), protocol.get("hash"), data.get("name")):
-        if name not in (None, "") and not (isinstance(name, str) and stays_inside(name)):  # files are named by them
-            raise DataError(f"{place}: {name!r} is no name, expected one that stays inside a folder")
-    for place_of, words in (
-        *((name, value.get(name, [])) for name in ("parents", "lineage")),
-        ("data.classes", data.get("classes", [])),
-        ("label_access.kind", [value.get("label_access", {}).get("kind") or ""]),
-    ):
-        if not isinstance(words, list) or not {*map(type, words)} <= {str}:
-            raise DataError(f"{place}: {place_of} is {words!r}, expected text")
-    for name, score in value.get("metrics", {}).items():
-        if not isinstance(score, dict) or "value" not in score:
-            raise DataError(f"{place}: metrics.{name} has no value, expected value, low and high")
-    if not {*map(type, value.get("per_class", []))} <= {dict}:
-        raise DataError(f"{place}: per_class is no list of objects, expected a row for each class")
+    check_values(value, place)
     return Record(**value)
 
 

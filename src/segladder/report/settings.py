@@ -28,6 +28,10 @@ LATER: dict[str, Any] = {  # keys that older records lack, with the value their 
     "data.folds_of_images": None,
     **{f"labels.noise.{key}": value for key, value in CAREFUL.items()},
 }
+SHAPES_TRAINING = (  # fields of the protocol that a run was trained under, which may be another than scores it
+    *("input_size", "fit", "input_side", "shots", "class_draw", "train_images", "novel_pixels", "unseen_pixels"),
+    *("min_object", "min_area", "transductive"),
+)
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 
@@ -82,8 +86,12 @@ def _built_on(record: Record, known: Mapping[str, Record]) -> list[Record]:
 
 
 def _trained_on(record: Record) -> dict[str, Any]:
-    """The fold that a run was trained on, where its score is that of no fold (a video's)."""
-    return {"fold": record.config.get("fold")} if record.fold is None else {}
+    """What shaped a run's training, and its fold where its score is that of no fold (a video's)."""
+    fold = {"fold": record.config.get("fold")} if record.fold is None else {}
+    if not record.config.get("method", {}).get("trains", True):
+        return fold
+    under = record.config.get("protocol") or {}
+    return fold | {f"protocol.{name}": under.get(name) for name in SHAPES_TRAINING}
 
 
 def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from segladder.errors import ConfigError, DataError
-from segladder.metrics.bootstrap import Runs, interval
+from segladder.metrics.bootstrap import Runs, ends
 from segladder.metrics.counts import Counts
 from segladder.metrics.scores import FromCounts, Score
 from segladder.report.counted import Counted
@@ -179,7 +179,7 @@ def _spans(table: Table, row: Row, records: Sequence[Record], counted: Counted) 
             drawn = Runs.of(counts, rule).under_draws(2000)
         except (DataError, ValueError, LookupError):
             continue
-        low, high = interval(drawn[1:])
+        low, high = ends(drawn, rule)
         means = class_means(scored, score.name)
         for k, name in enumerate(table.classes[: drawn.shape[1]]):
             if name in means and abs(drawn[0, k] - means[name]) < 1e-6 and low[k] == low[k]:

@@ -62,7 +62,7 @@ def _templates() -> dict[str, str]:
 def _heading(table: Table, fields: Mapping[str, Any], records: Sequence[Record]) -> str:
     if not table.hash:
         return "Runs that ended before their protocol was known"
-    classes = len([name for name in table.classes if name != "background"])
+    classes = len(table.foreground)
     data = f"{table.data}, {classes} class{'' if classes == 1 else 'es'}" if table.data else "data never read"
     return ", ".join([asked(table.protocol, fields), *_folds(table, records)]) + f" · {data}"
 

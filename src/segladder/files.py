@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from segladder.errors import DataError
+
 
 @contextmanager
 def written(path: Path, durable: bool = False) -> Iterator[Path]:
@@ -48,13 +50,23 @@ def remove_partials(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file lock that other processes wait for; a killed process loses it."""
-    with path.open("w") as file:
+    """Hold a lock on a file or a folder that other processes wait for; a killed process loses it."""
+    file = _own_file(path)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file open too
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file open too
+        os.close(file)
+
+
+def _own_file(path: Path) -> int:
+    """A folder's or file's descriptor, the file made if missing. Raises DataError for a link or a pipe."""
+    if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+        raise DataError(f"{path}: a link or a pipe, expected a file of its own")
+    if path.is_dir():
+        return os.open(path, os.O_RDONLY)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def _remove(partial: Path) -> None:

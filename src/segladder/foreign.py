@@ -45,15 +45,26 @@ def printable(text: str) -> str:
 
 
 def json_values(text: bytes) -> Any:
-    """The value of a JSON text, with every text in it `printable`. Raises ValueError, RecursionError."""
+    """The value of a JSON text, with every text in it `printable`. Raises ValueError, RecursionError.
+
+    Numbers are finite: NaN, infinities and what is too large for a float are null.
+    """
     try:
         value = orjson.loads(text)
-    except ValueError:
-        value = json.loads(text)  # knows NaN and other encodings, and says where text ends too early
+    except ValueError:  # knows other encodings, and says where text ends too early
+        value = json.loads(text, parse_constant=lambda name: None, parse_float=_finite, parse_int=_finite)
     plain = text.isascii() and b"\x7f" not in text and b"\0" not in text  # NULs: of other encodings
     if plain and not (b"\\" in text and any(escape in text for escape in ESCAPES)):
         return value  # a walk over all values takes longer than parsing them
     return printable_values(value)
+
+
+def _finite(number: str) -> int | float | None:
+    """A number of JSON as an int that 64 bits hold, or as a float; None where that is infinite."""
+    value = float(number)
+    if abs(value) < 1 << 63 and number.lstrip("-").isdigit():
+        return int(number)
+    return value if abs(value) < float("inf") else None
 
 
 def printable_values(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Confusion matrix, IoU family, per-image counts and results by size against slow references."""
 
+import json
 import math
 
 import numpy as np
@@ -241,6 +242,21 @@ def test_damaged_image_counts_are_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"counts\.npz: no counts of images"):
         Counts.load(path)
+
+
+@pytest.mark.parametrize(
+    "about", [{"num_classes": 10**9}, {"num_classes": "3"}, {"fold": [1]}, {"seed": {}}, {"measured_F": [["a"]]}]
+)
+def test_image_counts_of_what_nobody_counts_are_named(tmp_path, about):
+    counts, _ = counted_images()
+    counts.save(tmp_path / "counts.npz")
+    with np.load(tmp_path / "counts.npz") as stored:
+        arrays = dict(stored)
+    measured = {name: about.pop(name) for name in list(about) if name.startswith("measured")}
+    arrays["about"] = np.array(json.dumps(json.loads(str(arrays["about"])) | about))
+    np.savez(tmp_path / "counts.npz", **arrays, **measured)
+    with pytest.raises(DataError, match=r"counts\.npz: no counts of images"):
+        Counts.load(tmp_path / "counts.npz")
 
 
 def test_image_counts_cut_off_anywhere_are_named(tmp_path):

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -695,6 +696,15 @@ def in_folder(folder):
 def in_study(*records):
     """What `collect` takes: records whose counts are nowhere."""
     return [(record, Path("nowhere")) for record in records]
+
+
+def test_studies_that_are_copied_at_once_lose_nothing(tmp_path):
+    parts = [kept(tmp_path / name, (a_record(name), counts_of(uneven(n)))).found for n, name in enumerate("abcd")]
+    with ThreadPoolExecutor() as several:
+        list(several.map(lambda part: collect(part, tmp_path / "study"), parts))
+    study, _ = find_records(tmp_path / "study")
+    assert sorted(record.method for record, _ in study) == list("abcd")
+    assert all(read_counts(record, folder).images for record, folder in study)
 
 
 def test_a_study_keeps_the_counts_that_give_every_interval_again(tmp_path):

@@ -104,7 +104,10 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
         ({"per_class": [{"iou": 0.5}]}, "per_class is no list of objects with a class"),
         ({"metrics": {"mIoU": {"value": "0.5"}}}, "metrics.mIoU.value is '0.5', expected a finite number or null"),
         ({"metrics": {"mIoU": {"value": True}}}, "metrics.mIoU.value is True, expected a finite number"),
-        ({"metrics": {"mIoU": {"value": 0.5, "low": math.nan}}}, "metrics.mIoU.low is nan, expected a finite number"),
+        ({"metrics": {"mIoU": {"value": 0.5, "low": 1e30}}}, r"metrics.mIoU.low is 1e\+30, expected a finite number"),
+        ({"train_seconds": 1e30}, "train_seconds is no finite number"),
+        ({"curve": [{"threshold": "x"}]}, "curve holds .*, expected finite numbers"),
+        ({"protocol": {"name": "a" * 200}}, "is no name, expected one that stays inside"),
         ({"protocol": {"fields": [1]}}, r"protocol.fields is \[1\], expected an object"),
         ({"lineage": [1]}, r"lineage is \[1\], expected text"),
     ],
@@ -115,6 +118,13 @@ def test_what_is_no_record_is_named(tmp_path, changes, fault):
     with pytest.raises(DataError, match=fault) as error:
         read(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" + "0" * 400])
+def test_a_number_that_is_not_finite_is_null(tmp_path, number):
+    file = tmp_path / FILE_NAME
+    file.write_text(json.dumps(asdict(a_record(metrics={"mIoU": {"value": "@"}}))).replace('"@"', number))
+    assert read(file).metrics["mIoU"]["value"] is None
 
 
 def test_records_of_a_folder_share_what_is_equal_in_them(tmp_path):

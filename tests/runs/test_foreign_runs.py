@@ -1,5 +1,6 @@
 """A run's folder is foreign input: loading one executes nothing, resolves nothing and writes nothing elsewhere."""
 
+import hashlib
 import json
 import shutil
 
@@ -234,6 +235,67 @@ def test_a_run_leads_no_command_to_write_elsewhere(segladder, foreign, tmp_path,
     assert segladder(*words(folder)) == 2
     assert f"{folder / 'class_scores'}: a link to a folder elsewhere" in capsys.readouterr().err
     assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("words", ["hydra.searchpath=[pkg://strange]", "++hydra.searchpath=[pkg://strange]", '"'])
+def test_the_command_of_a_record_imports_nothing(segladder, foreign, tmp_path, monkeypatch, words):
+    def interrupted(record):
+        record |= {"status": "interrupted", "command": f"segladder train {words}"}
+
+    foreign(changed=interrupted)
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "__init__.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert segladder("train", "resume=auto", f"runs={tmp_path}", "method=unet") == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lock_that_leads_elsewhere_is_not_opened(segladder, foreign, tmp_path, capsys):
+    folder, victim = foreign(), tmp_path / "victim"
+    victim.write_text("precious")
+    (folder / ".owner.lock").unlink(missing_ok=True)
+    (folder / ".owner.lock").symlink_to(victim)
+    assert segladder("train", f"resume={folder}") != 0
+    assert str(folder / ".owner.lock") in capsys.readouterr().err and victim.read_text() == "precious"
+
+
+def test_nothing_from_elsewhere_is_packed_and_nothing_is_written_there(segladder, foreign, tmp_path, capsys):
+    folder, packed, elsewhere = foreign(), tmp_path / "run.zip", tmp_path / "elsewhere"
+    assert segladder("export", f"run={folder}", f"out={packed}") == 0
+    elsewhere.mkdir()
+    (tmp_path / "run").symlink_to(elsewhere)
+    assert segladder("evaluate", f"run={packed}", "progress=false", "panels=0") == 2
+    assert f"{tmp_path / 'run'}: a link" in capsys.readouterr().err and not list(elsewhere.iterdir())
+    (tmp_path / "secret").write_text("{}")
+    (folder / "labelled.json").unlink(missing_ok=True)
+    (folder / "labelled.json").symlink_to(tmp_path / "secret")
+    assert segladder("export", f"run={folder}", f"out={tmp_path / 'other.zip'}") != 0
+    assert not (tmp_path / "other.zip").exists()
+
+
+def test_weights_that_hold_nothing_do_not_answer(foreign):
+    folder = foreign()
+    torch.save({}, folder / "weights.pt")
+    record = record_of(folder)
+    record["checkpoint"]["sha256"] = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"weights\.pt: not the weights of method=cam"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("node", ["method", "protocol", "backbone", "strategy"])
+def test_a_configuration_without_a_node_is_named(foreign, node):
+    with pytest.raises(ConfigError, match=rf"config\.yaml: no {node} in it"):
+        load_run(foreign(lambda config: config.pop(node)))
+
+
+@pytest.mark.parametrize("change", [{"data": {"classes": []}}, {"config": {}}])
+def test_a_record_without_classes_or_method_is_named(foreign, change):
+    folder = foreign()
+    record = record_of(folder)
+    (folder / "record.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises((ConfigError, DataError), match=r"(record\.json|config)"):
+        load_run(folder)
 
 
 def test_a_page_embeds_no_picture_that_lies_elsewhere(segladder, foreign, tmp_path):

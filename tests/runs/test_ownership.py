@@ -1,5 +1,6 @@
 """One folder, one owner: who it is, what happens when it is gone, and that two never own it."""
 
+import json
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ from multiprocessing import get_context
 
 import pytest
 
+from segladder.errors import DataError
 from segladder.runs import ownership
 from segladder.runs.ownership import SILENCE, Owned, Owner, beaten, named_in, owned, owner_of, release, taken, write
 
@@ -74,6 +76,21 @@ def test_an_owner_on_another_machine_lives_as_long_as_it_is_heard_of(tmp_path, p
 def test_a_later_process_of_the_same_id_is_not_the_owner(tmp_path):
     write(tmp_path, Owner(birth="1"))
     assert owner_of(tmp_path) is None
+
+
+def test_an_owner_that_a_stranger_names_drives_no_terminal(tmp_path, capsys):
+    stranger = {"process": 1, "host": "\x1b]0;owned\x07", "numbering": "x", "birth": "1", "since": "", "token": "t"}
+    (tmp_path / ownership.FILE_NAME).write_text(json.dumps(stranger | {"beat": 0.0}))
+    with owned(tmp_path, ""):
+        assert "from process 1 on \\x1b]0;owned" in capsys.readouterr().out
+
+
+def test_a_pipe_is_waited_for_by_nobody(tmp_path):
+    os.mkfifo(tmp_path / ownership.FILE_NAME)
+    assert named_in(tmp_path) is None
+    os.mkfifo(tmp_path / ownership.GUARD)
+    with pytest.raises(DataError, match="a link or a pipe"), owned(tmp_path, ""):
+        pass
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"process": "1/../self"}', '{"pid": 1}'])

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from segladder.errors import ConfigError, DataError, SegLadderError
 from segladder.files import written
 from segladder.report.record import FILE_NAME
-from segladder.runs.folder import CONFIG, EMBEDDINGS, WEIGHTS
+from segladder.runs.folder import CONFIG, EMBEDDINGS, WEIGHTS, require_own_folders
 from segladder.runs.loading import load_run
 from segladder.stages.access import LABELLED
 
@@ -41,6 +41,8 @@ def pack(run: Path, out: Path) -> Path:
             f"run={run}: method={method.name} answers with the scores of its parent; pack a network that was trained on"
             " its pseudo-masks"
         )
+    if links := [run / name for name in PARTS if (run / name).is_symlink()]:
+        raise ConfigError(f"{links[0]}: a link, expected the run's own file; nothing from elsewhere is packed")
     with written(out) as partial, zipfile.ZipFile(partial, "w") as whole:
         for name in (name for name in PARTS if (run / name).exists()):
             with (run / name).open("rb") as source, whole.open(zipfile.ZipInfo(name), "w", force_zip64=True) as copy:
@@ -98,5 +100,14 @@ def checked(packed: Path, members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInf
 
 
 def home(run: Path) -> Path:
-    """The folder that what is made of a run goes to: its own, or beside a packed run one of its name."""
-    return run.with_suffix("") if run.is_file() else run
+    """The folder that what is made of a run goes to: its own, or beside a packed run one of its name.
+
+    Raises ConfigError where that leads elsewhere.
+    """
+    if not run.is_file():
+        return run
+    beside = run.with_suffix("")
+    if beside.is_symlink():
+        raise ConfigError(f"{beside}: a link, expected a folder of its own for what is made of {run.name}")
+    require_own_folders(beside)
+    return beside

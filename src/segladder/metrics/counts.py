@@ -15,6 +15,7 @@ from segladder.errors import DataError
 from segladder.files import written
 
 COUNTS = "counts.npz"  # in a run's folder
+MOST_CLASSES = 1 << 12  # of counts that are read; masks know 255
 ARRAYS = ("about", "text", "fields", "classes", "supports", "ends", "cells", "pixels")
 
 
@@ -253,8 +254,15 @@ class Counts:
         pixels: np.ndarray,
         measured: dict[str, list[float]],
     ) -> Counts:
-        counts = cls(int(about["num_classes"]), about["groups"])
-        counts.fold, counts.seed, counts.measured = about["fold"], about["seed"], measured
+        num_classes, fold, seed = (about[key] for key in ("num_classes", "fold", "seed"))
+        if not (type(num_classes) is int and 0 < num_classes <= MOST_CLASSES):
+            raise ValueError(f"num_classes is {num_classes!r}, expected 1 to {MOST_CLASSES}")
+        if not {type(fold), type(seed)} <= {int, type(None)}:
+            raise ValueError(f"fold {fold!r} and seed {seed!r}, expected numbers")
+        if odd := [name for name, values in measured.items() if not {*map(type, values)} <= {int, float}]:
+            raise ValueError(f"{odd[0]} is measured in other than numbers")
+        counts = cls(num_classes, about["groups"])
+        counts.fold, counts.seed, counts.measured = fold, seed, measured
         words = [str(word) for word in text]
         of_classes, of_supports = iter(classes.tolist()), iter(supports.tolist())
         for image, kind, unit, number, ways, shown in fields.tolist():

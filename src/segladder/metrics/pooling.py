@@ -17,7 +17,7 @@ def fb_iou_pooled(rows: Sequence[Row]) -> float | None:
     Returns:
         A share; None where a row does not hold these counts.
     """
-    if not rows or any("tp" not in row for row in rows):
+    if not rows or any(type(row.get(key)) is not int for row in rows for key in ("tp", "fp", "fn")):
         return None
     background = [row for row in rows if row["class"] == rows[0]["class"]]
     kept, invented, missed = (sum(row[key] for row in background) for key in ("tp", "fn", "fp"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from segladder.errors import DataError
-from segladder.files import written
+from segladder.files import locked, written
 from segladder.report import record as records
 from segladder.report.counted import ARCHIVE, member, read_counts
 from segladder.report.record import Record
@@ -53,15 +53,19 @@ def collect(found: Iterable[tuple[Record, Path]], folder: str | Path) -> Path:
     Raises:
         DataError: a line that is there cannot be read, so that writing would lose it.
     """
-    found = list(found)
-    file = Path(folder) / records.LINES_NAME
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with locked(Path(folder)):
+        return _collected(list(found), Path(folder) / records.LINES_NAME)
+
+
+def _collected(found: Sequence[tuple[Record, Path]], file: Path) -> Path:
     there, faults = records.read_lines(file) if file.exists() else ([], [])
     if faults:
         raise DataError(f"{faults[0]}; repair or remove the line, copying would lose it")
     kept = {records.key(record): record for record in [*there, *(slim(record) for record, _ in found)]}
     scored = {run for run, protocol_hash in kept if protocol_hash}
     left = [r for (run, protocol), r in kept.items() if protocol or run not in scored]
-    _collect_counts(found, Path(folder) / ARCHIVE, {member(record) for record in left})
+    _collect_counts(found, file.with_name(ARCHIVE), {member(record) for record in left})
     return records.write_lines(left, file)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,8 @@ from segladder.metrics.declaration import Declaration
 
 STATUSES = ("running", "finished", "interrupted", "diverged", "failed")
 ENDS = ("value", "low", "high")
+LARGEST = 1e18  # of any number
+LONGEST = 120  # characters of a name, which files may be named by
 
 
 def check_values(value: Mapping[str, Any], place: str) -> None:
@@ -27,11 +28,15 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
         Declaration.read(value.get("protocol", {}))
     except ValueError as error:
         raise DataError(f"{place}: protocol: {error}") from error
+    if odd := [name for name, number in value.items() if type(number) in (int, float) and not is_score(number)]:
+        raise DataError(f"{place}: {odd[0]} is no finite number")
     protocol, data = value.get("protocol", {}), value.get("data", {})
     if not isinstance(protocol.get("fields", {}), dict):
         raise DataError(f"{place}: protocol.fields is {protocol['fields']!r}, expected an object")
     for name in (value.get("id"), protocol.get("name"), protocol.get("hash"), data.get("name")):
-        if name not in (None, "") and not (isinstance(name, str) and stays_inside(name)):  # files are named by them
+        if name in (None, ""):
+            continue
+        if not (isinstance(name, str) and len(name) <= LONGEST and stays_inside(name)):  # files are named by them
             raise DataError(f"{place}: {name!r} is no name, expected one that stays inside a folder")
     for place_of, words in (
         *((name, value.get(name, [])) for name in ("parents", "lineage")),
@@ -49,8 +54,11 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     for row in value.get("per_class", []):
         if not isinstance(row, dict) or type(row.get("class")) is not str:
             raise DataError(f"{place}: per_class is no list of objects with a class, expected a row for each class")
+    for row in value.get("curve", []):
+        if not isinstance(row, dict) or not all(map(is_score, row.values())):
+            raise DataError(f"{place}: curve holds {row!r}, expected finite numbers by name")
 
 
 def is_score(value: Any) -> bool:
     """Whether a value is a finite number, or null where nothing was scored."""
-    return value is None or (type(value) in (int, float) and math.isfinite(value))
+    return value is None or (type(value) in (int, float) and -LARGEST < value < LARGEST)

@@ -36,11 +36,13 @@ def read_counts(record: Record, folder: Path) -> Counts:
         NotKept: there are none.
         DataError: they are damaged, or of an older version.
     """
-    archive = folder / ARCHIVE
+    archive, alone = folder / ARCHIVE, folder / COUNTS
+    if not (archive.exists() or alone.exists()):
+        raise NotKept(f"{alone}: no counts were kept; score the run again to write them")
+    if odd := [file for file in (archive, alone) if file.exists() and not file.is_file()]:
+        raise DataError(f"{odd[0]}: no regular file, expected counts")
     if not archive.exists():
-        if not (folder / COUNTS).exists():
-            raise NotKept(f"{folder / COUNTS}: no counts were kept; score the run again to write them")
-        return Counts.load(folder / COUNTS)
+        return Counts.load(alone)
     try:
         with zipfile.ZipFile(archive) as whole, whole.open(member(record)) as stored:
             return Counts.load(stored, f"{archive}:{member(record)}")

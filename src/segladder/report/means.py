@@ -9,6 +9,7 @@ from typing import Any
 
 from segladder.metrics.pooling import POOLED
 from segladder.metrics.scores import Score
+from segladder.report.checked import is_score
 from segladder.report.record import Record
 
 
@@ -27,8 +28,8 @@ def class_means(records: Sequence[Record], score: str) -> dict[str, float]:
     """Mean of a score of every class or video that some run of a row has scored."""
     values = defaultdict(list)
     for line in (line for record in records for line in record.per_class):
-        if line.get(score) is not None:
-            values[str(line["class"])].append(line[score])
+        if (value := line.get(score)) is not None and is_score(value):
+            values[str(line["class"])].append(value)
     return {name: fmean(scores) for name, scores in values.items()}
 
 

@@ -60,7 +60,7 @@ def carry_out(run: Run) -> None:
         if not weights.exists():
             learn(run)
         if weights.exists():
-            fill(run.method, weights_of(run.folder, run.record), weights)
+            fill(run.method, weights_of(run.folder, run.record) or {}, weights)
             run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
         settings = run.config.trainer
         run.method.to(run.device)

@@ -26,6 +26,7 @@ RESUME_POINT = Path("checkpoints") / "last.ckpt"
 WEIGHTS = "weights.pt"
 EMBEDDINGS = "embeddings.npz"  # what a zero-shot run is told of its classes: vectors, which are seen; see `told`
 FOLDER_VARIABLE = "SEGLADDER_RUN_FOLDER"  # tells the other processes of a distributed run where it lies
+NODES = ("method", "protocol", "data", "backbone", "strategy", "loader", "trainer")  # of every run's configuration
 MOVED = {  # classes that runs of older versions name
     "segladder.data.davis.Davis": "segladder.data.sources.davis.Davis",
     "segladder.data.folder.Folder": "segladder.data.sources.folder.Folder",
@@ -66,10 +67,12 @@ def stored_config(folder: Path) -> DictConfig:
     require_own_folders(folder)
     try:
         written = OmegaConf.to_container(OmegaConf.create(without_aliases(text(folder / CONFIG))))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         fault = " ".join(str(error).split())  # YAML says it in several lines
         raise ConfigError(f"{folder / CONFIG}: damaged ({fault}), expected the configuration of a run") from error
     stored = trusted(with_todays_targets(written), folder / CONFIG)
+    if missing := [name for name in NODES if not OmegaConf.is_dict(stored.get(name))]:
+        raise ConfigError(f"{folder / CONFIG}: no {missing[0]} in it, expected the configuration of a run")
     require_unchanged(folder, written)
     if "labels" not in stored:
         stored.labels = labels_before_they_had_a_name(stored.method)

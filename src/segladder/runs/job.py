@@ -38,6 +38,7 @@ from segladder.runs.ownership import FILE_NAME as OWNER
 from segladder.runs.ownership import GUARD, Owned, owned
 
 OVER = ("finished", "diverged")
+HYDRAS_OWN = "hydra"  # overrides of Hydra itself, of which `hydra.searchpath` imports what it names
 NOT_THE_RUNS = ("resume=", "runs=")  # overrides that say which run is meant, and nothing of the run itself
 
 
@@ -220,10 +221,13 @@ def unfinished_runs(runs: Path) -> list[tuple[records.Record, Path]]:
 
 def fits(record: records.Record, given: Sequence[str]) -> bool:
     """Whether the settings given are those of a run: given beside the run's own ones, they change nothing."""
-    words = shlex.split(record.command)
+    try:
+        words = shlex.split(record.command)
+    except ValueError:  # a stranger's
+        return False
     if not given or words[:2] != ["segladder", "train"]:
         return not given
-    own_words = [word for word in words[2:] if not word.startswith(NOT_THE_RUNS)]
+    own_words = [word for word in words[2:] if not word.lstrip("+~").startswith((*NOT_THE_RUNS, HYDRAS_OWN))]
     further = [o for o in given if not (o in own_words and o.startswith(("+", "~")))]  # these cannot be given twice
     try:
         configs = [plain_config(composed(overrides)) for overrides in (own_words, [*own_words, *further])]

@@ -30,17 +30,19 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     """
     config = stored_config(folder)
     record = records.read(folder)
+    if not record.data.get("classes") or not isinstance(record.config.get("method"), dict):
+        raise DataError(f"{folder / records.FILE_NAME}: no classes or no method in it, expected the record of a run")
     if config.method.trains and not (folder / WEIGHTS).exists():
         hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
     config.method.update(left_open(config, record, folder))
     weights = weights_of(folder, record)
     for node in (config.backbone, backbone_node(config)):
-        if weights and node is not None and "weights" in node:
+        if weights is not None and node is not None and "weights" in node:
             node.weights = "none"  # the run's own weights follow
-    told = told_of(folder, record, weights) if build.method_class(config).reads_class_vectors else {}
+    told = told_of(folder, record, weights or {}) if build.method_class(config).reads_class_vectors else {}
     method = build.method(config, len(record.data["classes"]), **told)
-    if weights:
+    if weights is not None:
         fill(method, weights, folder / WEIGHTS)
     if isinstance(method, LaterStage):
         method.parent = StoredScores(Path(config.parent), trained_method)
@@ -53,10 +55,10 @@ def left_open(config: DictConfig, record: records.Record, folder: Path) -> Any:
     return trusted({"method": found}, folder / records.FILE_NAME).method
 
 
-def weights_of(folder: Path, record: records.Record) -> dict[str, Tensor]:
-    """A run's weights; empty where there are none. Raises DataError if they are not those that it wrote."""
+def weights_of(folder: Path, record: records.Record) -> dict[str, Tensor] | None:
+    """A run's weights; None where it wrote none. Raises DataError if they are not those that it wrote."""
     if not (folder / WEIGHTS).exists():
-        return {}
+        return None
     require_weights(folder, record)
     weights: dict[str, Tensor] = unpacked(folder / WEIGHTS, "the weights that a run wrote")
     return weights
@@ -66,7 +68,7 @@ def fill(method: Method, weights: dict[str, Tensor], path: Path) -> None:
     """Give a method its weights. Raises DataError where those of the file `path` are of another method."""
     try:
         method.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         found = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not the weights of method={method.name} ({found})") from error
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from segladder.errors import ConfigError
 from segladder.files import locked, written
+from segladder.foreign import content, json_values
 
 FILE_NAME = "owner.json"
 GUARD = ".owner.lock"  # held while the file is read and written
@@ -97,7 +98,7 @@ def owner_of(folder: Path) -> Owner | None:
 def named_in(folder: Path) -> Owner | None:
     """Who the folder's file names, living or gone."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-        found = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        found = json_values(content(folder / FILE_NAME))
         if all(isinstance(value, KINDS[key]) for key, value in found.items()):
             return Owner(**found)
     return None

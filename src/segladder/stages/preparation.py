@@ -101,7 +101,7 @@ def go_on_from(start: str | None, method: Method, source: Source) -> None:
         known = f"method={theirs.method} of {', '.join(theirs.colours.foreground(theirs.data['classes']))}"
         raise ConfigError(f"start={folder}: that run is {known}; expected method={method.name} and the classes of data")
     try:
-        fill(method, weights_of(folder, theirs), folder / WEIGHTS)
+        fill(method, weights_of(folder, theirs) or {}, folder / WEIGHTS)
     except DataError as error:
         raise ConfigError(f"start={folder}: that run has another network ({error})") from error
 

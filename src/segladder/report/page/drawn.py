@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from segladder.report.page.charts import Chart, Series, chart
 from segladder.report.pictures.curves import units_of
 from segladder.report.record import Record
 
+LARGEST = 1e100  # of a value in a log that is drawn
 NO_CURVES = ("step", "epoch", "rate/")  # columns of a CSV log, by how they begin
 MOST_LINES = 8  # of one chart
 
@@ -87,7 +89,7 @@ def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Steps and values by column of a run's CSV logs: no rates, columns of one value or IoU of single classes."""
     values: dict[str, dict[float, float]] = defaultdict(dict)
     for file in files_below(folder, "logs/csv/version_*/metrics.csv"):
-        with file.open(newline="", encoding="utf-8") as stream:
+        with suppress(csv.Error), file.open(newline="", encoding="utf-8", errors="replace") as stream:
             for line in csv.DictReader(stream):
                 step = _number(line.get("step"))
                 for name, text in line.items():
@@ -103,9 +105,9 @@ def _logged(folder: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _number(text: Any) -> float | None:
-    """A finite number, None for anything else: a log may end in the middle of a line."""
+    """A number that can be drawn, None for anything else: a log may end in the middle of a line."""
     try:
         value = float(text)
     except (TypeError, ValueError):
         return None
-    return value if abs(value) < float("inf") else None
+    return value if abs(value) < LARGEST else None

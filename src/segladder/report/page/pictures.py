@@ -131,6 +131,8 @@ def cut(file: Path, heading: str | None = None) -> bytes | None:
         KeyError,
         TypeError,
         SyntaxError,
+        OverflowError,
+        RecursionError,
         UnidentifiedImageError,
         Image.DecompressionBombError,
     ):

@@ -16,6 +16,8 @@ from dummy_data import picture, save_image, save_mask
 from notebooks import code_of, execute, printed
 from test_project import ROOT, commands_of
 
+from segladder.cli import choices
+
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
 TINY = {"own_data": {"PICTURES": 30, "EPOCHS": 1}, "few_shot": {"PICTURES": 160, "STEPS": 2}, "ladder": {}}
@@ -52,6 +54,20 @@ def test_the_contents_name_every_page_once():
     assert len(set(links)) == len(links)
     pages = {str(page.relative_to(DOCS)) for end in ("md", "ipynb") for page in DOCS.rglob(f"*.{end}")}
     assert {link for link in links if not link.startswith("../")} == pages
+
+
+@pytest.mark.parametrize("group", ["method", "labels", "backbone", "loss", "data", "protocol", "strategy", "logger"])
+def test_the_table_of_choices_names_each(group):
+    row = re.search(rf"^\| `{group}` \|(.*)$", (DOCS / "commands.md").read_text(), re.MULTILINE)
+    assert row is not None
+    assert {*choices(group)} <= {*re.findall(r"`(\w+)`", row[1])}
+
+
+def test_the_reference_shows_every_source_that_a_choice_of_data_fills():
+    filled = "".join(path.read_text() for path in (ROOT / "conf/data").glob("*.yaml"))
+    sources = {*re.findall(r"_target_: (segladder\.data\.sources\.\w+)\.", filled)}
+    assert len(sources) > 5
+    assert sources <= {*re.findall(r"^::: (\S+)", (DOCS / "reference/sources.md").read_text(), re.MULTILINE)}
 
 
 def test_the_site_holds_docs_studies_and_what_they_lead_to(tmp_path):

@@ -88,6 +88,8 @@ def run(command: str, overrides: list[str]) -> int:
 
     if complaint := not_a_choice(overrides):
         return complain(complaint)
+    if empty := next((word for word in overrides if word.rstrip("'\"") in ("runs=", "hydra.run.dir=")), None):
+        return complain(f"{empty} names no folder, expected one such as {empty}runs")  # Hydra would take the root
     overrides = [opened(override) for override in overrides]
     codes = [0]
 

@@ -28,6 +28,7 @@ class MachineError(SegLadderError):
 UNWRITABLE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that disk"),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "choose a place that you may read and write"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "choose another place: a file is no folder"),
 }
 SHARED_MEMORY = "workers are out of shared memory", "</torch_"  # what torch says where it has none left
 

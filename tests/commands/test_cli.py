@@ -73,6 +73,7 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["predict", "run=nowhere", "images=x", "out=y"], "run=nowhere"),
         (["train", "method.skips=7"], "method.skips=7"),
         (["train", "seed=[1"], "seed=[1"),
+        (["train", "runs="], "runs= names no folder, expected one such as runs=runs"),
         (
             ["train", "loader.augment.extra=[{name: Blurr}]"],
             "loader.augment.extra: no transform Blurr in albumentations",

@@ -100,6 +100,20 @@ def test_evaluate_under_the_same_protocol_repeats_the_score(segladder, run):
     assert other["protocol"]["hash"] != first["protocol"]["hash"]
 
 
+def test_an_evaluation_on_other_images_stands_beside_the_first(segladder, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluations"))
+    data = Shapes(tmp_path / "other", **IMAGES)
+    first, second, *_ = data.split("val")
+    data.mask_path(first).write_bytes(data.mask_path(second).read_bytes())
+    words = ["evaluate", f"run={copy}", "progress=false", "panels=0"]
+    for further in ([], [f"data.root={tmp_path / 'other'}"], []):
+        assert segladder(*words, *further) == 0
+    first, other = sorted((record_of(place) for place in copy.glob("evaluations/*")), key=lambda r: len(r["id"]))
+    assert first["data"]["val_fingerprint"] == record_of(run)["data"]["val_fingerprint"]
+    assert other["id"] == f"{first['id']}-{other['data']['val_fingerprint'][:8]}"
+
+
 def test_a_run_of_an_older_version_is_scored_though_its_classes_have_moved(segladder, run, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(run, old)
@@ -129,6 +143,14 @@ def test_predict_writes_native_size_masks_and_skips_what_is_done(segladder, run,
     said = capsys.readouterr()
     assert "broken.jpg: damaged" in said.err
     assert "1 images segmented, 1 already there, 1 unreadable" in said.out
+    (images / "broken.jpg").unlink()
+    Image.new("RGB", (50, 40)).save(images / "wide.jpg")
+    assert segladder(*words) == 0
+    with Image.open(tmp_path / "out" / "masks" / "wide.png") as mask:
+        assert mask.size == (50, 40)
+    capsys.readouterr()
+    assert segladder(*words, "flip=true") == 2
+    assert "holds results of flip=False, now it is True; choose another folder" in capsys.readouterr().err
 
 
 def test_sweep_gives_each_job_its_own_folder(sweep):
@@ -262,6 +284,38 @@ def test_a_failing_run_leaves_a_record_and_one_line(segladder, tmp_path, capsys)
     record = record_of(tmp_path / "run")
     assert record["status"] == "failed" and image.name in record["error"]
     assert not (tmp_path / "run" / "owner.json").exists()
+
+
+def test_a_folder_of_a_run_that_failed_at_once_is_free_again(segladder, tmp_path, capsys):
+    words = ["train", *TINY, f"runs={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"]
+    folder = [word for word in words if not word.startswith("data.")]
+    assert segladder(*folder, "data=folder", f"data.root={tmp_path / 'mistyped'}") == 1
+    assert record_of(tmp_path / "run")["status"] == "failed"
+    assert segladder("train", "resume=auto", f"runs={tmp_path}") == 2
+    assert "of 0 unfinished runs" in capsys.readouterr().err
+    assert segladder(*words, "trainer.steps=1") == 0
+    assert record_of(tmp_path / "run")["config"]["trainer"]["steps"] == 1
+
+
+def test_a_run_does_not_go_on_with_other_training_masks(segladder, tmp_path, capsys, monkeypatch):
+    data = Shapes(tmp_path / "shapes", **IMAGES)
+    words = [*RESUMED, f"data.root={tmp_path / 'shapes'}", f"hydra.run.dir={tmp_path / 'run'}"]
+    step = ResumePoints.on_train_batch_end
+
+    def interrupted(self, trainer, *arguments):
+        step(self, trainer, *arguments)
+        if trainer.global_step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumePoints, "on_train_batch_end", interrupted)
+        with pytest.raises(SystemExit):
+            segladder("train", *words)
+    before = record_of(tmp_path / "run")["data"]["train_fingerprint"]
+    mask, other = (data.mask_path(f"train_000{n}") for n in (1, 2))
+    mask.write_bytes(other.read_bytes())
+    assert segladder("train", f"resume={tmp_path / 'run'}") == 1
+    assert f"other training images or labels of shapes ({before}, now " in capsys.readouterr().err
 
 
 def test_masks_of_the_scored_split_do_not_reach_the_weights(train, run, tmp_path):

@@ -1,6 +1,7 @@
 """Objects in COCO's format: polygons and run lengths become masks, and every fault is one line with file and id."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -107,6 +108,28 @@ def test_an_object_that_others_hide_is_none(tmp_path):
     assert Coco(tmp_path).instances("a").classes.tolist() == [2]  # the later of equal ones has the pixels
 
 
+def test_memory_holds_one_object_at_a_time(tmp_path):
+    """Twenty times as many objects, about the same memory; which of them has a pixel is what painting them gives."""
+    places = np.random.default_rng(0).integers(0, [WIDTH, HEIGHT], (80, 2, 2)).astype(int)
+    boxes = [(*np.minimum(*ends).tolist(), *(np.maximum(*ends) + 1).tolist()) for ends in places]
+    objects = [
+        {"category_id": 3 + 4 * (k % 2), "segmentation": box(*b), "iscrowd": k % 5 == 0} for k, b in enumerate(boxes)
+    ]
+    painted, order = np.zeros((HEIGHT, WIDTH), np.uint8), [filled(*each) for each in boxes]
+    for k in sorted(range(80), key=lambda k: (k % 5 != 0, -int(order[k].sum()), k)):
+        painted[order[k] > 0] = 1 + k % 2
+    peaks = {}
+    for count in (4, 80):
+        source = Coco(written(tmp_path, document(("a",), (objects[:count],)), names=("a",)))
+        assert source.split("val") == ["a"]
+        tracemalloc.start()
+        mask = source.drawn_mask("a")
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert np.array_equal(mask, painted)
+    assert peaks[80] < 2 * peaks[4]
+
+
 def test_the_fingerprint_is_of_the_objects_alone(root):
     before = Coco(root).fingerprint(["a", "b/c"])
     whole = document(("a", "b/c", "e"), (OBJECTS, [], []))
@@ -188,6 +211,9 @@ def test_missing_images_are_named(root):
     [
         (lambda d: d["annotations"][0].update(image_id=99), "annotation 1: image 99 is not among the images"),
         (lambda d: d["annotations"][0].update(category_id=5), "annotation 1: category 5 is not among the categories"),
+        (lambda d: d["annotations"][0].update(image_id=[40]), r"annotation 1: image \[40\] is not among the images"),
+        (lambda d: d["annotations"][0].update(category_id=[3]), r"annotation 1: category \[3\] is not among"),
+        (lambda d: d["annotations"][0].update(category_id={}), r"annotation 1: category \{\} is not among"),
         (lambda d: d["annotations"][0].pop("segmentation"), "annotation 1 of image 40: no segmentation"),
         (lambda d: d["annotations"][0].pop("id"), "annotation: id None, expected a whole number"),
         (lambda d: d["images"].append(d["images"][0]), r"image 40 \(a.png\) stands twice"),
@@ -195,10 +221,16 @@ def test_missing_images_are_named(root):
             lambda d: d["images"][0].update(file_name="../a.png"),
             "image 40: file_name '../a.png', expected a path below",
         ),
+        (
+            lambda d: d["images"][0].update(file_name="\ud800.png"),
+            r"image 40: file_name '\\ud800.png', expected a path",
+        ),
         (lambda d: d["images"][0].update(width=0), r"image 40 \(a.png\): 0x20 pixels"),
+        (lambda d: d["images"][0].update(width=10**6, height=10**6), r"image 40 \(a.png\): 1000000x1000000 pixels"),
         (lambda d: d.pop("images"), "no list of images"),
         (lambda d: d["categories"].clear(), "categories without names and ids of their own"),
         (lambda d: d["categories"][0].update(name=" "), "category 7 has no name"),
+        (lambda d: d["categories"][0].update(name="\ud800"), r"category 7 has no name, got '\\ud800'"),
     ],
 )
 def test_ids_that_do_not_fit_are_named(tmp_path, change, fault):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shlex
 import shutil
+import tracemalloc
 import unicodedata
 import zlib
 from pathlib import Path
@@ -19,6 +21,7 @@ from PIL import Image
 
 from segladder.data.conversion import conversion
 from segladder.data.conversion.conversion import Conversion, Done
+from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import given
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.palette import chunk
@@ -387,6 +390,122 @@ def test_labelme_faults_name_file_and_shape(tmp_path: Path) -> None:
     assert "3.jpg: an image without a LabelMe file" in told
     _, done = run(tmp_path / "in", tmp_path / "named", ["background", "car"])
     assert any("0.json: label tree is not among classes=" in line for line in done.left_out)
+
+
+def stamped(width: int, height: int) -> str:
+    """A PNG that claims a size, as LabelMe keeps it."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\0\0\0\0"
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return base64.b64encode(data).decode()
+
+
+TRIANGLE = [[2, 3], [12, 3], [12, 9]]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "size", "fault"),
+    [
+        (shape("tree", TRIANGLE), (10**6, 10**6), "1000000x1000000 pixels, expected 1 to 150,000,000"),
+        (shape("tree", TRIANGLE), (10**12, 10**12), "1000000000000x1000000000000 pixels"),
+        (shape("tree", [[10**400, 0], [1, 1], [2, 2]]), SIZE, r"shape 0 \(tree\): polygon with points that are none"),
+        (shape("tree", [[float("nan"), 0], [1, 1], [2, 2]]), SIZE, "polygon with points that are none"),
+        (
+            {**shape("tree", TRIANGLE), "shape_type": ["polygon"]},
+            SIZE,
+            r"shape 0 \(tree\): shape_type \['polygon'\], exp",
+        ),
+        (shape("\ud800", TRIANGLE), SIZE, "shape 0: no label"),
+    ],
+)
+def test_labelme_values_that_are_none_end_in_one_line(
+    tmp_path: Path, damaged: dict[str, Any], size: tuple[int, int], fault: str
+) -> None:
+    save_picture(tmp_path / "in" / "0.jpg")
+    write_labelme(tmp_path / "in" / "0.json", "0.jpg", [damaged], size)
+    with pytest.raises(DataError, match=f"in/0.json: .*{fault}"):
+        run(tmp_path / "in", tmp_path / "out")
+    save_picture(tmp_path / "in" / "1.jpg", 1)
+    write_labelme(tmp_path / "in" / "1.json", "1.jpg", [shape("tree", TRIANGLE)])
+    assert run(tmp_path / "in", tmp_path / "out")[1].ids == ["1"]  # the others are converted
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fault"), [(20000, 20000, "400000000 pixels"), (9000, 9000, r"9000x9000 at \(5, 30\), outside")]
+)
+def test_the_picture_of_a_shape_is_not_decoded_beyond_its_image(
+    tmp_path: Path, width: int, height: int, fault: str
+) -> None:
+    save_picture(tmp_path / "in" / "0.jpg")
+    stamp = shape("car", [[5, 30], [8, 33]], "mask", mask=stamped(width, height))
+    write_labelme(tmp_path / "in" / "0.json", "0.jpg", [stamp])
+    [line] = run(tmp_path / "in", tmp_path / "out")[1].left_out
+    assert re.search(rf"in/0.json: shape 0 \(car\): .*{fault}", line)
+
+
+def with_classes(folder: Path, form: str, count: int) -> Path:
+    """An image with an object of the last of some classes, in some format."""
+    save_picture(folder / "0.jpg")
+    names = [f"c{k:03}" for k in range(1, count + 1)]
+    if form == "labelme":
+        write_labelme(folder / "a.json", "0.jpg", [shape(name, TRIANGLE) for name in names])
+        return folder
+    outline = {"id": 1, "image_id": 1, "category_id": count, "segmentation": [[2, 3, 12, 3, 12, 9, 2, 9]]}
+    whole = {
+        "images": [{"id": 1, "file_name": "0.jpg", "height": SIZE[0], "width": SIZE[1]}],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(names, 1)],
+        "annotations": [outline],
+    }
+    (folder / "a.json").write_text(json.dumps(whole))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme"])
+def test_no_class_gets_the_value_that_is_ignored(tmp_path: Path, form: str) -> None:
+    pytest.importorskip("pycocotools")
+    made, _ = run(with_classes(tmp_path / "most", form, 254), tmp_path / "out")
+    assert (len(made.names), made.names[-1]) == (255, "c254")
+    assert Folder(tmp_path / "out").mask("0")[4, 10] == 254
+    for count in (255, 256, 300):
+        with pytest.raises(DataError, match=rf"a\.json: {count} classes and the background, expected 254 at most"):
+            run(with_classes(tmp_path / f"{count}", form, count), tmp_path / "no")
+    with pytest.raises(ConfigError, match="classes: 255 classes and the background, expected 254 at most"):
+        given([f"c{k}" for k in range(256)])
+
+
+def test_a_coco_category_called_background_is_the_background(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    source = with_classes(tmp_path / "in", "coco", 2)
+    (source / "a.json").write_text((source / "a.json").read_text().replace("c001", "background"))
+    made, _ = run(source, tmp_path / "out")
+    assert made.names == ["background", "c002"]
+    assert Folder(tmp_path / "out").mask("0")[4, 10] == 1
+
+
+def test_two_coco_files_of_too_many_classes_are_refused_by_their_folder(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    source = with_classes(tmp_path / "in", "coco", 200)
+    other = (source / "a.json").read_text().replace('"name": "c', '"name": "d').replace("0.jpg", "1.jpg")
+    (source / "b.json").write_text(other)
+    with pytest.raises(DataError, match="in: 400 classes and the background, expected 254 at most"):
+        run(source, tmp_path / "out")
+
+
+def test_masks_that_are_photographs_are_left_out_before_their_colours_fill_the_memory(tmp_path: Path) -> None:
+    source = in_two_folders(tmp_path / "in", COLOURS)
+    save(source / "masks" / "1.png", np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8))
+    _, done = run(source, tmp_path / "out")
+    assert done.ids == ["0", "2"]
+    assert re.search(r"masks/1\.png: \d+ colours, expected 1024 at most: it is a photograph", done.left_out[0])
+
+
+def test_files_are_looked_at_one_by_one(tmp_path: Path) -> None:
+    for index in range(8):
+        (tmp_path / f"{index}.json").write_text('{"shapes": [], "imagePath": "' + "A" * 1_000_000 + '"}')
+    tracemalloc.start()
+    assert len(Listing(tmp_path).jsons("shapes", "imagePath")) == 8
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000
 
 
 def test_coco_files_by_split_with_polygons_and_run_lengths(tmp_path: Path) -> None:

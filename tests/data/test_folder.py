@@ -62,6 +62,19 @@ def test_hidden_files_are_no_images(tmp_path: Path) -> None:
     assert {split: Folder(root).split(split) for split in ("train", "val")} == before
 
 
+def test_hidden_folders_are_passed_over_and_links_followed(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", SIZES)
+    before = {split: Folder(root).split(split) for split in ("train", "val")}
+    for kind in ("images", "masks"):
+        shutil.copytree(root / kind / "site0", root / kind / ".ipynb_checkpoints")
+        shutil.move(root / kind / "site0", tmp_path / f"elsewhere_{kind}")
+        (root / kind / "site0").symlink_to(tmp_path / f"elsewhere_{kind}")
+    assert {split: Folder(root).split(split) for split in ("train", "val")} == before
+    (tmp_path / "elsewhere_images" / "loop").symlink_to(root / "images")
+    with pytest.raises(DataError, match="deeper than 30 folders, expected no link to a folder above it"):
+        Folder(root).split("train")
+
+
 def test_two_images_of_one_name_are_named(tmp_path: Path) -> None:
     root = write_folder(tmp_path)
     save_image(root / "images" / "site0" / "item 0.png", picture(0)[0])
@@ -75,6 +88,11 @@ def test_class_names_from_the_configuration_or_a_file(tmp_path: Path) -> None:
     (root / "classes.txt").write_text("background\n")
     with pytest.raises(DataError, match=r"classes.txt: 1 names, expected the background and at least one class"):
         Folder(root)
+    with pytest.raises(ConfigError, match="two classes are called a, expected names of their own"):
+        Folder(root, class_names=["void", "a", "b", "a"])
+    Folder(root, class_names=["void", *map(str, range(254))])
+    with pytest.raises(ConfigError, match="256 classes, expected 255 at most"):
+        Folder(root, class_names=["void", *map(str, range(255))])
     (root / "classes.txt").unlink()
     with pytest.raises(DataError, match=r"classes.txt: No such file.*data\.class_names"):
         Folder(root)
@@ -133,6 +151,17 @@ def test_folders_of_splits_are_splits(tmp_path: Path) -> None:
     save_image(root / "images" / "stray.png", picture(0)[0])
     with pytest.raises(DataError, match=r"stray\.png: neither in images/test nor in images/train"):
         Folder(root).split("train")
+
+
+@pytest.mark.parametrize("name", ["valid", "Val", "validation"])
+def test_folders_that_are_called_nearly_like_splits_are_named(tmp_path: Path, name: str) -> None:
+    """They would be dealt by hash, so that their images would be trained on."""
+    root = write_folder(tmp_path, SIZES)
+    for kind in ("images", "masks"):
+        (root / kind / "site0").rename(root / kind / "train")
+        (root / kind / "site1").rename(root / kind / name)
+    with pytest.raises(DataError, match=rf"images/{name}: a folder like that of a split, expected train, val, test"):
+        Folder(root).split("val")
 
 
 def test_neither_split_of_few_images_is_empty(tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def preview(config: DictConfig, source: Source) -> int:
         item = dataset[index, item_seed(config.seed, 0, index)]
         items.append((image_id, item["image"].permute(1, 2, 0).numpy(), item["mask"].numpy()))
     out = Path(config.out or "preview.png")
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"out={out}: expected a file ending in .png or .jpg")
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(items, source.classes, config.columns, source.colours).save(out)
     print(f"{out}: {len(items)} of {len(ids)} images of {source.train_split}")

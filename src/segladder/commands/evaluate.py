@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.sources.base import Source
 from segladder.door.packing import home, opened
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method, Precision
 from segladder.protocols.base import Protocol
 from segladder.protocols.fields import Presence
@@ -51,7 +52,8 @@ class Keys(TypedDict, total=False):
 
 
 def run(config: DictConfig) -> int:
-    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot.
+    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot. A further data
+    set or other images go to a folder that ends in their fingerprint.
 
     What is made of a packed run RUN.zip goes to the folder RUN beside it.
     """
@@ -72,8 +74,7 @@ def run(config: DictConfig) -> int:
     describe_scoring(record, source, protocol)
     if config.precision != "32-true":
         record.protocol["precision"] = config.precision
-    rung = "-".join([protocol.hash, *rung_words(record)])
-    place = home(Path(config.run)) / "evaluations" / f"{protocol.name}-{rung}"
+    rung, place = place_of(record, home(Path(config.run)) / "evaluations")
     place.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     record.parents, record.id = [record.id], f"{record.id}-{rung}"
@@ -89,6 +90,17 @@ def run(config: DictConfig) -> int:
     records.write(record, place)
     print_scores(record, place)
     return 0
+
+
+def place_of(record: records.Record, evaluations: Path) -> tuple[str, Path]:
+    """What tells an evaluation from the others of its run, and its folder; one of other images is left alone."""
+    words = [str(record.protocol["hash"]), *rung_words(record)]
+    place = evaluations / "-".join([record.protocol["name"], *words])
+    fingerprint = record.data["val_fingerprint"]
+    with suppress(DataError):
+        if records.read(place).data.get("val_fingerprint") != fingerprint:
+            words.append(fingerprint[:8])
+    return "-".join(words), evaluations / "-".join([record.protocol["name"], *words])
 
 
 def rung_words(record: records.Record) -> list[str]:

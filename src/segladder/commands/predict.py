@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from omegaconf import DictConfig
@@ -25,6 +26,10 @@ WAYS = {  # what a run needs beside `run` and `out`
     "dense": ({"images": "DIR"},),
     "episodes": ({"support": "DIR", "images": "DIR"}, {"video": "DIR", "mask": "FILE"}),
 }
+
+
+SETTINGS = ("support_class", "input_size", "scales", "flip", "precision")  # that change results, like the files shown
+FILES = ("images", "support", "video", "mask")
 
 
 class Keys(TypedDict):
@@ -58,15 +63,17 @@ def run(config: DictConfig) -> int:
             f"run={config.run}: method={method.name} reads the optical flow of videos, images alone show none; score it"
             " with segladder evaluate protocol=davis2016_automatic"
         )
+    shown = {key: config[key] for key in SETTINGS} | {key: absolute(config[key]) for key in FILES}
+    made_by = {"run": record.id, "weights": record.checkpoint.get("sha256")} | shown
     method.to(device)
     method.answers_in = config.precision
     with evaluating(method):
         if isinstance(method, FewShotMethod):
-            return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"))
-        return segment_all(config, method, record)
+            return few_shot_prediction.run(config, method, run_config.protocol.get("aggregate", "mean"), made_by)
+        return segment_all(config, method, record, made_by)
 
 
-def segment_all(config: DictConfig, method: Method, record: Record) -> int:
+def segment_all(config: DictConfig, method: Method, record: Record, made_by: Mapping[str, Any]) -> int:
     """Segment what is not done yet with a method that knows its classes; returns 1 if an image could not be read."""
     out = Path(config.out)
 
@@ -75,7 +82,12 @@ def segment_all(config: DictConfig, method: Method, record: Record) -> int:
         save(out, path, image, classes[0], probabilities[0] if config.probabilities else None, record.colours)
 
     paths = listed("images", Path(config.images))
-    return segment_each(paths, out, segmented, config.progress, config.probabilities)
+    return segment_each(paths, out, segmented, made_by, config.progress, config.probabilities)
+
+
+def absolute(path: str | None) -> str | None:
+    """A path from the root on."""
+    return None if path is None else str(Path(path).resolve())
 
 
 def check_inputs(config: DictConfig, method: Method) -> None:

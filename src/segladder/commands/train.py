@@ -49,8 +49,12 @@ def carry_through(config: DictConfig, folder: Path) -> int:
             write_status(record, folder, "running")
             known = ", ".join(f"{name} {version}" for name, version in record.versions.items())
             note(folder, f"{'started' if new else 'goes on'}: {record.command}\n{known}")
-            carry_out(prepare(config, folder, record, interruption))
+            run = prepare(config, folder, record, interruption)
+            write_status(record, folder, "running")  # with the data that it learns from
+            carry_out(run)
         except BaseException as error:
+            if record.status == "finished":  # such as a pipe that nobody reads any more
+                raise
             if new and isinstance(error, ConfigError) and not has_learnt(folder):
                 discard(folder, Path(config.runs))
                 raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,21 @@ from segladder.report.pictures.few_shot_panel import few_shot_panel
 from segladder.runs.pictures import listed, overlay_path, save, segment_each, write_picture, write_preview
 
 
-def run(config: DictConfig, method: FewShotMethod, aggregate: str) -> int:
-    """Segment what is not done yet of `images` or `video`; returns 1 if an image could not be read."""
-    return segment_images(config, method, aggregate) if config.video is None else segment_video(config, method)
+def run(config: DictConfig, method: FewShotMethod, aggregate: str, made_by: Mapping[str, Any]) -> int:
+    """Segment what is not done yet of `images` or `video`; returns 1 if an image could not be read.
+
+    Args:
+        config: of `segladder predict`.
+        method: in evaluation mode.
+        aggregate: how supports of one class become one answer.
+        made_by: as of `segment_each`.
+    """
+    if config.video is None:
+        return segment_images(config, method, aggregate, made_by)
+    return segment_video(config, method, made_by)
 
 
-def segment_images(config: DictConfig, method: FewShotMethod, aggregate: str) -> int:
+def segment_images(config: DictConfig, method: FewShotMethod, aggregate: str, made_by: Mapping[str, Any]) -> int:
     """A mask, an overlay and a panel beside the supports for every image of a folder."""
     paths, out = listed("images", Path(config.images)), Path(config.out)
     supports = read_supports(Path(config.support), config.support_class)
@@ -38,10 +48,10 @@ def segment_images(config: DictConfig, method: FewShotMethod, aggregate: str) ->
         write_picture(out / "panels" / f"{path.stem}.png", Image.fromarray(panel))
         save(out, path, image, prediction, probabilities if config.probabilities else None)
 
-    return segment_each(paths, out, segmented, config.progress, config.probabilities)
+    return segment_each(paths, out, segmented, made_by, config.progress, config.probabilities)
 
 
-def segment_video(config: DictConfig, method: FewShotMethod) -> int:
+def segment_video(config: DictConfig, method: FewShotMethod, made_by: Mapping[str, Any]) -> int:
     """A mask and an overlay for every frame, and an animated preview; the first frame's mask is the one given."""
     frames, out = listed("video", Path(config.video)), Path(config.out)
     support = read_support(frames[0], Path(config.mask), config.support_class)
@@ -53,7 +63,7 @@ def segment_video(config: DictConfig, method: FewShotMethod) -> int:
         prediction, probabilities = (first, first[None].astype(np.float32)) if known else segmenter.segment(image)
         save(out, path, image, prediction, probabilities if config.probabilities else None)
 
-    code = segment_each(frames, out, segmented, config.progress, config.probabilities)
+    code = segment_each(frames, out, segmented, made_by, config.progress, config.probabilities)
     preview = out / "preview.gif"
     write_preview(preview, [path for path in (overlay_path(out, frame) for frame in frames) if path.exists()])
     print(f"preview: {preview}")

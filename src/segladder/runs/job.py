@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, SegLadderError
 from segladder.files import written
 from segladder.machine import tasks
 from segladder.report import record as records
@@ -94,6 +94,9 @@ def new_folder(config: DictConfig, held: ExitStack) -> Path:
     fresh = fresh_folder()
     if is_named(HydraConfig.get()):
         own(fresh, held)
+        if (fresh / CONFIG).exists() and failed_at_once(fresh) and not is_same(config, fresh):
+            (fresh / records.FILE_NAME).unlink()
+            (fresh / CONFIG).unlink()
         if (fresh / CONFIG).exists():
             check_same(config, fresh)
         else:
@@ -116,10 +119,22 @@ def is_named(hydra: HydraConf) -> bool:
     return any(override.startswith(key) for override in hydra.overrides.hydra)
 
 
+def failed_at_once(folder: Path) -> bool:
+    """Whether a folder holds a run that failed before it learnt anything, such as one of a mistyped path."""
+    with suppress(SegLadderError):
+        return records.read(folder).status == "failed" and not has_learnt(folder)
+    return False
+
+
+def is_same(config: DictConfig, folder: Path) -> bool:
+    """Whether a folder holds a run of these settings."""
+    return config_hash_of(stored_config(folder)) == config_hash_of(config)
+
+
 def check_same(config: DictConfig, folder: Path) -> None:
     """Raise ConfigError where a folder holds a run of other settings."""
-    stored = stored_config(folder)
-    if config_hash_of(stored) != config_hash_of(config):
+    if not is_same(config, folder):
+        stored = stored_config(folder)
         differing = ", ".join(differences(plain_config(stored), plain_config(config))[:3])
         raise ConfigError(
             f"hydra.run.dir={folder}: holds a run of other settings ({differing}); choose another folder, or go on with"
@@ -213,9 +228,14 @@ def newest_that_fits(config: DictConfig, held: ExitStack) -> Path | None:
 
 
 def unfinished_runs(runs: Path) -> list[tuple[records.Record, Path]]:
-    """Records and folders of the unfinished runs under `runs`, the latest first; what diverged would do so again."""
+    """Records and folders of the unfinished runs under `runs`, the latest first.
+
+    What diverged would do so again; what failed at once has nothing to go on with.
+    """
     found = records.find_records(runs)[0] if runs.is_dir() else []
-    unfinished = [(r, folder) for r, folder in found if r.status not in OVER and (folder / CONFIG).exists()]
+    unfinished = [
+        (r, at) for r, at in found if r.status not in OVER and (at / CONFIG).exists() and not failed_at_once(at)
+    ]
     return sorted(unfinished, key=lambda pair: (pair[0].time, pair[1]), reverse=True)
 
 

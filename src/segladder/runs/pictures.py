@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
-from segladder.foreign import printable
+from segladder.foreign import content, json_values, printable
+from segladder.report import record as records
 from segladder.report.pictures.few_shot_panel import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF"}
+MAKER = "made_by.json"  # in `out`: the run and the settings behind its results
 PREVIEW_WIDTH, PREVIEW_FRAMES, PREVIEW_MILLISECONDS = 320, 100, 100
 
 Segment = Callable[[Path, np.ndarray], None]
@@ -43,17 +46,24 @@ def listed(key: str, folder: Path) -> list[Path]:
 
 
 def segment_each(
-    paths: Sequence[Path], out: Path, segment: Segment, progress: bool, probabilities: bool = False
+    paths: Sequence[Path],
+    out: Path,
+    segment: Segment,
+    made_by: Mapping[str, Any],
+    progress: bool,
+    probabilities: bool = False,
 ) -> int:
     """Call `segment(path, image)` for what is not done yet; an image that cannot be read is named, the others go on.
 
-    An image is done that has an overlay, and its probabilities where these are asked for.
+    An image is done that has an overlay, and its probabilities where these are asked for, which are not older.
+    `made_by` says which run and settings make them. Raises ConfigError where others made those in `out`.
 
     Returns:
         1 if any could not be read, else 0.
     """
+    note_maker(out, made_by)
     wanted = (overlay_path, probabilities_path) if probabilities else (overlay_path,)
-    todo = [path for path in paths if not all(place(out, path).exists() for place in wanted)]
+    todo = [path for path in paths if not all(is_made(place(out, path), path) for place in wanted)]
     faults = 0
     for path in track(todo, f"predict {paths[0].parent}", disable=not progress):
         try:
@@ -66,6 +76,28 @@ def segment_each(
     done = len(paths) - len(todo)
     print(f"{len(todo) - faults} images segmented, {done} already there, {faults} unreadable: {out}")
     return 1 if faults else 0
+
+
+def is_made(result: Path, image: Path) -> bool:
+    """Whether a result is there, of the image as it is now."""
+    return result.exists() and result.stat().st_mtime >= image.stat().st_mtime
+
+
+def note_maker(out: Path, made_by: Mapping[str, Any]) -> None:
+    """Write down what makes the results in a folder. Raises ConfigError where something else made those there."""
+    note = out / MAKER
+    try:
+        before = json_values(content(note)) if note.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{note}: damaged ({error}); choose another out") from error
+    now = records.plain(made_by)
+    if before and (odd := [key for key in now if before.get(key) != now[key]]):
+        raise ConfigError(
+            f"out={out}: holds results of {odd[0]}={before.get(odd[0])}, now it is {now[odd[0]]};"
+            " choose another folder, or remove this one"
+        )
+    with written(note) as partial:
+        partial.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
 
 def save(

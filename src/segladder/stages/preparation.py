@@ -20,7 +20,7 @@ from segladder.report import record as records
 from segladder.report.provenance import parameter_count
 from segladder.runs import build
 from segladder.runs.fitting import Run
-from segladder.runs.folder import WEIGHTS, content_of, is_first_process
+from segladder.runs.folder import RESUME_POINT, WEIGHTS, content_of, is_first_process
 from segladder.runs.interruption import Interruption
 from segladder.runs.loading import fill, weights_of
 from segladder.runs.recording import describe_scoring
@@ -58,7 +58,13 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     build.count_classes(method, training.module.dataset)
     ids = training.module.dataset.ids
     seen = train_source.as_seen(learning.view.sight(train_source, learning.shown))
-    record.data |= {"train_ids": len(ids), "train_fingerprint": seen.fingerprint(ids)}
+    fingerprint, before = seen.fingerprint(ids), record.data.get("train_fingerprint")
+    if before not in (None, fingerprint) and ((folder / RESUME_POINT).exists() or (folder / WEIGHTS).exists()):
+        raise DataError(
+            f"{folder}: began with other training images or labels of {source.name} ({before}, now {fingerprint}); put"
+            " them back, or train anew in another folder"
+        )
+    record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
     study = Study.of(method, training)
     own = [*own_labels(config, source, protocol, learning, training), *study.told(source)]
     access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])

@@ -22,12 +22,13 @@ from segladder.data.conversion.base import Entry, Format, Reading, Watch, thread
 from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import Naming
 from segladder.data.conversion.pairing import EXPECTED
+from segladder.data.conversion.raw_masks import counted
 from segladder.data.conversion.splits import Splits, splits_of
 from segladder.data.inspection.prepare import write_mask
 from segladder.data.inspection.preview import contact_sheet
 from segladder.data.sources.base import IGNORE
 from segladder.data.sources.decoding import read_mask, read_upright_image
-from segladder.data.sources.folder import IMAGE_SUFFIXES, Folder
+from segladder.data.sources.folder import IMAGE_SUFFIXES, LISTS, Folder
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
@@ -36,7 +37,6 @@ from segladder.foreign import content
 NOTE = "conversion.json"  # in the folder that is written: what it was made from
 PICTURE = "check.png"
 CROP = 512  # of `data=folder`, unless it is told another
-LISTS = ("train", "val", "test")
 
 
 @dataclass
@@ -161,11 +161,11 @@ class Conversion:
         """Write an image and its mask: whether that was needed, their size, the pixels of each value; or a fault."""
         image, mask = self._places(entry)
         try:
-            pixels, values = read_upright_image(entry.image), entry.draw()
+            size, values = read_upright_image(entry.image).shape[:2], entry.draw()
             if entry.image.suffix.lower() not in IMAGE_SUFFIXES:
                 raise DataError(f"{entry.image}: expected an image that ends in {' '.join(IMAGE_SUFFIXES)}")
-            if pixels.shape[:2] != values.shape:
-                raise size_error(entry.told, values.shape, pixels.shape)
+            if size != values.shape:
+                raise size_error(entry.told, values.shape, size)
         except DataError as error:
             for stale in (mask, image):
                 stale.unlink(missing_ok=True)
@@ -176,7 +176,9 @@ class Conversion:
             with written(image) as part:
                 shutil.copyfile(entry.image, part)
             write_mask(mask, values)
-        return fresh, values.shape, np.bincount(values.reshape(-1), minlength=256)
+        counts, found = np.zeros(256, np.int64), counted(values)
+        counts[list(found)] = list(found.values())
+        return fresh, values.shape, counts
 
     def _places(self, entry: Entry) -> tuple[Path, Path]:
         name = f"{entry.image_id}{entry.image.suffix.lower()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -46,8 +47,12 @@ class Listing:
     def _jsons(self) -> dict[Path, bytes]:
         """JSON files with the keys that formats ask for, so that pictures inside them are not kept."""
         asked = (b'"shapes"', b'"imagePath"', b'"annotations"', b'"categories"', b'"images"')
-        found = {path: content(path) for path in self.files if path.suffix.lower() == ".json"}
-        return {path: b" ".join(key for key in asked if key in text) for path, text in found.items()}
+        found = ((path, content(path)) for path in self.files if path.suffix.lower() == ".json")
+        return {path: b" ".join(key for key in asked if key in text) for path, text in found}
+
+    def place_of(self, paths: Sequence[Path]) -> str:
+        """Where some files lie, for messages: the only one, or the folder."""
+        return str(paths[0] if len(paths) == 1 else self.folder)
 
     def name_of(self, path: Path) -> PurePosixPath:
         """A file's place below the folder, in the one form (NFC) of letters that Unicode writes in several."""

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segladder.errors import ConfigError
+from segladder.data.sources.base import IGNORE
+from segladder.data.sources.lists import MOST_CLASSES
+from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, text
 
 IGNORED = ("ignore", "ignored", "void", "__ignore__")  # names of what becomes 255
 TRANSPARENT = 1 << 24  # beside the 24-bit codes of colours
+GIVEN = "classes"  # the place of names that are told on the command line
 COLOUR_FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "classes.csv", "colors.txt", "colours.txt")
 COLOUR_LINE = re.compile(
     r"^(?P<before>.*?)[\s,;:]*\b(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?:[\s,;:]+(?P<after>\D.*))?$"
@@ -35,12 +38,21 @@ class Naming:
     names: tuple[str, ...] = ()
     looks: tuple[tuple[int, ...], ...] | None = None
     by: str = "names"
-    place: str = "classes"
+    place: str = GIVEN
 
     def values(self) -> list[int]:
-        """The mask value of each name: 0, 1, ... for classes, 255 for what is ignored."""
+        """The mask value of each name: 0, 1, ... for classes, 255 for what is ignored.
+
+        Raises ConfigError, or DataError naming the file they come from, for more classes than a mask has values.
+        """
         kept = [name for name in self.names if name not in IGNORED]
-        return [255 if name in IGNORED else kept.index(name) for name in self.names]
+        if len(kept) > MOST_CLASSES:
+            fault = ConfigError if self.place == GIVEN else DataError
+            raise fault(
+                f"{self.place}: {len(kept) - 1} classes and the background, expected {MOST_CLASSES - 1} at most: a mask"
+                f" holds 0..{MOST_CLASSES - 1}, and {IGNORE} is ignored"
+            )
+        return [IGNORE if name in IGNORED else kept.index(name) for name in self.names]
 
 
 def given(classes: Mapping[str, Spec] | Sequence[str] | None) -> Naming:

@@ -12,10 +12,10 @@ from segladder.data.conversion.base import Found
 from segladder.data.conversion.naming import TRANSPARENT, Naming, shown
 from segladder.data.conversion.raw_masks import RawMask, Seen, named, read
 from segladder.data.sources.base import IGNORE
+from segladder.data.sources.lists import MOST_CLASSES
 from segladder.errors import ConfigError, DataError
 
 BLACK = 0
-MOST = 255  # classes of masks of 8 bits
 MANY = 32  # numbers that are asked whether they are grays of soft edges
 
 
@@ -193,7 +193,7 @@ def _soft(seen: Sequence[Seen]) -> str | None:
     """Why colours are not those that were drawn: some lie on edges alone, as between two others."""
     total = _total(seen, "colours")
     mixed = set(total).difference(*(each.solid for each in seen))
-    if not mixed and len(total) <= MOST:
+    if not mixed and len(total) <= MOST_CLASSES:
         return None
     rare = min(mixed or total, key=lambda look: (total[look], look))
     first = next(each for each in seen if rare in each.colours)

@@ -15,6 +15,7 @@ from segladder.foreign import content
 
 LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")
 DEEPEST = 65535
+MOST_COLOURS = 1024  # in one file; what has more is a photograph or blurred, and would fill the memory with colours
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,15 @@ class Seen:
     def of(cls, path: Path) -> Seen:
         """Count a file. Raises DataError for one that is damaged, or that changes values when it is saved."""
         raw = read(path)
+        colours = counted(raw.colours)
+        if len(colours) > MOST_COLOURS:
+            raise DataError(
+                f"{path}: {len(colours)} colours, expected {MOST_COLOURS} at most: it is a photograph, was a JPEG once"
+                " or has soft edges. Export the masks with hard edges as PNG"
+            )
         numbers = None if raw.numbers is None else counted(raw.numbers)
         painted = {} if raw.numbers is None else _painted(raw.numbers, raw.colours)
-        return cls(path, numbers, counted(raw.colours), _solid(raw.colours), painted)
+        return cls(path, numbers, colours, _solid(raw.colours), painted)
 
 
 def read(path: Path) -> RawMask:
@@ -84,21 +91,27 @@ def read(path: Path) -> RawMask:
 def counted(values: np.ndarray) -> dict[int, int]:
     """Pixels of each value; masks are pieces of one value, so runs are counted instead of pixels."""
     flat = values.reshape(-1)
-    starts = np.flatnonzero(np.diff(flat, prepend=flat[0] ^ 1))
+    starts = _starts(flat)
     lengths = np.diff(starts, append=len(flat))
     found, place = np.unique(flat[starts], return_inverse=True)
     return dict(zip(found.tolist(), np.bincount(place, lengths).astype(int).tolist(), strict=True))
 
 
+def _starts(flat: np.ndarray) -> np.ndarray:
+    """Where runs of one value begin."""
+    return np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+
+
 def _painted(numbers: np.ndarray, colours: np.ndarray) -> dict[int, int]:
-    found, first = np.unique(numbers, return_index=True)
-    return dict(zip(found.tolist(), colours.reshape(-1)[first].tolist(), strict=True))
+    starts = _starts(numbers.reshape(-1))
+    found, first = np.unique(numbers.reshape(-1)[starts], return_index=True)
+    return dict(zip(found.tolist(), colours.reshape(-1)[starts[first]].tolist(), strict=True))
 
 
 def _solid(colours: np.ndarray) -> frozenset[int]:
     corner = colours[:-1, :-1]
     same = (corner == colours[1:, :-1]) & (corner == colours[:-1, 1:]) & (corner == colours[1:, 1:])
-    return frozenset(np.unique(corner[same]).tolist())
+    return frozenset(counted(corner[same])) if same.any() else frozenset()
 
 
 def _codes(path: Path, rgba: np.ndarray) -> np.ndarray:

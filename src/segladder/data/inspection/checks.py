@@ -158,7 +158,7 @@ def check_item(source: Source, image_id: str) -> Item:
 
 
 def _compare(source: Source, item: Item, mask: np.ndarray) -> None:
-    path = source.mask_path(item.image_id)
+    path = source.label_place(item.image_id)
     if item.size is not None and mask.shape != item.size:
         item.faults.append(str(size_error(path, mask.shape, item.size)))
     if not item.pixels[int(source.background) : IGNORE].any():

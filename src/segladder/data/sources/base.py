@@ -16,6 +16,7 @@ import numpy as np
 from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.flow import SMALLEST, dense_flow, relative
 from segladder.data.sources.instances import Instances
+from segladder.data.sources.lists import check_names, checked_folds
 from segladder.data.sources.palette import Colours
 from segladder.data.sources.scene import ObjectBoxes, Scene, size_error
 from segladder.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ class Source(ABC):
 
     Raises:
         ConfigError: a class that the data set does not have, named with the ones it has, or no background to turn
-            classes into.
+            classes into; two classes of one name, or more than masks can tell apart.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Source(ABC):
         cache_dir: str | Path | None = None,
         background: bool = True,
     ) -> None:
+        check_names(name, all_classes)
         first = int(background)  # the lowest value of a foreground class
         known = list(all_classes[first:])
         chosen = known if classes is None else list(classes)
@@ -98,7 +100,7 @@ class Source(ABC):
             self.require_background("data.other_classes=background")
         self.train_split = train_split
         self.val_split = val_split
-        self.folds = _checked_folds(folds, known)
+        self.folds = checked_folds(folds, known)
         self.training_masks = None if masks is None else Path(masks)
         self.has_masks = True
         self.sight: Sight | None = None  # what `mask` shows of the drawn one
@@ -147,6 +149,11 @@ class Source(ABC):
         if self.training_masks is not None and image_id in self._training_ids:
             return self.training_masks / f"{image_id}.png"
         return self.drawn_mask_path(image_id)
+
+    def label_place(self, image_id: str) -> str:
+        """Where the labels of an image lie, as messages say it."""
+        path = self.mask_path(image_id)
+        return str(path) if path.stem == Path(image_id).name else f"{path}, image {image_id}"
 
     def with_training_masks(self, folder: str | Path, ids: Iterable[str] | None = None) -> Source:
         """The same data set with the masks of its training split, or of some `ids`, replaced by a folder's PNGs."""
@@ -289,7 +296,7 @@ class Source(ABC):
         """Image and mask of one id. Raises DataError if their sizes differ."""
         image, mask = self.image(image_id), self.mask(image_id)
         if image.shape[:2] != mask.shape:
-            raise size_error(self.mask_path(image_id), mask.shape, image.shape)
+            raise size_error(self.label_place(image_id), mask.shape, image.shape)
         return image, mask
 
     def ids_without(self, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
@@ -332,16 +339,6 @@ class Source(ABC):
             digest.update(image_id.encode() + b"\0")
             digest.update(hashlib.sha256(self.image_path(image_id).read_bytes()).digest())
         return digest.hexdigest()[:16]
-
-
-def _checked_folds(folds: Sequence[Sequence[str]], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Folds as tuples. Raises ConfigError for a class that does not exist or stands twice."""
-    named = [name for fold in folds for name in fold]
-    for name in named:
-        if name not in classes or named.count(name) > 1:
-            fault = "stands twice" if name in classes else "does not exist"
-            raise ConfigError(f"data.folds: the class {name} {fault}; each of {', '.join(classes)} at most once")
-    return tuple(tuple(fold) for fold in folds)
 
 
 def tags_of(mask: np.ndarray, indices: Iterable[int]) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from segladder.data.sources.base import IGNORE, Source
-from segladder.data.sources.coco_file import CocoFile, CocoImage, bottom_up
+from segladder.data.sources.coco_file import CocoFile, CocoImage
 from segladder.data.sources.folder import split_share
 from segladder.data.sources.instances import Instances
 from segladder.errors import ConfigError, DataError
@@ -83,15 +83,15 @@ class Coco(Source):
     def drawn_mask(self, image_id: str) -> np.ndarray:
         """Class values uint8 (H, W): crowds below, then objects, the largest first."""
         split, image = self._entry(image_id)
-        return self._file(split).class_values(image)
+        values = np.array([0, *(each.value for each in image.objects)], np.uint8)
+        mask: np.ndarray = values[self._file(split).owners(image)]
+        return mask
 
     def drawn_instances(self, image_id: str) -> Instances:
         """The objects that have a pixel, in the order of the file."""
         split, image = self._entry(image_id)
-        masks = self._file(split).masks(image)
-        numbers = np.zeros((image.height, image.width), np.int64)
-        for k in bottom_up(image, masks):
-            numbers[masks[k]] = 0 if image.objects[k].crowd else k + 1
+        kept = np.array([0, *(0 if each.crowd else k for k, each in enumerate(image.objects, 1))])
+        numbers = kept[self._file(split).owners(image)]
         seen = np.unique(numbers[numbers > 0]) - 1
         classes = self.lookup[[image.objects[k].value for k in seen]] if len(seen) else np.zeros(0, np.uint8)
         used = (classes > 0) & (classes < IGNORE)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from segladder.data.sources.decoding import LARGEST
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, stays_inside, text
 
 Outline = list[list[float]] | dict[str, Any]
+HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no file can hold it
 
 
 @dataclass(frozen=True)
@@ -87,30 +90,34 @@ class CocoFile:
         for entry in _entries(path, whole, "annotations"):
             number, of_image = _whole(path, "annotation", entry, "id"), entry.get("image_id")
             where = f"{path}: annotation {number}"
-            if of_image not in by_number:
+            if isinstance(of_image, (list, dict)) or of_image not in by_number:
                 raise DataError(f"{where}: image {printable(repr(of_image))} is not among the images of the file")
-            if entry.get("category_id") not in values:
-                kind = printable(repr(entry.get("category_id")))
-                raise DataError(f"{where}: category {kind} is not among the categories of the file")
+            category = entry.get("category_id")
+            if isinstance(category, (list, dict)) or category not in values:
+                raise DataError(
+                    f"{where}: category {printable(repr(category))} is not among the categories of the file"
+                )
             outline, crowd = entry.get("segmentation"), bool(entry.get("iscrowd", 0))
             if not isinstance(outline, (list, dict)):
                 raise DataError(f"{where} of image {of_image}: no segmentation, expected polygons or run lengths")
-            by_number[of_image].objects.append(CocoObject(number, values[entry["category_id"]], crowd, outline))
+            by_number[of_image].objects.append(CocoObject(number, values[category], crowd, outline))
         return cls(path, names, found)
 
-    def masks(self, image: CocoImage) -> np.ndarray:
-        """Each object of an image alone, bool (N, H, W). Raises DataError naming file, object and image."""
-        shape = image.height, image.width
-        decoded = [self._mask(image, each) for each in image.objects]
-        return np.stack(decoded) if decoded else np.zeros((0, *shape), bool)
+    def owners(self, image: CocoImage) -> np.ndarray:
+        """The object that has each pixel, int32 (H, W): 0 none, 1 the first of `image.objects`.
 
-    def class_values(self, image: CocoImage) -> np.ndarray:
-        """Class values uint8 (H, W): crowds below, then objects, the largest first. Raises DataError like `masks`."""
-        masks = self.masks(image)
-        values = np.zeros((image.height, image.width), np.uint8)
-        for k in bottom_up(image, masks):
-            values[masks[k]] = image.objects[k].value
-        return values
+        Crowds lie below, then objects, the largest first, of equal ones the later in the file. Memory
+        holds one decoded object at a time. Raises DataError naming file, object and image.
+        """
+        pixels = image.height * image.width
+        owners = np.zeros((image.height, image.width), np.int32, order="F")  # column by column, like run lengths
+        levels = np.zeros_like(owners)  # of what has the pixel; the higher one lies on top
+        for k, each in enumerate(image.objects, 1):
+            mask = self._mask(image, each)
+            level = pixels + 1 - np.count_nonzero(mask) + (0 if each.crowd else pixels + 1)
+            mask &= levels <= level
+            owners[mask], levels[mask] = k, level
+        return np.ascontiguousarray(owners)
 
     def _mask(self, image: CocoImage, each: CocoObject) -> np.ndarray:
         try:
@@ -118,12 +125,6 @@ class CocoFile:
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             where = f"{self.path}: annotation {each.number} of image {image.number} ({image.name})"
             raise DataError(f"{where}: {printable(str(error))}") from error
-
-
-def bottom_up(image: CocoImage, masks: np.ndarray) -> list[int]:
-    """Objects in the order they are painted in: crowds, then the largest first, equal ones as in the file."""
-    areas = masks.sum((1, 2))
-    return sorted(range(len(masks)), key=lambda k: (not image.objects[k].crowd, -areas[k], k))
 
 
 def decoded(outline: Outline, height: int, width: int) -> np.ndarray:
@@ -186,6 +187,11 @@ def _polygons(outline: Sequence[Any], height: int, width: int) -> list[list[floa
     return list(outline)
 
 
+def is_name(value: Any) -> TypeGuard[str]:
+    """Whether a value of JSON is a text that is not blank and that can be written to a file."""
+    return isinstance(value, str) and bool(value.strip()) and not HALF_A_LETTER.search(value)
+
+
 def _entries(path: Path, whole: Any, key: str) -> list[Mapping[str, Any]]:
     entries = whole.get(key) if isinstance(whole, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -198,19 +204,19 @@ def _categories(path: Path, entries: Sequence[Mapping[str, Any]]) -> tuple[dict[
     names = {_whole(path, "category", entry, "id"): entry.get("name") for entry in entries}
     if not names or len(names) != len(entries) or len({*map(str, names.values())}) != len(names):
         raise DataError(f"{path}: categories without names and ids of their own, expected one or more")
-    if wrong := [number for number, name in names.items() if not isinstance(name, str) or not name.strip()]:
-        raise DataError(f"{path}: category {wrong[0]} has no name")
+    if wrong := [number for number, name in names.items() if not is_name(name)]:
+        raise DataError(f"{path}: category {wrong[0]} has no name, got {names[wrong[0]]!r}")
     ordered = sorted(names)
     return {number: k for k, number in enumerate(ordered, 1)}, tuple(printable(str(names[n]).strip()) for n in ordered)
 
 
 def _image(path: Path, entry: Mapping[str, Any]) -> CocoImage:
     number, name = _whole(path, "image", entry, "id"), entry.get("file_name")
-    if not isinstance(name, str) or not stays_inside(name):
+    if not is_name(name) or not stays_inside(name):
         raise DataError(f"{path}: image {number}: file_name {name!r}, expected a path below the folder of images")
     height, width = (_whole(path, f"image {number}", entry, side) for side in ("height", "width"))
-    if min(height, width) < 1:
-        raise DataError(f"{path}: image {number} ({name}): {width}x{height} pixels, expected one or more")
+    if min(height, width) < 1 or height * width > LARGEST:
+        raise DataError(f"{path}: image {number} ({name}): {width}x{height} pixels, expected 1 to {LARGEST:,}")
     return CocoImage(number, name, height, width)
 
 

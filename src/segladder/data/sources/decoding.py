@@ -19,12 +19,15 @@ from segladder.errors import DataError
 from segladder.foreign import content
 
 cv2.setNumThreads(0)  # one file at a time; processes are the parallelism
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a DataError says in one line what is wrong
 
 LARGEST = 150_000_000  # pixels; a header can claim more than any memory holds
 GRAY_BELOW_8_BITS = (b"\x02\x00", b"\x04\x00")  # bit depth and colour type in the header of a PNG
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH  # other depths come as they are, to be refused
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 JPEG_WARNINGS = "Corrupt JPEG data", "Premature end of JPEG"
+DEEP = {"F": "32 bits", "I": "32 bits"}  # modes of gray that cv2 does not read -> how deep they are
+EIGHT_BITS = "expected 8 bits; scale its range to 0..255 and save it anew"
 DAMAGE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, zlib.error)
 
 
@@ -69,13 +72,15 @@ def _decoded(path: Path, data: bytes) -> np.ndarray:
     try:
         with _opened(path, data) as header:
             _require_size(path, *header.size)
+            if header.mode in DEEP:
+                raise DataError(f"{path}: {DEEP[header.mode]} a channel, {EIGHT_BITS}")
         image = None if truncated else cv2.imdecode(np.frombuffer(data, np.uint8), COLOUR)
     except (*DAMAGE, cv2.error):
         image = None
     if image is None:
         raise DataError(f"{path}: damaged or truncated ({len(data)} bytes), expected a whole JPEG or PNG")
     if image.dtype != np.uint8:
-        raise DataError(f"{path}: {image.dtype} a channel, expected 8 bits; scale its range to 0..255 and save it anew")
+        raise DataError(f"{path}: {image.dtype} a channel, {EIGHT_BITS}")
     return image
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -18,6 +19,8 @@ from segladder.foreign import printable, text
 from segladder.settings import Count, Name, ProperShare
 
 LISTS = ("train", "val", "test")
+LIKE_LISTS = {*LISTS, "training", "valid", "validation", "testing"}  # in any case
+DEEPEST = 30  # folders in folders
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -100,6 +103,12 @@ class Folder(Source):
         """Folders such as images/train, where there are two or more; without them nothing may lie beside."""
         tops = {image_id.partition("/")[0] for image_id in self._images if "/" in image_id}
         named = tops & {*LISTS}
+        alike = sorted(top for top in tops if top.lower() in LIKE_LISTS)
+        if self._lists is None and len(alike) > 1 and (odd := next((top for top in alike if top not in named), None)):
+            raise DataError(
+                f"{self.root / 'images' / odd}: a folder like that of a split, expected {', '.join(LISTS)}; rename it"
+                " (in masks/ too), or say in splits/NAME.txt which images a split has"
+            )
         if len(named) < 2:
             return set()
         if beside := next((i for i in self._images if i.partition("/")[0] not in named or "/" not in i), None):
@@ -160,7 +169,7 @@ class Folder(Source):
 
 
 def by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Files below a folder, but hidden ones, by id (path without suffix).
+    """Files below a folder, also behind links, but no hidden ones, by id (path without suffix).
 
     Raises:
         DataError: no such folder, or two files share an id.
@@ -168,14 +177,23 @@ def by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder, expected images/ and masks/ below data.root")
     found: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith("."):  # .NAME.partial.png
+    for path in sorted(files_and_links(folder)):
+        if path.suffix.lower() in suffixes and path.is_file():
             found[path.relative_to(folder).with_suffix("").as_posix()].append(path)
     for image_id, paths in found.items():
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths)
             raise DataError(f"{folder}: {names} are both {image_id}, expected one file per name; rename one")
     return {image_id: paths[0] for image_id, paths in found.items()}
+
+
+def files_and_links(folder: Path) -> Iterator[Path]:
+    """The files below a folder, links followed, but none that is hidden. Raises DataError for a loop of links."""
+    for at, folders, names in os.walk(folder, followlinks=True):
+        if len(Path(at).relative_to(folder).parts) > DEEPEST:
+            raise DataError(f"{at}: deeper than {DEEPEST} folders, expected no link to a folder above it")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(at, name) for name in names if not name.startswith("."))  # such as .NAME.partial.png
 
 
 def read_class_names(path: Path) -> list[str]:

@@ -1,13 +1,15 @@
-"""Lists of image ids, one a line: every id in them stays inside the folders that it names files of."""
+"""Lists of ids, one a line, each inside the folders that it names files of; and lists of class names."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from segladder.errors import DataError
+from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, stays_inside, text
+
+MOST_CLASSES = 255  # with the background; 255 itself is ignored
 
 
 def read_ids(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
@@ -45,3 +47,21 @@ def stem_of(line: str) -> str:
     """The first word of a line or, if that is a path, its stem."""
     word = line.split()[0]
     return Path(word).stem if "/" in word else word
+
+
+def check_names(data: str, classes: Sequence[str]) -> None:
+    """Raise ConfigError where two classes of a data set have one name, or there are more than masks can tell apart."""
+    if twice := [name for name, times in Counter(classes).items() if times > 1]:
+        raise ConfigError(f"data={data}: two classes are called {printable(twice[0])}, expected names of their own")
+    if len(classes) > MOST_CLASSES:
+        raise ConfigError(f"data={data}: {len(classes)} classes, expected {MOST_CLASSES} at most: masks hold 0..254")
+
+
+def checked_folds(folds: Sequence[Sequence[str]], classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Folds as tuples. Raises ConfigError for a class that does not exist or stands twice."""
+    named = [name for fold in folds for name in fold]
+    for name in named:
+        if name not in classes or named.count(name) > 1:
+            fault = "stands twice" if name in classes else "does not exist"
+            raise ConfigError(f"data.folds: the class {name} {fault}; each of {', '.join(classes)} at most once")
+    return tuple(tuple(fold) for fold in folds)

@@ -97,8 +97,8 @@ class Scene:
         )
 
 
-def size_error(path: Path, mask: tuple[int, ...], image: tuple[int, ...]) -> DataError:
+def size_error(place: Path | str, mask: tuple[int, ...], image: tuple[int, ...]) -> DataError:
     """The error for a mask file of another size (H, W) than its image (H, W, 3)."""
     return DataError(
-        f"{path}: size {mask[1]}x{mask[0]}, expected {image[1]}x{image[0]} (width x height) like its image"
+        f"{place}: size {mask[1]}x{mask[0]}, expected {image[1]}x{image[0]} (width x height) like its image"
     )

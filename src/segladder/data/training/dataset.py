@@ -132,7 +132,7 @@ class SegmentationDataset(TrainingSet):
         self._images = images_of(source, ids)
         has_masks = labels.shows == "pixels"
         self._masks = masks_of(source.as_seen(labels), ids) if has_masks else None
-        self._mask_path = source.mask_path if has_masks else None
+        self._label_place = source.label_place if has_masks else None
         self._tables = tables
         has_tags = not has_masks and labels.shows != "images"
         self._tags = np.stack([source.tags(image_id) for image_id in ids]) if has_tags else None  # (N, K - 1)
@@ -187,8 +187,8 @@ class SegmentationDataset(TrainingSet):
             return image, None, None if self._tags is None else self._tags[index]
         mask = self._masks[index]  # (H, W)
         if mask.shape != image.shape[:2]:
-            assert self._mask_path is not None
-            raise size_error(self._mask_path(self.ids[index]), mask.shape, image.shape)
+            assert self._label_place is not None
+            raise size_error(self._label_place(self.ids[index]), mask.shape, image.shape)
         if self._tables is not None:
             mask = cv2.LUT(mask, self._tables[index])
         return image, mask, tags_of(mask, self._tagged)

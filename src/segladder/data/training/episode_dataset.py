@@ -84,7 +84,7 @@ class EpisodeDataset(TrainingSet):
         self._tables = _tables(self.base, hidden, 0 if novel_pixels == "background" else IGNORE)
         self._all_ids = list(ids)  # positions count here: all folds share one cache of pixels
         self._images, self._masks = images_of(source, ids), masks_of(source, ids)
-        self._mask_path = source.mask_path
+        self._label_place = source.label_place
         items = Items.read(source, ids, min_object, min_area)
         self._kept = [
             tuple(k for k in kept if k not in hidden) if _usable(present, hidden, novel_pixels, images) else ()
@@ -148,7 +148,7 @@ class EpisodeDataset(TrainingSet):
         """Image (H, W, 3) and mask (H, W) of one class."""
         image, mask = self._images[position], self._masks[position]
         if mask.shape != image.shape[:2]:
-            raise size_error(self._mask_path(self._all_ids[position]), mask.shape, image.shape)
+            raise size_error(self._label_place(self._all_ids[position]), mask.shape, image.shape)
         return image, cv2.LUT(mask, self._tables[class_index])
 
     def _augmented(self, image: np.ndarray, mask: np.ndarray, random: Random) -> tuple[np.ndarray, np.ndarray]:

@@ -93,7 +93,7 @@ class ObjectDataset(TrainingSet):
                 f"{self._source.name}: nothing tells the objects of {image_id} apart; see docs/data.md, Objects"
             )
         if mask.shape != shape[:2]:
-            raise size_error(self._source.mask_path(image_id), mask.shape, shape)
+            raise size_error(self._source.label_place(image_id), mask.shape, shape)
         try:
             numbers, boxes = found.numbers(mask, void=UNLABELLED), found.boxes
         except ValueError as error:

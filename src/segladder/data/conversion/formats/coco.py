@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -27,14 +28,17 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
     codec()
     paths = listing.jsons("images", "annotations", "categories")
     files = [CocoFile.read(path) for path in watch(paths, "reading COCO files", len(paths))]
-    names = naming.names or ("background", *dict.fromkeys(name for file in files for name in file.categories))
-    if unknown := [(f.path, name) for f in files for name in f.categories if name not in names[1:]]:
+    if not naming.names:
+        found = dict.fromkeys(["background", *(name for file in files for name in file.categories)])
+        naming = Naming(tuple(found), place=listing.place_of(paths))
+    names = naming.names
+    if unknown := [(f.path, name) for f in files for name in f.categories if name not in names]:
         raise ConfigError(f"{unknown[0][0]}: category {unknown[0][1]} is not among classes={list(names)}")
-    values = dict(zip(names, Naming(names).values(), strict=True))
+    values = dict(zip(names, naming.values(), strict=True))
     entries: dict[str, Entry] = {}
     left_out: list[str] = []
     for file in files:
-        table = np.array([0, *(values[name] for name in file.categories)], np.uint8)
+        table = [0, *(values[name] for name in file.categories)]
         for each in file.images.values():
             image = listing.image(each.name, file.path)
             if image is None:
@@ -55,6 +59,8 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
     )
 
 
-def _drawn(file: CocoFile, image: CocoImage, table: np.ndarray) -> np.ndarray:
-    mask: np.ndarray = table[file.class_values(image)]
+def _drawn(file: CocoFile, image: CocoImage, table: Sequence[int]) -> np.ndarray:
+    """Class values uint8 (H, W) of an image; `table` has those of the categories."""
+    values = np.array([0, *(table[each.value] for each in image.objects)], np.uint8)
+    mask: np.ndarray = values[file.owners(image)]
     return mask

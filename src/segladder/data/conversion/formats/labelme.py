@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,8 @@ from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import IGNORED, Naming
 from segladder.data.conversion.pairing import id_of
 from segladder.data.sources.base import IGNORE
-from segladder.data.sources.decoding import DAMAGE
+from segladder.data.sources.coco_file import is_name
+from segladder.data.sources.decoding import DAMAGE, LARGEST
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, text
 
@@ -63,10 +63,14 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
         for path in listing.pictures
         if not {path, path.with_suffix(".json")} & known
     ]
-    names = naming.names or ("background", *sorted(labels - {*BACKGROUND, *IGNORED}))
+    if not naming.names:
+        found = sorted(labels - {*BACKGROUND, *IGNORED})
+        naming = Naming(("background", *found), place=listing.place_of(paths))
+    names = naming.names
     if len(names) < 2:
-        raise DataError(f"{paths[0]}: like every LabelMe file below {listing.folder}, no shape of a class")
-    values = {name: value for name, value in zip(names, Naming(names).values(), strict=True)}
+        empty = f"{paths[0]}: like every LabelMe file below {listing.folder}, no shape of a class"
+        raise DataError(empty if images else left_out[0])
+    values = {name: value for name, value in zip(names, naming.values(), strict=True)}
     values |= dict.fromkeys(BACKGROUND, 0) | dict.fromkeys(IGNORED, IGNORE)
     entries = [Entry(i, image, path, partial(_drawn, path, values)) for i, (image, path) in images.items()]
     ignored = [Found(IGNORE, "ignore", " ".join(sorted(labels & {*IGNORED})))] if labels & {*IGNORED} else []
@@ -88,21 +92,26 @@ def _read(path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}), expected a LabelMe file") from error
     shapes = file.get("shapes") if isinstance(file, dict) else None
-    if not isinstance(shapes, list) or not isinstance(file.get("imagePath"), str):
+    if not isinstance(shapes, list) or not is_name(file.get("imagePath")):
         raise DataError(f"{path}: no list of shapes or no imagePath, expected a LabelMe file")
     for key in ("imageHeight", "imageWidth"):
         if not isinstance(file.get(key), int) or file[key] < 1:
             raise DataError(f"{path}: {key} {printable(repr(file.get(key)))}, expected a number of pixels")
+    height, width = file["imageHeight"], file["imageWidth"]
+    if height * width > LARGEST:
+        raise DataError(f"{path}: {width}x{height} pixels, expected 1 to {LARGEST:,}")
     for number, shape in enumerate(shapes):
         place = f"{path}: shape {number}"
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
+        if not isinstance(shape, dict) or not is_name(shape.get("label")):
             raise DataError(f"{place}: no label, expected the name of a class")
         shape["label"] = printable(shape["label"].strip())
         kind = shape.setdefault("shape_type", "polygon")
         if kind in THIN:
             raise DataError(f"{place} ({shape['label']}): a {kind} has no area; remove it or draw a polygon")
-        if kind not in POINTS or not _are_points(shape.get("points"), POINTS[kind]):
-            raise DataError(f"{place} ({shape['label']}): {printable(str(kind))} with points that are none")
+        if not isinstance(kind, str) or kind not in POINTS:
+            raise DataError(f"{place} ({shape['label']}): shape_type {kind!r}, expected {', '.join(POINTS)}")
+        if not _are_points(shape.get("points"), POINTS[kind]):
+            raise DataError(f"{place} ({shape['label']}): {kind} with points that are none")
     return file
 
 
@@ -115,7 +124,7 @@ def _are_points(points: Any, fewest: int) -> bool:
 
 
 def _is_place(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e6
+    return isinstance(value, int | float) and abs(value) < 1e6  # neither is NaN
 
 
 def _drawn(path: Path, values: Mapping[str, int]) -> np.ndarray:
@@ -125,7 +134,7 @@ def _drawn(path: Path, values: Mapping[str, int]) -> np.ndarray:
     for number, shape in enumerate(file["shapes"]):
         try:
             mask[_area(shape, *mask.shape)] = values[shape["label"]]
-        except DAMAGE as error:
+        except (*DAMAGE, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: shape {number} ({shape['label']}): {error}") from error
     return mask
 
@@ -153,9 +162,8 @@ def _stamped(shape: Mapping[str, Any], area: np.ndarray) -> np.ndarray:
     """A shape that is a small picture in base64 at its place."""
     (left, top) = np.rint(np.min(shape["points"], axis=0)).astype(int).tolist()
     with Image.open(io.BytesIO(base64.b64decode(str(shape.get("mask", ""))))) as picture:
-        stamp = np.array(picture.convert("L")) > 0
-    height, width = area.shape
-    if top < 0 or left < 0 or top + stamp.shape[0] > height or left + stamp.shape[1] > width:
-        raise ValueError(f"a mask of {stamp.shape[1]}x{stamp.shape[0]} at ({left}, {top}), outside the image")
-    area[top : top + stamp.shape[0], left : left + stamp.shape[1]] = stamp
+        width, height = picture.size
+        if top < 0 or left < 0 or top + height > area.shape[0] or left + width > area.shape[1]:
+            raise ValueError(f"a mask of {width}x{height} at ({left}, {top}), outside the image")
+        area[top : top + height, left : left + width] = np.array(picture.convert("L")) > 0
     return area > 0

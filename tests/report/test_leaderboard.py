@@ -645,6 +645,8 @@ def test_the_test_compares_what_the_table_says(tmp_path, formula, value):
     last = comparisons(table, ["better:worse"], counted).splitlines()[-1]
     assert last.startswith(f"| better | worse | {difference:+.2f} | [{difference:+.2f}, {difference:+.2f}]")
     half = rank([record for record, _ in runs if (record.method, record.fold) != ("worse", 1)])[0]
+    with pytest.raises(ConfigError, match="metric=mloU: no run has it, expected one of mIoU"):
+        counted.tables("mloU")
     with pytest.raises(ConfigError, match="a row without a seed that has every fold"):
         comparisons(half, ["worse:better"], counted)
 

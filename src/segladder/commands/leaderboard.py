@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 from rich.console import Console
 
 from segladder.data.inspection.checks import some
-from segladder.errors import ConfigError, DataError
+from segladder.errors import DataError
 from segladder.files import written
 from segladder.foreign import printable
 from segladder.report import ladder
@@ -59,9 +59,6 @@ def run(config: Any) -> int:
         raise DataError(f"runs={config.runs}: no record there, expected folders that segladder train wrote")
     if config.copy_to is not None:
         collect(found, config.copy_to)
-    scores = sorted({score for record, _ in found for score in record.metrics})
-    if config.metric not in (None, *scores):
-        raise ConfigError(f"metric={config.metric}: no run there has it, expected one of {', '.join(scores)}")
     counted = Counted(with_costs(found))
     tables = counted.tables(config.metric)
     if config.significance:

@@ -71,7 +71,10 @@ def annotated_of(supports: Iterable[tuple[Any, Any]]) -> list[Annotated]:
 
 
 def values_of(given: Any, name: str) -> np.ndarray:
-    """Class values uint8 (H, W) of a mask: a PNG, a PIL image of mode P, L or 1, an array of uint8 or bool."""
+    """Class values uint8 (H, W) of a mask: a PNG, a PIL image of mode P, L or 1, an array of uint8 or bool.
+
+    Raises DataError for anything else.
+    """
     if isinstance(given, (str, Path)):
         return read_mask(Path(given))
     if isinstance(given, Image.Image):

@@ -56,7 +56,7 @@ class Prediction:
         return Image.fromarray(overlay(self.image, self.mask, self.colours))
 
     def save(self, path: str | Path) -> Path:
-        """Write the mask as a PNG in the palette, and return where."""
+        """Write the mask as a PNG in the palette, and return where. Raises ConfigError for another ending."""
         if Path(path).suffix.lower() != ".png":
             raise ConfigError(f"{path}: expected a name that ends in .png, others change the values of a mask")
         write_picture(Path(path), palette_picture(self.mask, self.colours))
@@ -146,7 +146,10 @@ class Model:
         return needs
 
     def dense(self, images: Sequence[np.ndarray], views: Views) -> list[Prediction]:
-        """Answers of a method that knows its classes, same sizes in one pass."""
+        """Answers of a method that knows its classes, same sizes in one pass.
+
+        Raises ConfigError where it knows another number of classes than there are names.
+        """
         found: dict[int, Prediction] = {}
         for positions in of_one_size(images, AT_ONCE):
             answers = dense_answers(self.method, [images[i] for i in positions], views)

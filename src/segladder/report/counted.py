@@ -72,7 +72,10 @@ class Counted:
         self._prepared: dict[tuple[str, tuple[str, ...], FromCounts], Runs] = {}
 
     def tables(self, metric: str | None = None) -> list[Table]:
-        """The leaderboard's tables, their rows with intervals."""
+        """The leaderboard's tables, their rows with intervals. Raises ConfigError for a metric that no run has."""
+        scores = sorted({score for record in self.records for score in record.metrics})
+        if metric not in (None, *scores):
+            raise ConfigError(f"metric={metric}: no run has it, expected one of {', '.join(scores)}")
         return [self.with_intervals(table) for table in rank(self.records, metric)]
 
     def of_each_fold(self, table: Table) -> dict[int, Table]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # all but tab and line feed
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab, line feed
 
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names that lead nowhere on any system

@@ -13,7 +13,7 @@ from segladder.report.record import find_records
 
 
 def rank(runs: str | Path, metric: str | None = None) -> list[Table]:
-    """The leaderboard's tables; see `segladder.rank`. Raises DataError where there is none, ConfigError for a score of none."""
+    """The leaderboard's tables; see `segladder.rank`. Raises DataError without a record, ConfigError for no score."""
     found, faults = find_records(runs)
     for fault in faults:
         warnings.warn(f"skipped {fault}", stacklevel=3)

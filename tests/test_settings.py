@@ -16,6 +16,7 @@ METHODS, NETS, DATA = "segladder.methods", "segladder.nets", "segladder.data"
     [
         (f"{METHODS}.few_shot.co_fcn.CoFCN", "fusion", "middle", "one of early, late"),
         (f"{METHODS}.few_shot.fine_tune.FineTune", "pixels", 1, "a whole number at least 2"),
+        (f"{METHODS}.few_shot.logistic_regression.LogisticRegression", "penalty", 0, "a number above 0"),
         (f"{METHODS}.few_shot.sg_one.SGOne", "form", "resnet", "one of auto, vgg, pyramid"),
         (f"{METHODS}.few_shot.sg_one.SGOne", "preset", "paper", "one of default, official"),
         (f"{METHODS}.few_shot.sg_one.SGOne", "backbone", "resnet", "a choice or null"),

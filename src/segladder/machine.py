@@ -1,4 +1,4 @@
-"""What this process may use of the machine, cores and processes on them, and which process of a run it is."""
+"""What this process may use of the machine: cores, processes on them, a cache; and which process of a run it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.pool import Pool
+from pathlib import Path
 from typing import Any, Literal
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -16,6 +17,13 @@ def cores(most: int | None = None) -> int:
     """CPU cores that this process may use, at least 1; not more than `most` where that is given."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return found if most is None else min(most, found)
+
+
+def cache_folder(asked: str | Path | None = None) -> Path:
+    """The folder asked for, or segladder/ in the user's cache folder (XDG_CACHE_HOME, default ~/.cache)."""
+    if asked is not None:
+        return Path(asked)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segladder"
 
 
 def rank() -> int:

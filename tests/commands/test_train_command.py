@@ -214,6 +214,21 @@ ResumePoints.save = save_and_signal
 """
 
 
+def test_epochs_that_are_shorter_than_the_distance_of_resume_points_have_some_too(train, tmp_path, monkeypatch):
+    saved, save = [], ResumePoints.save
+
+    def noted(points, trainer):
+        saved.append(trainer.global_step)
+        save(points, trainer)
+
+    monkeypatch.setattr(ResumePoints, "save", noted)
+    train(tmp_path / "run", *RESUMED, "trainer.checkpoint_every=8", "trainer.epochs=4")  # of 6 steps
+    assert saved == [8, 16]
+    saved.clear()
+    train(tmp_path / "short", *RESUMED, "trainer.checkpoint_every=6", "trainer.epochs=2")
+    assert saved == [7]  # not where an epoch ends
+
+
 @pytest.mark.parametrize(
     ("stop", "code", "status"),
     [
@@ -365,4 +380,4 @@ def test_weights_that_are_not_finite_are_not_kept():
     with torch.no_grad():
         method.weight[0, 0] = float("inf")
     with pytest.raises(Diverged, match="training diverged at step 7: the weights are not finite"):
-        Finite(1).on_train_end(SimpleNamespace(global_step=7), method)
+        Finite(None).on_train_end(SimpleNamespace(global_step=7), method)

@@ -11,10 +11,11 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from segladder.data.labels.annotation_cost import supports
+from segladder.data.training.views import HiddenClasses
 from segladder.data.words.embeddings import Embeddings
 from segladder.report.leaderboard import rank
 from segladder.report.record import find_records
-from segladder.stages.self_training import surest
+from segladder.stages.self_training import answered, surest
 
 SMALL = ["data.train_size=20", "data.val_size=8", "data.size=64", "backbone.width=8", "loader.workers=0"]
 SMALL += ["logger=none", "trainer.progress=false", "trainer.panels=1", "loader.batch_size=4", "trainer.epochs=1"]
@@ -83,6 +84,22 @@ def test_self_training_labels_unseen_pixels_alone_and_only_the_surest(runs, shap
     assert 0.2 < named / free < 0.35
     assert record_of(runs / "second")["label_access"]["labels"] == "masks and pseudo-masks"
     assert record_of(runs / "second")["lineage"] == ["spnet"]
+
+
+@pytest.mark.parametrize("background", ["ignore", "seen"])
+def test_a_background_that_is_no_class_takes_no_probability(segladder, runs, shapes_root, background):
+    class Fixed(torch.nn.Module):
+        """Logits of background, a seen and an unseen class."""
+
+        def predict(self, images):
+            return torch.tensor([3.0, 1.0, 2.0]).view(1, 3, 1, 1).expand(len(images), -1, *images.shape[-2:]).clone()
+
+    with initialize_config_module("segladder.conf", version_base="1.3"):
+        drawn = instantiate(compose("train", [*SMALL[:3], f"data.root={shapes_root}"]).data)
+    table = HiddenClasses(["b"], background, transductive=True).table(["background", "a", "b"])
+    ((_, answers, sureness, _),) = answered(Fixed(), drawn, drawn.split("train")[:1], [2], table)
+    competing = np.exp([1.0, 2.0] if background == "ignore" else [3.0, 1.0, 2.0])
+    assert (answers == 2).all() and np.allclose(sureness, np.exp(2.0) / competing.sum())
 
 
 def test_the_surest_share_is_taken_of_each_class():

@@ -117,6 +117,24 @@ def test_labels_come_back_as_they_were_kept():
     assert Labelled.from_plain(json.loads(json.dumps(block.plain()))) == block
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"classes": "ab"},
+        {"held": {"one": [3]}},
+        {"held": {"one": [-1]}},
+        {"held": ["one"]},
+        {"kind": "wishes"},
+        {"acts": {"one": [1]}},
+        {"effort": None},
+    ],
+)
+def test_labels_that_nobody_kept_so_are_refused(wrong):
+    kept = json.loads(json.dumps(labelled("masks", one="ac").plain()))
+    with pytest.raises(ValueError, match=r" is |holds"):
+        Labelled.from_plain({**kept, **wrong})
+
+
 @given(st.integers(1, 500), st.integers(1, 30), st.floats(0, 1))
 def test_more_detailed_labels_cost_more(images, classes, share):
     held = share * images * classes

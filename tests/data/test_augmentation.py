@@ -311,6 +311,7 @@ def test_extra_transforms_do_not_write_to_their_input() -> None:
         ({"name": "GausianBlur"}, "no transform GausianBlur in albumentations (did you mean GaussianBlur or "),
         ({"name": "ImageOnlyTransform"}, "no transform ImageOnlyTransform"),
         ({"name": "CenterCrop3D", "size": [2, 2, 2]}, "no transform CenterCrop3D"),
+        ({"name": "Morphological"}, "Morphological: takes the least or greatest class number around a pixel"),
         ("GaussianBlur", "GaussianBlur: expected {name: TRANSFORM, ARGUMENT: VALUE, ...}"),
         ({"p": 0.5}, "{'p': 0.5}: expected {name: TRANSFORM"),
         (

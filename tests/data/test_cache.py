@@ -62,6 +62,12 @@ def test_augmented_items_are_the_same_with_the_cache(cached: VOC) -> None:
                 assert (np.array(dataset[key][name]) == np.array(value)).all()
 
 
+def test_images_of_several_sizes_in_one_batch_ask_for_a_crop():
+    items = [{"image": torch.zeros(3, height, 8, dtype=torch.uint8)} for height in (8, 9)]
+    with pytest.raises(ConfigError, match="loader.augment.crop: images of 8x8 and 8x9 in one batch"):
+        collate(items)
+
+
 @pytest.mark.parametrize("labels", [Masks(), Tags()], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("crop", [48, 100])
 def test_batches_equal_their_items_one_by_one(cached: VOC, labels: Labels, crop: int) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from segladder.data.training.datamodule import EpochSampler, in_turn
+from segladder.data.training.datamodule import EpochSampler, in_turn, item_seed
 
 GROUPS = [[0, 1, 2, 3, 4, 5, 6, 7], [7, 8], [9]]
 
@@ -39,3 +39,16 @@ def test_an_epoch_is_a_function_of_its_number_and_goes_on_inside():
     whole = list(EpochSampler(10, 2, 3, groups=GROUPS))
     assert whole == list(EpochSampler(10, 2, 3, groups=GROUPS)) != list(EpochSampler(10, 2, 4, groups=GROUPS))
     assert list(EpochSampler(10, 2, 3, resumed=(0, 2), groups=GROUPS)) == whole[4:]
+
+
+def test_an_image_that_comes_again_is_augmented_anew_whoever_reads_it():
+    keys = list(EpochSampler(10, 2, 3, groups=GROUPS))
+    first = dict(reversed(keys))
+    assert len(set(keys)) == len(keys) > len(first)
+    assert all(seed == item_seed(3, 0, index) for index, seed in first.items())
+    shared = [key for rank in range(2) for key in EpochSampler(10, 1, 3, rank, 2, groups=GROUPS)]
+    assert sorted(shared) == sorted(keys)
+
+
+def test_images_that_come_once_keep_their_seed():
+    assert all(seed == item_seed(3, 0, index) for index, seed in EpochSampler(10, 2, 3))

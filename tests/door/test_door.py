@@ -263,6 +263,13 @@ def test_validation_reads_whole_images_of_ones_own_folder(tmp_path):
     assert model.predict(root / "images" / "site0" / "item 0.jpg").probabilities.shape == (3, 64, 80)
 
 
+def test_a_trainer_of_ones_own_may_ask_for_balanced_classes(data_folder):
+    for balanced in (False, True):
+        loader = door.data("shapes", **SMALL, **{"loader.balanced": balanced}).train_dataloader()
+        indices = [index for index, _ in loader.sampler]
+        assert (len(set(indices)) < len(indices)) is balanced
+
+
 def test_floats_of_other_loaders_are_refused():
     module = door.create("fcn8s", ["background", "cat"], **{"backbone.width": 8})
     batch = {"image": torch.rand(2, 3, 64, 64), "mask": torch.zeros(2, 64, 64, dtype=torch.uint8)}

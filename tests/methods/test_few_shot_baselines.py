@@ -157,9 +157,10 @@ def test_widening_needs_a_convolution_of_the_colours():
         widen_input(nn.Sequential(nn.Conv2d(8, 4, 1)), 2)
 
 
-def test_early_fusion_hears_the_annotation_from_the_first_step_on():
+@pytest.mark.parametrize("frozen", [False, True])
+def test_early_fusion_hears_the_annotation_from_the_first_step_on(frozen):
     """It starts deaf: equal kernels on complementary channels add up to a constant."""
-    method = built(CoFCN)
+    method = built(CoFCN, TinyBackbone(4).requires_grad_(not frozen))
     query, supports, masks, truth = episode()
     batch = {"image": query, "support_image": supports, "support_mask": masks.byte(), "mask": truth.byte()}
     batch = method.normalized(batch)

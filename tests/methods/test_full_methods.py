@@ -226,6 +226,18 @@ def test_deeplab_refuses_a_backbone_of_another_stride():
         DeepLabV3PlusNetwork(Backbone("resnet18"), 3, 16, 8, [6, 12, 18], True, 0.1, "bilinear")
 
 
+def test_deeplab_learns_from_a_batch_of_one_and_normalises_larger_ones_as_before():
+    network = DeepLabV3PlusNetwork(Backbone("resnet18", output_stride=16), 3, 16, 8, [6, 12, 18], True, 0.0, "bilinear")
+    norm = network.aspp[0].convs[-1][2]
+    network.train()(torch.randn(1, 3, 64, 64)).sum().backward()
+    assert norm.weight.grad.any() and norm.num_batches_tracked == 0
+    averages = torch.randn(1, 8, 1, 1)
+    assert torch.equal(norm.train()(averages), norm.eval()(averages))
+    plain, averages = nn.BatchNorm2d(8), torch.randn(2, 8, 1, 1)
+    assert torch.equal(norm.train()(averages), plain(averages))
+    assert torch.equal(norm.running_mean, plain.running_mean)
+
+
 def test_the_backbone_learns_at_the_base_rate_and_all_else_at_the_head_rate():
     settings = {**COMMON["optimizer"], "head_lr": 5.0, "bias_lr": 2.0, "weight_decay": 0.01}
     method = segnet(channels=[4, 6], convolutions=[1, 1])

@@ -80,6 +80,21 @@ def test_training_notes_which_classes_it_has_met():
     assert made.learnt.tolist() == [True, False, False, True]
 
 
+def test_classes_that_another_process_meets_are_met(monkeypatch):
+    made = method()
+    made.learnt.zero_()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda votes, how: votes[2:3].fill_(1))
+    made.loss({"image": torch.rand(1, 3, 2, 2), "mask": torch.zeros(1, 2, 2, dtype=torch.uint8)})
+    assert made.learnt.tolist() == [True, False, True, False]
+
+
+def test_validation_meets_no_class():
+    made = method().eval()
+    made.loss({"image": torch.rand(1, 3, 2, 2), "mask": torch.full((1, 2, 2), 3, dtype=torch.uint8)})
+    assert made.learnt.tolist() == [True, True, False, False]
+
+
 def test_the_network_takes_any_backbone():
     features = DenseFeatures(TinyBackbone(width=4), 8)
     assert Imprinted(features, 3, CrossEntropy(), 10.0, **SETTINGS).predict(torch.rand(2, 3, 33, 40)).shape == (

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from segladder.errors import ConfigError
 from segladder.methods.full.patch_cnn import PatchCNN, PatchNetwork, drawn_pixels
-from segladder.nets.losses import CrossEntropy
+from segladder.nets.losses import CrossEntropy, GatedCRF, WeightedSum
 
 
 def network(channels=(3, 4), kernels=(4, 3), top_kernel=2) -> PatchNetwork:
@@ -62,7 +62,7 @@ def method(**changes) -> PatchCNN:
     common = {"name": "patch_cnn", "supervision": "full", "trains": True, "optimizer": {}, "schedule": {}}
     scale = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "form": "convolutional", "balanced": True}
     torch.manual_seed(0)
-    return PatchCNN(5, CrossEntropy(), **{**settings, **common, **scale, **changes})
+    return PatchCNN(**{"num_classes": 5, "criterion": CrossEntropy(), **settings, **common, **scale, **changes})
 
 
 @torch.no_grad()
@@ -109,3 +109,8 @@ def test_classes_are_drawn_equally_often_or_as_they_are(balanced, shares):
 def test_windows_without_a_centre_are_refused(changes, complaint):
     with pytest.raises(ConfigError, match=complaint):
         method(**changes)
+
+
+def test_a_loss_that_compares_neighbours_is_refused_before_training():
+    with pytest.raises(ConfigError, match="the Gated CRF loss compares neighbours"):
+        method(criterion=WeightedSum([CrossEntropy(), GatedCRF([{"weight": 1.0, "xy": 6.0}])], [1.0, 0.1]))

@@ -76,6 +76,18 @@ def test_balanced_classes_of_a_batch_count_the_same():
     assert loss.item() == pytest.approx(np.mean(means), rel=1e-6)
 
 
+def test_smoothed_balanced_classes_leave_out_what_the_batch_lacks():
+    logits, target = example()
+    target[target == 3] = 0
+    pixels, classes = labelled(logits, target)
+    rows, smoothing = np.log(softmax(pixels)), 0.1
+    weights = np.array([1 / (classes == k).sum() for k in range(3)] + [0.0])
+    total = -((1 - smoothing) * weights[classes] * rows[np.arange(len(rows)), classes]).sum()
+    total -= smoothing / 4 * (weights * rows).sum()
+    loss = CrossEntropy("balanced", smoothing).double()(logits, target)
+    assert loss.item() == pytest.approx(total / 3, rel=1e-6)
+
+
 def test_focal_is_the_mean_over_classes_of_sigmoid_focal_losses():
     logits, target = example(1)
     pixels, classes = labelled(logits, target)

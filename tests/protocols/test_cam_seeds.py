@@ -25,7 +25,7 @@ from segladder.protocols.base import Scoring
 from segladder.protocols.cam_seeds import peaks
 from segladder.protocols.classification import classification_score, ranked_precision
 from segladder.protocols.inference import best
-from segladder.runs.class_scores import StoredScores
+from segladder.runs.class_scores import StoredScores, digest_of
 from segladder.stages.pseudo_masks import PseudoMasks, fitted, joined, labels_of
 
 COMMON = {
@@ -247,6 +247,39 @@ def test_kept_scores_belong_to_pixels_and_tags(chain):
     changed[1] = 255 - changed[1]
     assert not torch.equal(answer(changed, tags)[1], first[1]) and asked == [1]
     assert answer(changed, torch.ones(2, 2))[0, 1].any() and asked == [1]
+
+
+DAMAGED = {
+    "channels a list": {"channels": [2, 3]},
+    "channels without end": {"channels": 10**12},
+    "channels infinite": {"channels": float("inf")},
+    "one channel": {"channels": 1},
+    "channels below none": {"channels": -1},
+    "too few rows": {"scores": np.zeros((1, 2, 2), np.float16)},
+    "text": {"scores": np.full((2, 2, 2), "a")},
+    "other dimensions": {"scores": np.zeros((2, 2), np.float16)},
+    "no pixels": {"scores": np.zeros((2, 0, 2), np.float16)},
+    "another size": {"scores": np.zeros((2, 5, 2), np.float16)},
+    "a background": {"channels": 3, "scores": np.zeros((3, 2, 2), np.float16)},
+}
+
+
+@pytest.mark.parametrize("wrong", DAMAGED.values(), ids=DAMAGED)
+def test_kept_scores_of_another_form_are_computed_anew(chain, wrong):
+    images, tags = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8), torch.ones(2, 2)
+    ids = ["first", "second"]
+
+    def answer():
+        return StoredScores(chain / "cam", lambda folder: Bright())(ids, images, tags, [1.0], False)
+
+    expected = answer()
+    (file,) = (chain / "cam" / "class_scores").glob("*/second.npz")
+    with np.load(file) as stored:
+        kept = {**stored, **wrong}
+    np.savez(file, **{**kept, "digest": digest_of(kept["scores"])})
+    assert torch.equal(answer(), expected)
+    with np.load(file) as stored:
+        assert int(stored["channels"]) == 2 and stored["scores"].shape == (2, 2, 2)
 
 
 def test_pixels_between_both_thresholds_are_ignored():

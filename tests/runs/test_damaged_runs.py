@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from segladder.errors import DataError
 from segladder.nets.bfloat16 import has_bfloat16
 from segladder.report import record as records
+from segladder.runs.fitting import whole_resume_point
 
 pytestmark = pytest.mark.long
 
@@ -73,6 +75,14 @@ def test_weights_of_another_method_are_named(segladder, damaged, capsys):
     torch.save({"layer.weight": torch.zeros(2)}, folder / "weights.pt")
     code = segladder("evaluate", f"run={folder}", "progress=false", "panels=0")
     assert "not the weights of method=fcn8s" in told(capsys, code, "weights.pt")
+
+
+@pytest.mark.parametrize("found", [{}, {"state_dict": {}}, {"state_dict": {}, "pytorch-lightning_version": 2}])
+def test_what_is_no_state_of_training_is_no_resume_point(tmp_path, found):
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(found, tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(DataError, match=r"last\.ckpt: no state of training in it .*, and training starts anew"):
+        whole_resume_point(tmp_path)
 
 
 @pytest.mark.parametrize("kind", JUNK)

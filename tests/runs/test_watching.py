@@ -5,6 +5,7 @@ import io
 import json
 import re
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import torch
 from rich.console import Console
 
 from segladder.report.record import read
+from segladder.runs import callbacks
 from segladder.runs.callbacks import ResumePoints
+from segladder.runs.interruption import Interruption
 from segladder.runs.scoring import scores_text, show_scores
 from segladder.runs.watching.looks import undisturbed
 
@@ -26,6 +29,9 @@ WATCH = ["trainer.watch.every=1", "trainer.watch.pictures=2"]
 STUCK = [  # no score is better by 1
     *("selection=held_out", "trainer.early_stopping.patience=1", "trainer.early_stopping.min_delta=1"),
 ]
+
+
+ONE_OF_MANY = {"num_training_batches": 9, "accumulate_grad_batches": 1}
 
 
 def record_of(folder):
@@ -144,6 +150,42 @@ def test_an_interrupted_run_that_is_watched_ends_in_the_same_bits(segladder, pla
     order += ["goes on: segladder train", "training goes on after epoch 2/3, step 7/", "finished", "mIoU"]
     places = [log.index(words, 0) for words in order]
     assert places[:-1] == sorted(places[:-1])
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 4, 9])
+def test_an_interrupted_run_that_accumulates_gradients_ends_in_the_same_bits(
+    train, segladder, tmp_path, monkeypatch, accumulate
+):
+    words = [f"trainer.accumulate={accumulate}", "trainer.epochs=4", "logger=none"]
+    train(tmp_path / "whole", *words)
+    record = interrupted_and_resumed(segladder, monkeypatch, tmp_path / "run", 1, *words)
+    assert record["steps"] == record_of(tmp_path / "whole")["steps"]
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_each_process_goes_on_with_its_own_random_numbers(tmp_path, monkeypatch):
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append({"torch": torch.get_rng_state()})
+    points = ResumePoints(tmp_path, 1, Interruption())
+    monkeypatch.setattr(callbacks, "gathered", lambda own: [*states, own])
+    kept = points.state_dict()
+    for rank, seed in ((0, 1), (1, 2), (3, 1)):  # a fourth process, where three wrote
+        points.load_state_dict(kept)
+        points.on_train_batch_start(SimpleNamespace(global_rank=rank, **ONE_OF_MANY), None, None, 5)
+        drawn = torch.rand(3)
+        torch.manual_seed(seed)
+        assert torch.equal(drawn, torch.rand(3))
+
+
+def test_a_resume_point_of_an_older_version_holds_one_random_state(tmp_path):
+    torch.manual_seed(4)
+    points = ResumePoints(tmp_path, 1, Interruption())
+    points.load_state_dict({"torch": torch.get_rng_state(), "seconds": 2.0})
+    expected = torch.rand(3)
+    points.on_train_batch_start(SimpleNamespace(global_rank=1, **ONE_OF_MANY), None, None, 5)
+    assert torch.equal(torch.rand(3), expected) and points.earlier_seconds == 2.0
 
 
 def test_steps_between_looks_where_steps_are_counted(train, tmp_path):

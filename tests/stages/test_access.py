@@ -1,5 +1,6 @@
 """What a run has seen and paid for with all that it builds on: recorded, added up, asked of whoever builds on it."""
 
+import hashlib
 import json
 import shutil
 
@@ -10,6 +11,9 @@ from ladder_data import write_ladder
 from segladder.data.labels.pool import drawn
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.folder import Folder
+from segladder.errors import DataError
+from segladder.report.record import Record
+from segladder.stages.access import access_of
 
 pytestmark = pytest.mark.long
 
@@ -166,6 +170,24 @@ def test_labels_that_are_not_those_that_a_run_wrote_are_named(train, runs, tmp_p
     file.unlink()
     assert train(tmp_path / "run", *words) == 1
     assert "labelled.json: not there, expected the labels behind the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["3", "null", "{", "[1]", "[" * 9999, '[{"kind": "masks", "classes": 3, "held": {}}]'])
+def test_labels_that_no_run_writes_are_named(tmp_path, text):
+    (tmp_path / "labelled.json").write_text(text)
+    said = {"seen": {}, "absent": None, "labelled": hashlib.sha256(text.encode()).hexdigest()}
+    with pytest.raises(DataError, match=r"labelled\.json: .*, expected a list of labels as a run writes it"):
+        access_of(tmp_path, Record(id="a", label_access=said))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seen": ["masks"]}, {"seen": {"a": 3}}, {"absent": 3}, {"unknown": {}}, {"unknown": [1]}, {"labelled": 3}],
+)
+def test_an_account_that_no_run_writes_is_named(tmp_path, wrong):
+    said = {"seen": {}, "absent": None, "labelled": "", **wrong}
+    with pytest.raises(DataError, match=rf"record\.json: label_access\.{next(iter(wrong))} is not what a run writes"):
+        access_of(tmp_path, Record(id="a", label_access=said))
 
 
 def older(folder):

@@ -81,7 +81,10 @@ def word(value: Any) -> str:
 
 
 def create(method: str = "fcn8s", classes: Sequence[str] | None = None, **settings: Any) -> Method:
-    """A method as `segladder train` would build it; see `segladder.create`."""
+    """A method as `segladder train` would build it; see `segladder.create`.
+
+    Raises ConfigError for settings that do not fit, a method that needs a parent, or classes that are no list of names.
+    """
     config = configuration(method=method, **{**usual_protocol(method), **settings})
     kind = build.method_class(config)
     require_no_parent(config)
@@ -119,7 +122,7 @@ class LabelledData(DataModule):
     def __init__(
         self, training: DataModule, classes: Sequence[str], val: TrainingSet, val_keys: list[list[Key]]
     ) -> None:
-        super().__init__(training.dataset, training.seed, training.batch_size, training.workers)
+        super().__init__(training.dataset, training.seed, training.batch_size, training.workers, training.groups)
         self.classes, self.val, self.val_keys = tuple(classes), val, val_keys
 
     def val_dataloader(self) -> DataLoader[Item]:

@@ -127,9 +127,9 @@ def median_frequency(pixels: Tensor) -> Tensor:
 
 
 def _balanced(logits: Tensor, target: Tensor) -> Tensor:
-    """Weights (K,) under which each class that a batch holds has a sum of 1."""
-    counts = torch.bincount(target[target != IGNORE], minlength=logits.shape[1]).clamp_min(1)
-    return 1 / counts.to(torch.promote_types(logits.dtype, torch.float32))
+    """Weights (K,) under which each class that a batch holds has a sum of 1; 0 for others, which smoothing counts."""
+    counts = torch.bincount(target[target != IGNORE], minlength=logits.shape[1])
+    return (counts > 0) / counts.clamp_min(1).to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class Focal(Loss):

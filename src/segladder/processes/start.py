@@ -18,7 +18,7 @@ from typing import Protocol
 
 from hydra.core.global_hydra import GlobalHydra
 
-from segladder.runs.interruption import STOPS
+from segladder.machine import STOPPING
 
 END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
@@ -136,7 +136,7 @@ def waited_for(children: Iterable[Waitable]) -> Iterator[None]:
         if len(stopping) == 1:
             raise KeyboardInterrupt(received)
 
-    before = {number: signal.signal(number, stop) for number in STOPS}
+    before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         yield
     except KeyboardInterrupt:

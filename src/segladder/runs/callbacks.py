@@ -17,6 +17,7 @@ from torch import Tensor
 from segladder.errors import Diverged
 from segladder.files import written
 from segladder.methods.base import Method
+from segladder.protocols.inference import gathered
 from segladder.runs.folder import RESUME_POINT, WEIGHTS
 from segladder.runs.interruption import Interruption
 
@@ -28,11 +29,11 @@ class Finite(Callback):
     """Ends training whose loss or weights are no longer finite, before a resume point or weights are written.
 
     Args:
-        every_steps: batches between looks at a device that computes ahead; the CPU is looked at in each.
+        points: a device that computes ahead is looked at when a resume point is due; the CPU in each batch.
     """
 
-    def __init__(self, every_steps: int) -> None:
-        self.every_steps = every_steps
+    def __init__(self, points: ResumePoints) -> None:
+        self.points = points
         self.first = torch.tensor(NEVER)  # step with such a loss
 
     def on_train_batch_end(
@@ -42,7 +43,7 @@ class Finite(Callback):
         loss = outputs["loss"].detach()
         at_fault = torch.where(loss.isfinite(), NEVER, trainer.global_step)
         self.first = torch.minimum(self.first.to(loss.device), at_fault)
-        if loss.device.type == "cpu" or (batch_idx + 1) % self.every_steps == 0:
+        if loss.device.type == "cpu" or self.points.due:
             self.look(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -71,7 +72,9 @@ def diverged(what: str, step: int, module: pl.LightningModule) -> Diverged:
 
 
 class ResumePoints(Callback):
-    """Writes `checkpoints/last.ckpt` every few steps and when interrupted; also keeps the random state.
+    """Writes `checkpoints/last.ckpt` every few steps and when interrupted; also keeps each process's random state.
+
+    Gradients that wait for the next optimiser step are in no resume point, so one is written where none wait.
 
     Args:
         folder: the run's folder.
@@ -84,14 +87,20 @@ class ResumePoints(Callback):
         self.every_steps = every_steps
         self.interruption = interruption
         self.interrupted = False
+        self.unsaved = 0  # batches begun since the last resume point
         self.earlier_seconds = 0.0  # of training before this resume
-        self.random: dict[str, Any] = {}  # states to restore at the first batch
+        self.random: list[Mapping[str, Any]] = []  # states of the processes to restore at the first batch
         self.started = time.perf_counter()
 
     @property
     def seconds(self) -> float:
         """Training time so far, the sessions before a resume included."""
         return self.earlier_seconds + time.perf_counter() - self.started
+
+    @property
+    def due(self) -> bool:
+        """Whether the next optimiser step writes a resume point."""
+        return self.unsaved >= self.every_steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on the loop looks at interruptions."""
@@ -101,12 +110,16 @@ class ResumePoints(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Restore the random state of the resume point: what starting the loader has drawn meanwhile does not count."""
-        if "torch" in self.random:
-            torch.set_rng_state(self.random["torch"])
-        if "cuda" in self.random and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(self.random["cuda"])
-        self.random = {}
+        """Restore the random state of the resume point: what starting the loader has drawn meanwhile does not count.
+
+        An epoch whose only optimiser step is its end is saved before it begins.
+        """
+        if self.random:
+            restore_random(self.random[trainer.global_rank % len(self.random)])
+            self.random = []
+        if batch_idx == 0 and trainer.num_training_batches <= trainer.accumulate_grad_batches:
+            self.save_or_stop(trainer)
+        self.unsaved += 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on interruptions act at once."""
@@ -115,13 +128,19 @@ class ResumePoints(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time or when asked to stop."""
+        """After an optimiser step save when it is time or when asked to stop."""
         last_of_epoch = batch_idx + 1 >= trainer.num_training_batches
         if last_of_epoch:  # the epoch's counters are in motion; the next step will do
             return
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.save_or_stop(trainer)
+
+    def save_or_stop(self, trainer: pl.Trainer) -> None:
+        """Save when it is time or when asked to stop (all processes call this)."""
         self.interrupted = trainer.strategy.reduce_boolean_decision(self.interruption.asked, all=False)
-        if self.interrupted or (batch_idx + 1) % self.every_steps == 0:
+        if self.interrupted or self.due:
             self.save(trainer)
+            self.unsaved = 0
         if self.interrupted:
             trainer.should_stop = True
 
@@ -131,16 +150,26 @@ class ResumePoints(Callback):
             trainer.save_checkpoint(partial)  # the first process writes
 
     def state_dict(self) -> dict[str, Any]:
-        """Random state of torch on the CPU and each CUDA device, and the time spent."""
-        state: dict[str, Any] = {"torch": torch.get_rng_state(), "seconds": self.seconds}
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state_all()
-        return state
+        """Random states of all processes (all call this), in the order of their ranks, and the time spent."""
+        return {"random": gathered(random_state()), "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the time spent, and the random state until the first batch."""
+        """Take the time spent, and the random states until the first batch; older versions kept the first process's."""
         self.earlier_seconds = state_dict["seconds"]
-        self.random = state_dict
+        self.random = state_dict.get("random", [state_dict])
+
+
+def random_state() -> dict[str, Any]:
+    """Of torch in this process, on the CPU and each CUDA device."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
+
+
+def restore_random(state: Mapping[str, Any]) -> None:
+    """Go on with random numbers where `random_state` found them."""
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class KeepWeights(Callback):

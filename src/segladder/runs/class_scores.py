@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ from torch import Tensor
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.foreign import content
 from segladder.methods.base import Method, evaluating
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.image_level.base import SCORE_STRIDE, TagMethod
@@ -28,6 +30,10 @@ from segladder.report import record as records
 from segladder.runs.folder import content_of
 
 FOLDER = "class_scores"
+DAMAGE = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError),
+    *(ValueError, KeyError, TypeError, OverflowError),
+)
 
 
 class StoredScores:
@@ -80,8 +86,13 @@ class StoredScores:
         digests = [digest_of(image.cpu().numpy()) for image in images]
         found = [read_scores(*each) for each in zip(files, tags.cpu(), digests, strict=True)]
         missing = [i for i, scores in enumerate(found) if scores is None]
+        shapes = {scores.shape for scores in found if scores is not None}
+        if len(shapes) > 1:  # not all of this method
+            missing = list(range(len(ids)))
         if missing:
             computed = self._computed([ids[i] for i in missing], images[missing], tags[missing], scales, flip).cpu()
+            if not shapes <= {computed.shape[1:]} and len(missing) < len(ids):
+                missing, computed = list(range(len(ids))), self._computed(ids, images, tags, scales, flip).cpu()
             for i, scores in zip(missing, computed, strict=True):
                 write_scores(files[i], scores, tags[i].cpu(), digests[i])
                 found[i] = scores.half().float()
@@ -152,15 +163,16 @@ def digest_of(values: np.ndarray) -> str:
 def read_scores(path: Path, tags: Tensor, digest: str) -> Tensor | None:
     """Scores (C or K, h, w) float32 of one image, None where none were written for these tags (C,) and pixels."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            classes, scores, channels = stored["classes"], stored["scores"], int(stored["channels"])
+        with np.load(io.BytesIO(content(path)), allow_pickle=False) as stored:
+            scores, background = stored["scores"], int(stored["channels"]) - len(tags)
             of_this = str(stored["image"]) == digest and str(stored["digest"]) == digest_of(scores)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            of_this &= np.array_equal(stored["classes"], classes := np.flatnonzero(tags.numpy()))
+    except DAMAGE:
         return None
-    background = channels - len(tags)
-    if not of_this or not np.array_equal(classes, np.flatnonzero(tags.numpy())):
+    fits = scores.dtype == np.float16 and scores.ndim == 3 and min(scores.shape[1:]) > 0
+    if not (of_this and fits and background in (0, 1) and len(scores) == background + len(classes)):
         return None
-    whole = torch.zeros(channels, *scores.shape[1:])
+    whole = torch.zeros(background + len(tags), *scores.shape[1:])
     whole[[*range(background), *(classes + background)]] = torch.from_numpy(scores).float()
     return whole
 

@@ -33,6 +33,17 @@ from segladder.runs.watching.log import note
 from segladder.runs.watching.looks import Looks, Patience
 from segladder.runs.watching.progress import Lines, Progress, Rates
 
+STATE: dict[str, type] = {  # what Lightning writes and goes on from
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+
 
 @dataclass
 class Run:
@@ -134,7 +145,7 @@ def callbacks(run: Run, points: ResumePoints) -> list[pl.Callback]:
         in_steps = every is not None and settings.steps is not None
         looks = [Looks(run.folder, judge, every or 1, in_steps, every is not None, points, *told)]
     bars = [Progress(lambda: looks[0].text if looks else "")] if settings.progress else []
-    finite = Finite(settings.checkpoint_every)
+    finite = Finite(points)
     lines = Lines(run.folder, rates)
     return [finite, rates, lines, *looks, *([patience] if patience else []), points, keep, *bars]
 
@@ -166,8 +177,9 @@ def whole_resume_point(folder: Path) -> Path | None:
     if not path.exists():
         return None
     expected = "a resume point; remove it, and training starts anew"
-    if "state_dict" not in unpacked(path, expected):
-        raise DataError(f"{path}: no state of training in it, expected {expected}")
+    found = unpacked(path, expected)
+    if missing := [key for key, kind in STATE.items() if not isinstance(found.get(key), kind)]:
+        raise DataError(f"{path}: no state of training in it ({missing[0]}), expected {expected}")
     return path
 
 

@@ -9,11 +9,11 @@ from types import FrameType
 from typing import Any
 
 from segladder.errors import SegLadderError
+from segladder.machine import STOPPING
 
 TOGETHER = 1.0  # seconds in which signals are one request: a group's, passed on by a sweep, in whatever order they come
 POLL = 0.05
-STOPS = (signal.SIGINT, signal.SIGTERM)
-INTERRUPTED = tuple(128 + number for number in STOPS)  # exit codes
+INTERRUPTED = tuple(128 + number for number in STOPPING)  # exit codes
 
 
 class Interruption:
@@ -30,7 +30,7 @@ class Interruption:
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        self.previous = {number: signal.getsignal(number) for number in STOPS}
+        self.previous = {number: signal.getsignal(number) for number in STOPPING}
         self.listen()
         return self
 
@@ -41,7 +41,7 @@ class Interruption:
 
     def listen(self) -> None:
         """Put our handlers in."""
-        for number in STOPS:
+        for number in STOPPING:
             signal.signal(number, self.receive)
 
     def __exit__(self, *error: object) -> None:

@@ -11,6 +11,8 @@ from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.words.embeddings import EmbeddingSettings
 from segladder.settings import AboveZero, Count, KeysOf, Node, NotNegative, Positive, Seed, Share
 
+Background = Literal["constant", "power", "base"]  # what pseudo-masks take as its score
+
 
 class Watch(TypedDict):
     """How a network is looked at while it trains."""
@@ -63,7 +65,7 @@ class Loader(TypedDict):
 class PseudoMasks(TypedDict):
     """How the class scores of a parent become masks."""
 
-    background: Literal["constant", "power", "base"]
+    background: Background
     classes: Literal["all", "novel"]
     foreground_at: NotNegative
     background_at: NotNegative

@@ -20,13 +20,16 @@ from segladder.data.labels.kinds import kinds
 from segladder.data.labels.labelled import Labelled, image_counts, joined, seen_kinds
 from segladder.errors import DataError
 from segladder.files import written
+from segladder.foreign import content, json_values
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.runs.recording import backbone_node
+from segladder.settings import fits
 
 LABELLED = "labelled.json"
 ANY = "*"  # in place of a class: all, as far as anybody can tell
 MOST = "masks"
+SAID: dict[str, Any] = {"seen": dict[str, list[str]], "absent": list[str] | None, "labelled": str, "unknown": list[str]}
 BACKBONE, START = "backbone.weights", "start"  # keys that name a run whose weights this one begins with
 
 
@@ -96,14 +99,16 @@ def access_of(folder: Path, record: records.Record) -> Access:
     """What a finished run has seen with all that it builds on.
 
     Raises:
-        DataError: its `labelled.json` is gone or not the one that it wrote.
+        DataError: its record says what no run says, or its `labelled.json` is gone or not the one that it wrote.
     """
-    said = record.label_access
+    said = {"unknown": [], **record.label_access}
     if "seen" not in said:
         return older_access(record)
+    for key, annotation in SAID.items():
+        if key not in said or not fits(annotation, said[key]):
+            raise DataError(f"{folder / records.FILE_NAME}: label_access.{key} is not what a run writes there")
     absent = None if said["absent"] is None else frozenset(said["absent"])
-    unknown = tuple(said.get("unknown", ()))
-    return Access(dict(said["seen"]), absent, read_labelled(folder, said["labelled"]), unknown)
+    return Access(dict(said["seen"]), absent, read_labelled(folder, said["labelled"]), tuple(said["unknown"]))
 
 
 def older_access(record: records.Record) -> Access:
@@ -150,11 +155,16 @@ def write_labelled(folder: Path, labelled: Sequence[Labelled]) -> str:
 
 
 def read_labelled(folder: Path, sha256: str) -> tuple[Labelled, ...]:
-    """The labels behind a run. Raises DataError unless the file is there as the run wrote it."""
+    """The labels behind a run. Raises DataError unless the file is there as a run wrote it."""
     path = folder / LABELLED
     if not path.is_file():
         raise DataError(f"{path}: not there, expected the labels behind the run; copy the whole folder of a run")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
+    data = content(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise DataError(f"{path}: not the file that the run wrote (sha256 in its record), nothing can build on it")
-    return tuple(Labelled.from_plain(part) for part in json.loads(content))
+    try:
+        if not isinstance(parts := json_values(data), list):
+            raise ValueError("no list")
+        return tuple(map(Labelled.from_plain, parts))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: {error}, expected a list of labels as a run writes it") from error

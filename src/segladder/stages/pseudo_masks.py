@@ -29,13 +29,14 @@ from segladder.protocols.inference import resized, same_size_chunks, to_pixels
 from segladder.report import record as records
 from segladder.runs.class_scores import StoredScores
 from segladder.runs.folder import sha256
+from segladder.runs.keys import Background
 from segladder.runs.loading import trained_method
+from segladder.settings import check_value
 from segladder.stages.box_tests import TESTS, tested
 
 FOLDER = "pseudo_masks"
 MANIFEST = "manifest.json"
 BATCH = 8
-BACKGROUNDS = ("constant", "power", "base")
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # among which base classes choose
 JUDGES = 200  # images whose masks choose, by a hash
 SURE = ("foreground_at", "background_at")
@@ -149,8 +150,7 @@ class PseudoMasks:
 
 def check_settings(settings: DictConfig, novel: Sequence[int]) -> None:
     """Raise ConfigError for settings that make no pseudo-masks."""
-    if settings["background"] not in BACKGROUNDS:
-        raise ConfigError(f"pseudo_masks.background={settings['background']}: expected one of {', '.join(BACKGROUNDS)}")
+    check_value(Background, settings["background"], "pseudo_masks.background")
     if settings["background"] == "base" and not novel:
         raise ConfigError("pseudo_masks.background=base: needs drawn masks of base classes: pseudo_masks.classes=novel")
 

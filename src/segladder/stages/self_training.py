@@ -64,8 +64,10 @@ class SurestAnswers:
         """PARENT/pseudo_masks/KEY with ID.png (values of the data set's own class list) and manifest.json."""
         visible, share = self.visible, self.share
         ids = source.split(source.train_split)
+        competing = source.classes[1:] if visible.background == "ignore" else source.classes
         key = {
             "content": content_of(self.parent),
+            "competing": competing,
             "surest": share,
             "hidden": list(visible.hidden),
             "classes": source.classes,
@@ -97,13 +99,18 @@ class SurestAnswers:
 def answered(
     method: SemanticVectorMethod, source: Source, ids: Sequence[str], unseen: Sequence[int], table: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Each image's id, best unseen class, its probability among all classes, and visible labels, all (H, W)."""
+    """Each image's id, best unseen class, its probability among all classes, and visible labels, all (H, W).
+
+    A background that training is never shown is no class, see `HiddenClasses`.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     method.to(device)
     for chunk in same_size_chunks(source, ids, BATCH):
         images = [source.image(image_id) for image_id in chunk]
         with evaluating(method), torch.inference_mode():
             logits = resized(method.predict(to_pixels(images, None, device)), images[0].shape[:2])
+            if table[0] == IGNORE:
+                logits[:, 0] = -torch.inf
             sureness, best = logits.softmax(1)[:, list(unseen)].max(1)
         answers = np.asarray(unseen)[best.cpu().numpy()]
         yield from zip(

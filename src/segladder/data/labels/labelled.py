@@ -17,9 +17,21 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.prices import Prices
 from segladder.data.sources.base import Source
 from segladder.machine import cores
+from segladder.settings import Count, NotNegative, fits
 
 MOST_THREADS = 4
 BACKGROUND = ""  # in place of the name of a class
+PLAIN: dict[str, Any] = {  # what `Labelled.plain` gives
+    "data": str,
+    "kind": str,
+    "searched": bool,
+    "classes": list[str],
+    "held": dict[str, list[Count]],
+    "acts": dict[str, list[Count]],
+    "background": Count,
+    "effort": NotNegative,
+}
+LEFT_OUT: dict[str, Any] = {"acts": {}, "background": 0, "effort": 1.0}  # what it says nothing of
 
 
 @dataclass(frozen=True)
@@ -83,13 +95,22 @@ class Labelled:
 
     @classmethod
     def from_plain(cls, stored: Mapping[str, Any]) -> Labelled:
-        """What `plain` gave. Raises KeyError, TypeError or IndexError for anything else."""
-        classes = tuple(map(str, stored["classes"]))
-        held = {str(i): tuple(classes[k] for k in positions) for i, positions in stored["held"].items()}
-        acts = {str(i): tuple(map(int, found)) for i, found in stored.get("acts", {}).items()}
-        kind, searched = str(stored["kind"]), bool(stored["searched"])
-        background, effort = int(stored.get("background", 0)), float(stored.get("effort", 1.0))
-        return cls(str(stored["data"]), kind, classes, held, searched, acts, background, effort)
+        """What `plain` gave. Raises ValueError for anything else."""
+        said = {**LEFT_OUT, **stored} if isinstance(stored, Mapping) else {}
+        for key, annotation in PLAIN.items():
+            if not fits(annotation, said.get(key)):
+                raise ValueError(f"{key} is {said.get(key)!r:.80}")
+        if said["kind"] not in kinds():
+            raise ValueError(f"no kind of label is called {said['kind']}")
+        classes, positions = tuple(said["classes"]), said["held"]
+        if any(k >= len(classes) for of_image in positions.values() for k in of_image):
+            raise ValueError("an image holds a class that is not among its classes")
+        acts = {i: tuple(found) for i, found in said["acts"].items()}
+        if any(len(found) < len(positions.get(i, ())) for i, found in acts.items()):
+            raise ValueError("an image holds more classes than acts are counted of")
+        held = {i: tuple(classes[k] for k in of_image) for i, of_image in positions.items()}
+        effort = float(said["effort"])
+        return cls(said["data"], said["kind"], classes, held, said["searched"], acts, said["background"], effort)
 
     def seconds(self, prices: Prices, image_id: str, name: str) -> float:
         """Seconds that the label of one class in one image took."""

@@ -21,6 +21,7 @@ from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
 from segladder.settings import Byte, Positive, Share
 
+NEIGHBOURING = "Morphological"  # the transform that computes with class numbers as if they were brightness
 Range = Sequence[float]
 Places = tuple[np.ndarray | None, np.ndarray | None]  # where an image and its mask are to be written
 
@@ -174,7 +175,7 @@ class Extra:
         item: `name`, the class in albumentations, and its arguments.
 
     Raises:
-        ConfigError: no such transform, or arguments that it does not take.
+        ConfigError: no such transform, one that computes with class numbers, or arguments that it does not take.
     """
 
     def __init__(self, item: Mapping[str, Any]) -> None:
@@ -187,6 +188,8 @@ class Extra:
             raise ConfigError(
                 f"loader.augment.extra: no transform {self.name} in albumentations{_hint(self.name, transforms)}"
             )
+        if self.name == NEIGHBOURING:
+            raise self._error("takes the least or greatest class number around a pixel, which means nothing in masks")
         allowed = inspect.signature(transforms[self.name].__init__).parameters.keys() - {"self"}
         for key in sorted(arguments.keys() - allowed):  # albumentations itself warns and goes on without it
             raise self._error(f"no argument {key}{_hint(key, allowed)}; allowed: {', '.join(sorted(allowed))}")

@@ -17,6 +17,7 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import read_upright_image
 from segladder.errors import ConfigError
 from segladder.files import remove_partials, written
+from segladder.machine import cache_folder
 
 log = logging.getLogger(__name__)
 MAGIC = b"SEGLCAC2"
@@ -178,16 +179,9 @@ def image_key(source: Source, ids: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def cache_folder(source: Source) -> Path:
-    """`data.cache_dir`, or segladder/ in the user's cache folder (XDG_CACHE_HOME, default ~/.cache)."""
-    if source.cache_dir is not None:
-        return Path(source.cache_dir)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segladder"
-
-
 def packed(source: Source, part: str, key: str, arrays: Iterable[np.ndarray]) -> Packed:
     """The cache file of one part of a data set; built by the first process that asks, while others wait."""
-    folder = cache_folder(source)
+    folder = cache_folder(source.cache_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{source.name}-{part}-{key}.u8"
     with FileLock(f"{path}.lock"):  # the operating system releases it when its holder is killed

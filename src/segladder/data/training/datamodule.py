@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
@@ -59,10 +60,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         random = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
         order = in_turn(self.groups, self.size, random) if self.groups else random.permutation(self.size)
-        mine = order[self.rank :: self.world][: len(self)]
+        keys = list(zip(order.tolist(), appearances(order), strict=True))  # of all processes
         done = self.resumed[1] if self.resumed[0] == self.epoch else 0
-        for index in mine[done * self.batch_size :].tolist():
-            yield index, item_seed(self.seed, self.epoch, index)
+        for index, before in keys[self.rank :: self.world][done * self.batch_size : len(self)]:
+            yield index, item_seed(self.seed, self.epoch, index, before)
+
+
+def appearances(order: np.ndarray) -> list[int]:
+    """How often the item at each place of an order (N,) came before."""
+    counts: Counter[int] = Counter()
+    found = []
+    for index in order.tolist():
+        found.append(counts[index])
+        counts[index] += 1
+    return found
 
 
 def in_turn(groups: Sequence[Sequence[int]], count: int, random: np.random.Generator) -> np.ndarray:
@@ -76,9 +87,10 @@ def in_turn(groups: Sequence[Sequence[int]], count: int, random: np.random.Gener
     return np.concatenate([row[random.permutation(len(groups))] for row in columns])[:count]
 
 
-def item_seed(seed: int, epoch: int, index: int) -> int:
-    """A 31-bit seed for the augmentation of one item in one epoch."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=4).digest()
+def item_seed(seed: int, epoch: int, index: int, before: int = 0) -> int:
+    """A 31-bit seed for the augmentation of one item in one epoch, where it came `before` so often already."""
+    place = f"{seed}/{epoch}/{index}" + (f"/{before}" if before else "")
+    digest = hashlib.blake2b(place.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
@@ -149,9 +161,10 @@ class DataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """How far the running epoch has come, for a resume point."""
-        loops = self.trainer.fit_loop if self.trainer else None
-        batches = loops.epoch_loop.batch_progress.current.ready if loops else 0
-        return {"epoch": self.trainer.current_epoch if self.trainer else 0, "batches": batches}
+        if not self.trainer:
+            return {"epoch": 0, "batches": 0}
+        current = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["current"]
+        return {"epoch": self.trainer.current_epoch, "batches": current["started"]}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Start inside the epoch a resume point was written in."""

@@ -240,12 +240,20 @@ class Batched(list[Item]):
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:
-    """Items as a batch, whose images (B, 3, H, W) keep the memory order of decoded pixels (channels last)."""
+    """Items as a batch, whose images (B, 3, H, W) keep the memory order of decoded pixels (channels last).
+
+    Raises ConfigError for images of several sizes, as whole ones may have.
+    """
     if isinstance(items, Batched):
         rest = default_collate([{k: v for k, v in item.items() if k not in items.pixels} for item in items])
         return {**rest, **items.pixels}
     plain = [{k: v for k, v in item.items() if k != "objects"} for item in items]
     pairs = zip(plain, items, strict=True)
+    if len(sizes := sorted({tuple(item["image"].shape[1:]) for item in items})) > 1:
+        raise ConfigError(
+            f"loader.augment.crop: images of {sizes[0][1]}x{sizes[0][0]} and {sizes[1][1]}x{sizes[1][0]} in one batch,"
+            " expected a crop, or loader.batch_size=1"
+        )
     batch = default_collate([{**each, "image": item["image"].permute(1, 2, 0)} for each, item in pairs])
     if "objects" in items[0]:
         batch["objects"] = [item["objects"] for item in items]  # as many as each image has

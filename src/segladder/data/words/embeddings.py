@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from segladder.data.sources.shapes import SHAPES_CLASSES, attribute_table
 from segladder.data.words.word_vectors import DAMAGE, FORMATS, Rows, close_words, read_rows
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.machine import cache_folder
 from segladder.settings import Seed
 
 VOC_TABLE = "data/attributes/voc.csv"  # in conf/
@@ -140,7 +140,7 @@ def _source(source: str, settings: EmbeddingSettings, classes: Sequence[str]) ->
         known = dict(zip(SHAPES_CLASSES[1:], attribute_table(), strict=True))
         return _joined(source, {name: [name] if name in known else [] for name in classes}, Rows(known, ""))
     path = Path(str(files("segladder.conf"))) / VOC_TABLE if source == "voc_attributes" else Path(source)
-    rows = read_rows(path, _candidates(phrases), _cache_folder(settings))
+    rows = read_rows(path, _candidates(phrases), cache_folder(settings.cache_dir))
     table = path.suffix in TABLES
     tokens = {name: _tokens(name, phrase, rows, table) for name, phrase in phrases.items()}
     for name, found in tokens.items():
@@ -181,12 +181,6 @@ def _missing(path: Path, name: str, phrase: str) -> DataError:
     close = [word for spelling in sought for word in close_words(path, spelling)]
     hint = f"close to it are {', '.join(dict.fromkeys(close))}" if close else "nothing is spelled like it"
     return DataError(f"{path}: no vector for {phrase}; {hint}; set embeddings.words.{name}=WORD")
-
-
-def _cache_folder(settings: EmbeddingSettings) -> Path:
-    if settings.cache_dir is not None:
-        return Path(settings.cache_dir)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segladder"
 
 
 def _clip(source: str, phrases: Mapping[str, str]) -> tuple[np.ndarray, dict[str, Any]]:

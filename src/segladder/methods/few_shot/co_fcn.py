@@ -11,7 +11,8 @@ encodes both, and the support's features are averaged over the positive and over
 backbone; maps keep their size by padding inside fc6, where the official code pads the image by 81 pixels; each support
 weighs alike, whatever its size; the score layer starts random, not at zero; pixels to be ignored count as negative;
 late fusion scores both classes in one pass of the head. Early fusion starts deaf to dense annotations: a mask and its
-complement meet equal new kernels and add up to a constant; the kernels part with the first step.
+complement meet equal new kernels and add up to a constant; the kernels part with the first step. The convolution that
+meets them therefore learns even where `backbone.freeze` freezes its level.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class CoFCN(FewShotMethod):
 def widen_input(backbone: nn.Module, extra: int) -> None:
     """Let the first convolution take `extra` more channels, in place; they start at the mean kernel of the colours.
 
+    It learns afterwards, frozen or not before: frozen, it would answer a mask and its complement alike for ever.
+
     Raises:
         ConfigError: no module of the backbone is a plain convolution of three channels.
     """
@@ -111,7 +114,7 @@ def widen_input(backbone: nn.Module, extra: int) -> None:
         )
     colours = first.weight.detach()  # (C, 3, k, k)
     widened = torch.cat([colours, colours.mean(1, keepdim=True).expand(-1, extra, -1, -1)], 1)
-    first.weight = nn.Parameter(widened, requires_grad=first.weight.requires_grad)
+    first.weight = nn.Parameter(widened)
     first.in_channels += extra
 
 

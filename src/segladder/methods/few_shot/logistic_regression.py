@@ -20,7 +20,7 @@ from torch import Tensor
 
 from segladder.methods.few_shot.base import State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
-from segladder.settings import NotNegative, Positive
+from segladder.settings import AboveZero, Positive
 
 
 class LogisticRegression(PixelClassifier):
@@ -32,7 +32,7 @@ class LogisticRegression(PixelClassifier):
         common: the arguments of `PixelClassifier`.
     """
 
-    def __init__(self, penalty: NotNegative, iterations: Positive, **common: Any) -> None:
+    def __init__(self, penalty: AboveZero, iterations: Positive, **common: Any) -> None:
         super().__init__(**common)
         self.penalty = penalty
         self.iterations = iterations

@@ -10,7 +10,9 @@ Differences: trained in one phase at one output stride. The decoder's two 3x3 co
 ASPP before it is enlarged, one follows the concatenation, and both are depthwise separable; in the paper both follow
 the concatenation. Stages beyond the output stride are dilated as timm does it: 2 in the last stage at output stride 16
 but in its first block, where DeepLabv3's ResNet has multi-grid rates of 2, 4 and 8. timm's ResNets start with one 7x7
-convolution, the official one with three of 3x3. Enlarging aligns pixel centres, the official code corners.
+convolution, the official one with three of 3x3. Enlarging aligns pixel centres, the official code corners. In a batch
+of one the image's average, which ASPP reads, is one value a channel and has no statistics: there the layer that
+normalises it takes its running ones, in training too.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any, Literal
 import torch
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segladder.errors import ConfigError
 from segladder.methods.full.base import DenseMethod
@@ -28,6 +31,16 @@ from segladder.nets.backbone import FeatureExtractor
 from segladder.nets.upsampling import Upsampling, UpsamplingKind
 from segladder.ops.upsampling import bilinear
 from segladder.settings import Positive, Share
+
+
+class AverageNorm(nn.BatchNorm2d):
+    """Batch normalisation of averages (B, C, 1, 1); of a single one by the running statistics, as in evaluation."""
+
+    def forward(self, averages: Tensor) -> Tensor:
+        """Normalised averages (B, C, 1, 1)."""
+        if len(averages) > 1:
+            return super().forward(averages)
+        return F.batch_norm(averages, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class DeepLabV3PlusNetwork(nn.Module):
@@ -67,6 +80,7 @@ class DeepLabV3PlusNetwork(nn.Module):
         low, deep = backbone.channels[self.low], backbone.channels[-1]
         dilations = [rate * 16 // stride for rate in rates]
         decoder = DeepLabV3PlusDecoder([3, 0, low, deep], 3, channels, dilations, 16, separable, dropout)
+        decoder.aspp[0].convs[-1][2] = AverageNorm(channels)  # of the pooled branch
         self.aspp, self.reduce, self.fuse = decoder.aspp, decoder.block1, decoder.block2
         self.upsampling = Upsampling(upsampling, channels, stride // backbone.strides[self.low])
         self.score = nn.Conv2d(channels, num_classes, 1)

@@ -88,9 +88,10 @@ class Imprinted(DenseMethod):
         return cast(CosineNetwork, self.network)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The criterion; classes in the masks are met."""
-        met = batch["mask"].unique().long()
-        self.learnt[met[met < len(self.learnt)]] = True
+        """The criterion; classes in the masks that training shows, in whichever process, are met."""
+        if self.training:
+            counts = torch.bincount(batch["mask"].flatten().long(), minlength=256)
+            self.learnt |= anywhere(counts[: len(self.learnt)] > 0)
         return super().loss(batch)
 
     def study(self, images: Iterable[np.ndarray], named: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
@@ -112,3 +113,12 @@ class Imprinted(DenseMethod):
         for k, means in found.items():
             self.cosines.weights.data[k] = F.normalize(torch.stack(means).mean(0), dim=0)
             self.learnt[k] = True
+
+
+def anywhere(flags: Tensor) -> Tensor:
+    """Flags bool (K,), true where any process of a distributed run has set them; all processes call it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return flags
+    votes = flags.int()
+    torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MAX)
+    return votes > 0

@@ -30,7 +30,7 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.full.unet_original import mirror
-from segladder.nets.losses import IGNORE
+from segladder.nets.losses import IGNORE, GatedCRF
 from segladder.settings import RGB, Positive
 
 
@@ -138,7 +138,7 @@ class PatchCNN(DenseMethod):
         common: the arguments of `Method`.
 
     Raises:
-        ConfigError: kernels that do not fit the channels or give the window no centre.
+        ConfigError: kernels that do not fit the channels or give the window no centre, or a loss of whole images.
     """
 
     network: PatchNetwork
@@ -158,6 +158,8 @@ class PatchCNN(DenseMethod):
         std: RGB,
         **common: Any,
     ) -> None:
+        if any(isinstance(part, GatedCRF) for part in criterion.modules()):
+            raise ConfigError("loss: the Gated CRF loss compares neighbours, method=patch_cnn draws single pixels")
         network = PatchNetwork(num_classes, channels, kernels, top_kernel, hidden_channels)
         super().__init__(None, network, criterion, mean=mean, std=std, **common)
         self.pixels = pixels

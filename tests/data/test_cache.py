@@ -64,7 +64,7 @@ def test_augmented_items_are_the_same_with_the_cache(cached: VOC) -> None:
 
 def test_images_of_several_sizes_in_one_batch_ask_for_a_crop():
     items = [{"image": torch.zeros(3, height, 8, dtype=torch.uint8)} for height in (8, 9)]
-    with pytest.raises(ConfigError, match="loader.augment.crop: images of 8x8 and 8x9 in one batch"):
+    with pytest.raises(ConfigError, match=r"loader\.augment\.crop: images of 8x8 and 8x9 in one batch"):
         collate(items)
 
 

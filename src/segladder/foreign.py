@@ -61,9 +61,9 @@ def json_values(text: bytes) -> Any:
 
 def _finite(number: str) -> int | float | None:
     """A number of JSON as an int that 64 bits hold, or as a float; None where that is infinite."""
-    value = float(number)
-    if abs(value) < 1 << 63 and number.lstrip("-").isdigit():
+    if len(number) <= 20 and number.lstrip("-").isdigit() and -(1 << 63) <= int(number) < 1 << 64:
         return int(number)
+    value = float(number)
     return value if abs(value) < float("inf") else None
 
 

@@ -51,7 +51,7 @@ def test_one_checkpoint_is_scored_under_several_protocols(segladder, run, capsys
     assert segladder("leaderboard", f"runs={run}", "format=markdown") == 0
     out = capsys.readouterr().out
     assert len(re.findall("^### ", out, re.MULTILINE)) == 3
-    assert "| swap follows |" in out and "folds missing: seed 0: 0, 2, 3" in out
+    assert "folds missing: seed 0: 0, 2, 3" in out and "| swap follows |" not in out  # no means of some folds
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,13 @@ class FeatureExtractor(nn.Module):
         self.leftover: dict[str, Tensor] = {}
         self.for_inference = ForInference()
 
+    def check_stride(self, output_stride: int | None) -> None:
+        """Raise ConfigError where a method expects another stride of the last map."""
+        if output_stride not in (None, self.strides[-1]):
+            raise ConfigError(
+                f"method.output_stride={output_stride}: expected the backbone's, which is {self.strides[-1]}, or null"
+            )
+
 
 class Backbone(FeatureExtractor):
     """A timm model as feature extractor.

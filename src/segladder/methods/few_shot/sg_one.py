@@ -145,7 +145,7 @@ class SGOne(FewShotMethod):
             if backbone is not None:
                 branches.take_weights(backbone)
         else:
-            _check_stride(backbone, output_stride)
+            backbone.check_stride(output_stride)
             branches = PyramidBranches(
                 backbone, compared, side_channels, finest_stride, guidance_stride, centre_guidance
             )
@@ -242,10 +242,3 @@ def _is_vgg_form(form: Literal["auto", "vgg", "pyramid"], backbone: FeatureExtra
     if form == "pyramid" and backbone is None:
         raise ConfigError("method.form=pyramid: expected a backbone")
     return is_vgg and form != "pyramid"
-
-
-def _check_stride(backbone: FeatureExtractor, output_stride: OutputStride | None) -> None:
-    if output_stride not in (None, backbone.strides[-1]):
-        raise ConfigError(
-            f"method.output_stride={output_stride}: expected the backbone's, which is {backbone.strides[-1]}, or null"
-        )

@@ -80,7 +80,7 @@ class CAM(ClassMapMethod):
         if chosen.decay_is_momentum:
             common["optimizer"] = _decay_as_momentum(common["optimizer"])
         super().__init__(backbone, background_score, **common)
-        _check_stride(backbone, output_stride)
+        backbone.check_stride(output_stride)
         self.quirks = chosen
         self.classifier = nn.Conv2d(backbone.channels[-1], num_classes - 1, 1, bias=False)
         nn.init.kaiming_normal_(self.classifier.weight)
@@ -111,13 +111,6 @@ class CAM(ClassMapMethod):
 def classification_loss(maps: Tensor, tags: Tensor) -> Tensor:
     """Multi-label soft margin, a mean over images and classes, between averaged maps (B, C, h, w) and tags (B, C)."""
     return multilabel_soft_margin_loss(maps.float().mean((2, 3)), tags)
-
-
-def _check_stride(backbone: FeatureExtractor, output_stride: OutputStride | None) -> None:
-    if output_stride not in (None, backbone.strides[-1]):
-        raise ConfigError(
-            f"method.output_stride={output_stride}: expected the backbone's, which is {backbone.strides[-1]}, or null"
-        )
 
 
 def _decay_as_momentum(optimizer: Mapping[str, Any]) -> dict[str, Any]:

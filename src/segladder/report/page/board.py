@@ -14,7 +14,7 @@ from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
 from segladder.report.page.drawn import duration
 from segladder.report.page.naming import Name, labels_of, method_of
-from segladder.report.rendering import beside, csv_text, no_formula, number, seeds
+from segladder.report.rendering import against_best, beside, csv_text, no_formula, number, seeds
 
 LEADING_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 NOTHING = ("", "-")
@@ -117,7 +117,7 @@ def _columns(table: Table, costs: Mapping[str, Mapping[int, float | None]]) -> l
         Column("method", method_of),
         Column("labels", labels_of),
         Column(score.axis, lambda row: _ranking(row, score), lambda row: _scaled(row.value, score), folds=False),
-        Column("against the best, points", lambda row: _against(row, score), folds=False),
+        Column("against the best, points", lambda row: against_best(row, score), folds=False),
     ]
     for heading, seconds in costs.items():
         found.append(_cost(heading, seconds))
@@ -160,14 +160,6 @@ def _scaled(value: float | None, score: Score) -> float | None:
 def _ranking(row: Row, score: Score) -> str:
     interval = "" if row.low is None or row.high is None else f" [{score.text(row.low)}, {score.text(row.high)}]"
     return f"{score.text(row.value)}{interval}"
-
-
-def _against(row: Row, score: Score) -> str:
-    if row.against_best is None:
-        return "-"
-    found = row.against_best
-    difference, low, high = (score.text(value, sign="+") for value in (found.difference, found.low, found.high))
-    return f"{difference} [{low}, {high}], p {found.p_text}"
 
 
 def _cell(column: Column, row: Row, score: Score) -> Cell:

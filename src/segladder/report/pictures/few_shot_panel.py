@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segladder.data.sources.palette import VOC_COLOURS, Colours
-from segladder.report.pictures.panels import GAP, IGNORED, INK, LINE, LONGEST, PAPER, SHORTEST
+from segladder.report.pictures.panels import GAP, IGNORED, INK, LINE, PAPER, shown_size
 
 MOST_SUPPORTS = 9  # in one picture
 BAR = 96  # pixels of the colour scale
@@ -40,7 +40,7 @@ def few_shot_panel(
         title: a line above.
     """
     probability = probabilities.max(0)
-    width, height = cell = _cell_size(*image.shape[1::-1])
+    width, height = cell = shown_size(*image.shape[1::-1])
     shown = cv2.resize(prediction, cell, interpolation=cv2.INTER_NEAREST)
     small = cv2.resize(image, cell, interpolation=cv2.INTER_AREA)
     heat = bordered(heat_map(cv2.resize(probability, cell, interpolation=cv2.INTER_LINEAR)), shown, WHITE)
@@ -96,12 +96,6 @@ def marked(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> np.nda
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     inside = cv2.resize((mask == 1).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return bordered(np.where(inside[..., None] > 0, small, small // 2), inside, YELLOW)
-
-
-def _cell_size(width: int, height: int) -> tuple[int, int]:
-    """Enlarged or reduced so that headings fit and sheets stay readable."""
-    factor = min(LONGEST / max(width, height), max(1.0, SHORTEST / width))
-    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def _heading(supports: int) -> str:

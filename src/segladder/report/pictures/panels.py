@@ -89,7 +89,7 @@ def panel(
     palette[IGNORE] = IGNORED
     errors = error_map(truth, prediction, colours.background)
     pictures = [*beside.values(), image, palette[truth], palette[prediction], errors]
-    width, height = _shown_size(*image.shape[1::-1])
+    width, height = shown_size(*image.shape[1::-1])
     resampling = [Image.Resampling.BILINEAR] * (len(beside) + 1) + [Image.Resampling.NEAREST] * 3
     shown = [Image.fromarray(p).resize((width, height), r) for p, r in zip(pictures, resampling, strict=True)]
     sheet_width = GAP + len(shown) * (width + GAP)
@@ -142,7 +142,7 @@ def shared(counts: Counts, each: int, background: bool = True) -> list[tuple[str
 
 def places(image: np.ndarray, beside: Sequence[str]) -> dict[str, tuple[int, int, int, int]]:
     """Where in a titled panel of an image (H, W, 3) each picture lies: left, top, right, bottom by heading."""
-    width, height = _shown_size(*image.shape[1::-1])
+    width, height = shown_size(*image.shape[1::-1])
     top = GAP + 2 * LINE
     lefts = {heading: GAP + i * (width + GAP) for i, heading in enumerate((*beside, *HEADINGS))}
     return {heading: (left, top, left + width, top + height) for heading, left in lefts.items()}
@@ -182,7 +182,7 @@ def save_panels(
     return files
 
 
-def _shown_size(width: int, height: int) -> tuple[int, int]:
+def shown_size(width: int, height: int) -> tuple[int, int]:
     """Enlarged or reduced so that headings fit and sheets stay readable."""
     factor = min(LONGEST / max(width, height), max(1.0, SHORTEST / width))
     return max(1, round(width * factor)), max(1, round(height * factor))

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from glob import escape
 from pathlib import Path
 
@@ -50,13 +50,18 @@ def remove_partials(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file or a folder that other processes wait for; a killed process loses it."""
-    file = _own_file(path)
+    """Hold a lock on a file or a folder that other processes wait for; a killed process loses it.
+
+    Some network file systems know no locks on folders; there the block runs without.
+    """
+    file, is_folder = _own_file(path), path.is_dir()
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError) if is_folder else nullcontext():
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file open too
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough where a fork has the file open too
         os.close(file)
 
 

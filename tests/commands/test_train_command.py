@@ -105,11 +105,17 @@ def test_an_evaluation_on_other_images_stands_beside_the_first(segladder, run, t
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluations"))
     data = Shapes(tmp_path / "other", **IMAGES)
     first, second, *_ = data.split("val")
+    mask = data.mask_path(first).read_bytes()
     data.mask_path(first).write_bytes(data.mask_path(second).read_bytes())
     words = ["evaluate", f"run={copy}", "progress=false", "panels=0"]
     for further in ([], [f"data.root={tmp_path / 'other'}"], []):
         assert segladder(*words, *further) == 0
-    first, other = sorted((record_of(place) for place in copy.glob("evaluations/*")), key=lambda r: len(r["id"]))
+    Image.new("RGB", (64, 64)).save(data.image_path(second))
+    data.mask_path(first).write_bytes(mask)
+    assert segladder(*words, f"data.root={tmp_path / 'other'}") == 0
+    first, *others = sorted((record_of(place) for place in copy.glob("evaluations/*")), key=lambda r: len(r["id"]))
+    assert len(others) == 2 and {r["data"]["val_fingerprint"] for r in others} > {first["data"]["val_fingerprint"]}
+    (other,) = (r for r in others if r["data"]["val_fingerprint"] != first["data"]["val_fingerprint"])
     assert first["data"]["val_fingerprint"] == record_of(run)["data"]["val_fingerprint"]
     assert other["id"] == f"{first['id']}-{other['data']['val_fingerprint'][:8]}"
 
@@ -151,6 +157,9 @@ def test_predict_writes_native_size_masks_and_skips_what_is_done(segladder, run,
     capsys.readouterr()
     assert segladder(*words, "flip=true") == 2
     assert "holds results of flip=False, now it is True; choose another folder" in capsys.readouterr().err
+    (tmp_path / "out" / "made_by.json").unlink()
+    assert segladder(*words) == 2
+    assert "holds results without made_by.json" in capsys.readouterr().err
 
 
 def test_sweep_gives_each_job_its_own_folder(sweep):
@@ -308,7 +317,9 @@ def test_a_folder_of_a_run_that_failed_at_once_is_free_again(segladder, tmp_path
     assert record_of(tmp_path / "run")["status"] == "failed"
     assert segladder("train", "resume=auto", f"runs={tmp_path}") == 2
     assert "of 0 unfinished runs" in capsys.readouterr().err
+    (tmp_path / "run" / "embeddings.npz").write_bytes(b"what the other run was told")
     assert segladder(*words, "trainer.steps=1") == 0
+    assert not (tmp_path / "run" / "embeddings.npz").exists()
     assert record_of(tmp_path / "run")["config"]["trainer"]["steps"] == 1
 
 
@@ -330,7 +341,7 @@ def test_a_run_does_not_go_on_with_other_training_masks(segladder, tmp_path, cap
     mask, other = (data.mask_path(f"train_000{n}") for n in (1, 2))
     mask.write_bytes(other.read_bytes())
     assert segladder("train", f"resume={tmp_path / 'run'}") == 1
-    assert f"other training images or labels of shapes ({before}, now " in capsys.readouterr().err
+    assert f"other training labels of shapes ({before}, now " in capsys.readouterr().err
 
 
 def test_masks_of_the_scored_split_do_not_reach_the_weights(train, run, tmp_path):

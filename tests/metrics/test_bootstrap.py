@@ -13,6 +13,7 @@ from segladder.metrics.bootstrap import (
     estimate,
     holm,
     image_weights,
+    interval,
     per_class,
     seed_weights,
     under_draws,
@@ -242,6 +243,17 @@ def test_five_seeds_that_disagree_widen_the_interval():
     widths = [np.subtract(*estimate(some, MEAN_IOU)[:0:-1]) for some in (runs[:4], runs)]
     spread = np.std([estimate(run, MEAN_IOU).value for run in runs], ddof=1) / math.sqrt(5)
     assert widths[1] > 3 * spread > 3 * widths[0]
+
+
+def test_an_interval_of_a_share_stays_between_0_and_1():
+    rule, runs = FromCounts("mean_iou", ("novel",)), []
+    for seed, hits in enumerate((1, 1, 1, 1, 200)):
+        counts = Counts(2, {"novel": (1,)})
+        counts.seed = seed
+        for n in range(40):
+            counts.add(f"{n}", [[0, 0], [1000 - hits, hits]])
+        runs.append(counts)
+    assert interval(under_draws(runs, rule)[1:])[0] < 0 == estimate(runs, rule).low
 
 
 def test_images_are_matched_by_id():

@@ -212,6 +212,11 @@ def test_runs_trained_under_other_fields_of_a_protocol_are_rows_of_their_own():
         "panet protocol.shots=5": 0.5,
     }
     assert [row.label for row in rank([trained(1, 1), trained(1, 2, seed=1)])[0].rows] == ["panet"]
+    found[0].config["protocol"], found[1].config["protocol"] = {"input_size": 48}, {"input_size": None}
+    for record, fixed in ((found[0], "fixed"), (found[1], "fixed"), (found[0], "oracle"), (found[1], "oracle")):
+        record.label_access = {**record.label_access, "selection": fixed}
+        kinds = {each.label_access["selection"] for each in found}
+        assert len(kinds) == 2 or len(rank(found)[0].rows) == (1 if kinds == {"fixed"} else 2)
     for record in found:
         record.config["method"]["trains"] = False
     assert [row.label for row in rank(found)[0].rows] == ["panet"]
@@ -255,6 +260,20 @@ def test_a_row_says_where_its_runs_were_asked_other_items():
     assert row.note == "runs were asked other items"
     (row,) = rank([found[0], found[0]])[0].rows  # read twice, from a copy
     assert row.note == ""
+
+
+def test_a_row_without_seeds_may_take_its_folds_from_several(tmp_path):
+    """Jobs end in any order, and the newest of each fold counts."""
+    runs = []
+    for seed, fold, day in ((0, 0, 2), (0, 1, 1), (1, 0, 1), (1, 1, 2), (0, 2, 1), (1, 2, 2)):
+        fields = {"name": "strict", "hash": "01234567", "fields": {"folds": [["a"], ["b"], ["c"]]}, **TESTED}
+        record = a_record("prototype", seed, fold=fold, protocol=fields, id=f"{seed}{fold}")
+        record.time, record.config["method"]["trains"] = f"2026-01-0{day}T00:00:00+00:00", False
+        record.backbone = {"name": "resnet18", "weights": "w.safetensors"}
+        runs.append((record, counts_of(right_of_ten(2 + 3 * fold), fold=fold, seed=seed)))
+    counted = kept(tmp_path, *runs)
+    (row,) = counted.tables()[0].rows
+    assert row.seeds == [] and row.low is not None and counted.faults == []
 
 
 def test_a_score_that_is_not_that_of_its_counts_is_not_tested(tmp_path):

@@ -72,6 +72,7 @@ def run(config: DictConfig) -> int:
     method.answers_in = config.precision
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
+    record.data["val_images"] = source.image_fingerprint(protocol.scored_somewhere(source))
     if config.precision != "32-true":
         record.protocol["precision"] = config.precision
     rung, place = place_of(record, home(Path(config.run)) / "evaluations")
@@ -96,10 +97,13 @@ def place_of(record: records.Record, evaluations: Path) -> tuple[str, Path]:
     """What tells an evaluation from the others of its run, and its folder; one of other images is left alone."""
     words = [str(record.protocol["hash"]), *rung_words(record)]
     place = evaluations / "-".join([record.protocol["name"], *words])
-    fingerprint = record.data["val_fingerprint"]
+    labels, images = (str(record.data[key]) for key in ("val_fingerprint", "val_images"))
     with suppress(DataError):
-        if records.read(place).data.get("val_fingerprint") != fingerprint:
-            words.append(fingerprint[:8])
+        before = records.read(place).data
+        if before.get("val_fingerprint") != labels:
+            words.append(labels[:8])
+        elif before.get("val_images", images) != images:  # older versions looked at the labels alone
+            words.append(images[:8])
     return "-".join(words), evaluations / "-".join([record.protocol["name"], *words])
 
 

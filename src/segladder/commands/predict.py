@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -12,6 +13,7 @@ from pydantic import Field
 
 from segladder.door.packing import opened
 from segladder.errors import ConfigError
+from segladder.foreign import content
 from segladder.methods.base import Method, Precision, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.protocols.inference import dense_answers
@@ -64,7 +66,7 @@ def run(config: DictConfig) -> int:
             " with segladder evaluate protocol=davis2016_automatic"
         )
     shown = {key: config[key] for key in SETTINGS} | {key: absolute(config[key]) for key in FILES}
-    made_by = {"run": record.id, "weights": record.checkpoint.get("sha256")} | shown
+    made_by = {"run": record.id, "weights": record.checkpoint.get("sha256"), "shows": shows(config)} | shown
     method.to(device)
     method.answers_in = config.precision
     with evaluating(method):
@@ -83,6 +85,14 @@ def segment_all(config: DictConfig, method: Method, record: Record, made_by: Map
 
     paths = listed("images", Path(config.images))
     return segment_each(paths, out, segmented, made_by, config.progress, config.probabilities)
+
+
+def shows(config: DictConfig) -> str | None:
+    """A hash of the files that show what to find: the supports, or the mask of a video's first frame."""
+    given = [Path(config[key]) for key in ("support", "mask") if config[key] is not None]
+    files = [file for place in given for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+    digests = [hashlib.sha256(content(file)).hexdigest() for file in files if file.is_file()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
 
 
 def absolute(path: str | None) -> str | None:

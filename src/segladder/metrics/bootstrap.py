@@ -123,9 +123,10 @@ def ends(scores: np.ndarray, rule: FromCounts) -> tuple[np.ndarray, np.ndarray]:
     interval, Davison and Hinkley 1997), within 0 and 1.
     """
     low, high = interval(scores[1:])
-    if not formula(rule.formula).flatters:
-        return low, high
-    return np.maximum(0, 2 * scores[0] - high), np.minimum(1, 2 * scores[0] - low)
+    of = formula(rule.formula)
+    if of.flatters:
+        low, high = np.minimum(scores[0], 2 * scores[0] - high), np.maximum(scores[0], 2 * scores[0] - low)
+    return (low, high) if of.signed else (np.maximum(0, low), np.minimum(1, high))
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,17 @@ class Runs:
     runs: Mapping[int | None, Mapping[Fold, _Drawn]]
 
     @classmethod
-    def of(cls, runs: Counts | Sequence[Counts], rule: FromCounts) -> Runs:
-        """What a rule makes of runs. Raises DataError for two runs of one seed and fold."""
+    def of(cls, runs: Counts | Sequence[Counts], rule: FromCounts, seedless: bool = False) -> Runs:
+        """What a rule makes of runs. Raises DataError for two runs of one seed and fold.
+
+        Args:
+            runs: counts of each run.
+            rule: how the score follows.
+            seedless: the runs are one whatever their seeds, since nothing depends on them.
+        """
         whole: dict[int | None, dict[Fold, _Drawn]] = {}
         for counts in [runs] if isinstance(runs, Counts) else runs:
-            folds = whole.setdefault(counts.seed, {})
+            folds = whole.setdefault(None if seedless else counts.seed, {})
             if counts.fold in folds:
                 raise DataError(f"seed {counts.seed}, fold {counts.fold}: given twice, expected one run of each")
             folds[counts.fold] = _Drawn.of(counts, rule)

@@ -131,6 +131,7 @@ class AveragePrecision:
         each_class: the score of each class (..., K) instead of their mean.
     """
 
+    signed: ClassVar[bool] = False
     flatters: ClassVar[bool] = True  # the best precision at a recall is the best of noisy ones
 
     thresholds: tuple[float, ...] = THRESHOLDS

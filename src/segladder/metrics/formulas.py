@@ -26,9 +26,14 @@ class Weighable(Protocol):
 
     Attributes:
         flatters: whether few images make it higher on average, and a draw of them higher once more.
+        signed: whether it may be negative; others are shares from 0 to 1.
     """
 
     flatters: ClassVar[bool]
+
+    @property
+    def signed(self) -> bool:
+        """See above."""
 
     def gathered(self, counts: Counts, places: np.ndarray, units: int, lists: str) -> Any:
         """What weights are put on.
@@ -51,12 +56,14 @@ class Formula:
     Args:
         rows: what each row of counts adds to the sums, (N, ...).
         score: sums (..., *), groups of classes and the rule for absent ones to scores (...).
+        signed: as of `Weighable`.
     """
 
     flatters: ClassVar[bool] = False
 
     rows: Callable[[Counts], np.ndarray]
     score: Callable[[np.ndarray, Groups, str], np.ndarray]
+    signed: bool = False
 
     def gathered(self, counts: Counts, places: np.ndarray, units: int, lists: str) -> tuple[np.ndarray, bool]:
         """What each unit adds to the sums, (units, ...), and whether lists are kept apart in it."""
@@ -293,7 +300,7 @@ FORMULAS: dict[str, Weighable] = {
     "right_iou": _share(lambda counts: swapped(counts)[0]),
     "wrong_iou": _share(lambda counts: swapped(counts)[1]),
     **{
-        f"{name}_{kind}{'' if last else '_without_last'}": Formula(of_frames(value, kind, last), _mean)
+        f"{name}_{kind}{'' if last else '_without_last'}": Formula(of_frames(value, kind, last), _mean, kind == "decay")
         for name, value in (("J", region_similarities), ("F", _contours))
         for kind in ("mean", "recall", "decay")
         for last in (True, False)

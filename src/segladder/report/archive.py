@@ -54,7 +54,7 @@ def collect(found: Iterable[tuple[Record, Path]], folder: str | Path) -> Path:
         DataError: a line that is there cannot be read, so that writing would lose it.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with locked(Path(folder)):
+    with locked(Path(folder).resolve()):
         return _collected(list(found), Path(folder) / records.LINES_NAME)
 
 

@@ -111,7 +111,7 @@ class Counted:
         key = table.hash, tuple(row.runs), rule
         if key not in self._prepared:
             try:
-                runs = Runs.of(self.of(table, row), rule)
+                runs = Runs.of(self.of(table, row), rule, seedless=not row.seeds)
                 value = float(runs.under_draws(draws=0)[0])
             except (ValueError, LookupError) as error:  # records and counts of strangers may not fit together
                 raise DataError(f"{row.runs[0]}: {table.metric} does not follow from its counts ({error})") from error

@@ -309,7 +309,10 @@ def _row(
         runs=[record.id for record in complete],
         note="; ".join(notes),
         lineage=tuple(first.lineage),
-        others=_others(complete, [score for score in declared.shown("table") if score.name != metric]),
+        others=_others(
+            [replace(record, seed=None) for record in complete] if seedless else complete,
+            [score for score in declared.shown("table") if score.name != metric],
+        ),
         rung=rung_of(first),
     )
 

@@ -29,9 +29,10 @@ LATER: dict[str, Any] = {  # keys that older records lack, with the value their 
     **{f"labels.noise.{key}": value for key, value in CAREFUL.items()},
 }
 SHAPES_TRAINING = (  # fields of the protocol that a run was trained under, which may be another than scores it
-    *("input_size", "fit", "input_side", "shots", "class_draw", "train_images", "novel_pixels", "unseen_pixels"),
-    *("min_object", "min_area", "transductive"),
+    *("shots", "class_draw", "train_images", "novel_pixels", "min_object", "min_area"),
+    *("split_name", "unseen", "unseen_pixels", "background", "transductive"),
 )
+SHAPES_CHOICE = ("input_size", "fit", "input_side")  # where a score chooses the weights
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 
@@ -91,7 +92,8 @@ def _trained_on(record: Record) -> dict[str, Any]:
     if not record.config.get("method", {}).get("trains", True):
         return fold
     under = record.config.get("protocol") or {}
-    return fold | {f"protocol.{name}": under.get(name) for name in SHAPES_TRAINING}
+    names = SHAPES_TRAINING + (() if record.label_access.get("selection") == "fixed" else SHAPES_CHOICE)
+    return fold | {f"protocol.{name}": under.get(name) for name in names}
 
 
 def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:

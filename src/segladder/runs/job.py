@@ -25,6 +25,7 @@ from segladder.report import record as records
 from segladder.runs.composition import composed
 from segladder.runs.folder import (
     CONFIG,
+    EMBEDDINGS,
     FOLDER_VARIABLE,
     RESUME_POINT,
     WEIGHTS,
@@ -95,8 +96,8 @@ def new_folder(config: DictConfig, held: ExitStack) -> Path:
     if is_named(HydraConfig.get()):
         own(fresh, held)
         if (fresh / CONFIG).exists() and failed_at_once(fresh) and not is_same(config, fresh):
-            (fresh / records.FILE_NAME).unlink()
-            (fresh / CONFIG).unlink()
+            for name in (records.FILE_NAME, CONFIG, EMBEDDINGS):  # the last is what it was told of its classes
+                (fresh / name).unlink(missing_ok=True)
         if (fresh / CONFIG).exists():
             check_same(config, fresh)
         else:

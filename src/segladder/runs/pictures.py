@@ -91,6 +91,8 @@ def note_maker(out: Path, made_by: Mapping[str, Any]) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{note}: damaged ({error}); choose another out") from error
     now = records.plain(made_by)
+    if not before and (out / "overlays").is_dir():
+        raise ConfigError(f"out={out}: holds results without {MAKER}, as older versions wrote; choose another folder")
     if before and (odd := [key for key in now if before.get(key) != now[key]]):
         raise ConfigError(
             f"out={out}: holds results of {odd[0]}={before.get(odd[0])}, now it is {now[odd[0]]};"

@@ -61,8 +61,8 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     fingerprint, before = seen.fingerprint(ids), record.data.get("train_fingerprint")
     if before not in (None, fingerprint) and ((folder / RESUME_POINT).exists() or (folder / WEIGHTS).exists()):
         raise DataError(
-            f"{folder}: began with other training images or labels of {source.name} ({before}, now {fingerprint}); put"
-            " them back, or train anew in another folder"
+            f"{folder}: began with other training labels of {source.name} ({before}, now {fingerprint}); put them back,"
+            " or train anew in another folder"
         )
     record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
     study = Study.of(method, training)

@@ -20,7 +20,6 @@ from segladder.settings import Count, Name, ProperShare
 
 LISTS = ("train", "val", "test")
 LIKE_LISTS = {*LISTS, "training", "valid", "validation", "testing"}  # in any case
-DEEPEST = 30  # folders in folders
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -188,11 +187,18 @@ def by_id(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
 
 
 def files_and_links(folder: Path) -> Iterator[Path]:
-    """The files below a folder, links followed, but none that is hidden. Raises DataError for a loop of links."""
+    """The files below a folder, links followed, but none that is hidden, and none twice by a link beside its folder."""
+    root = os.path.realpath(folder)
+    seen = {os.path.realpath(at) for at, _, _ in os.walk(folder)}
     for at, folders, names in os.walk(folder, followlinks=True):
-        if len(Path(at).relative_to(folder).parts) > DEEPEST:
-            raise DataError(f"{at}: deeper than {DEEPEST} folders, expected no link to a folder above it")
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = []
+        for name in sorted(name for name in folders if not name.startswith(".")):
+            place = os.path.join(at, name)
+            real = os.path.realpath(place)
+            if real == os.path.join(root, os.path.relpath(place, folder)) or real not in seen:
+                seen.add(real)
+                inside.append(name)
+        folders[:] = inside
         yield from (Path(at, name) for name in names if not name.startswith("."))  # such as .NAME.partial.png
 
 

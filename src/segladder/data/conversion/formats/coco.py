@@ -32,7 +32,8 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
         found = dict.fromkeys(["background", *(name for file in files for name in file.categories)])
         naming = Naming(tuple(found), place=listing.place_of(paths))
     names = naming.names
-    if unknown := [(f.path, name) for f in files for name in f.categories if name not in names]:
+    known = {*names[1:], *(name for name in names[:1] if name.lower() == "background")}  # the first class has no object
+    if unknown := [(f.path, name) for f in files for name in f.categories if name not in known]:
         raise ConfigError(f"{unknown[0][0]}: category {unknown[0][1]} is not among classes={list(names)}")
     values = dict(zip(names, naming.values(), strict=True))
     entries: dict[str, Entry] = {}
@@ -51,8 +52,8 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
                 left_out.append(f"{file.path}: image {each.number} ({image}) is that of {entries[image_id].told} too")
                 continue
             entries[image_id] = Entry(image_id, image, file.path, partial(_drawn, file, each, table))
-    known = {entry.image for entry in entries.values()}
-    left_out += [f"{path}: an image that no COCO file names" for path in listing.pictures if path not in known]
+    named = {entry.image for entry in entries.values()}
+    left_out += [f"{path}: an image that no COCO file names" for path in listing.pictures if path not in named]
     classes = [Found(values[name], name, f"category {name}" if values[name] else "no object") for name in names]
     return Reading(
         "COCO files; of objects that overlap the smaller one has the pixel", classes, list(entries.values()), left_out

@@ -79,7 +79,7 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
 
 
 def _require_known(path: Path, file: Mapping[str, Any], naming: Naming) -> None:
-    known = {*naming.names, *BACKGROUND, *IGNORED}
+    known = {*naming.names[1:], *BACKGROUND, *IGNORED}  # the first class has no shape
     unknown = [shape["label"] for shape in file["shapes"] if naming.names and shape["label"] not in known]
     if unknown:
         raise DataError(f"{path}: label {unknown[0]} is not among classes={list(naming.names)}")

@@ -45,7 +45,8 @@ class Record:
             chosen `epoch`, the `score` that chose it and on what (`chosen_by`), where one did; `early_stopping`
             (`patience`, whether it `ended` training); what the run has seen, with all it builds on (docs/labels.md).
         protocol: `name`, `hash`, the protocol's `fields`, and what it says of its scores, `Declaration.plain`.
-        data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`; `background` is false
+        data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`, both over labels; of a
+            further evaluation `val_images`, over the files of the scored images; `background` is false
             where the first class is one like the others; `colours` (RGB by class) where classes have their own.
         metrics: name to `value`, `low`, `high`: the score and its 95 % interval over images (None where not computed).
         per_class: one row per class, see `segladder.metrics.overlap.per_class`.

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab, line feed
+HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no file can hold it
 
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names that lead nowhere on any system
@@ -42,6 +43,11 @@ def stays_inside(name: str) -> bool:
 def printable(text: str) -> str:
     """A text whose control characters are spelled out, such as \\x1b, so that it cannot drive a terminal."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def is_name(value: Any) -> TypeGuard[str]:
+    """Whether a value of JSON is a text that is not blank and that can be written to a file."""
+    return isinstance(value, str) and bool(value.strip()) and not HALF_A_LETTER.search(value)
 
 
 def json_values(text: bytes) -> Any:

@@ -157,6 +157,9 @@ def test_predict_writes_native_size_masks_and_skips_what_is_done(segladder, run,
     capsys.readouterr()
     assert segladder(*words, "flip=true") == 2
     assert "holds results of flip=False, now it is True; choose another folder" in capsys.readouterr().err
+    (tmp_path / "out" / "made_by.json").write_text("[1]")
+    assert segladder(*words) == 2
+    assert "made_by.json: damaged" in capsys.readouterr().err
     (tmp_path / "out" / "made_by.json").unlink()
     assert segladder(*words) == 2
     assert "holds results without made_by.json" in capsys.readouterr().err

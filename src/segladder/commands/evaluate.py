@@ -52,10 +52,10 @@ class Keys(TypedDict, total=False):
 
 
 def run(config: DictConfig) -> int:
-    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot. A further data
-    set or other images go to a folder that ends in their fingerprint.
+    """Score and write RUN/evaluations/PROTOCOL-HASH/record.json; few-shot runs: PROTOCOL-HASH-Kshot.
 
-    What is made of a packed run RUN.zip goes to the folder RUN beside it.
+    Scored again on other labels or images, a run has a further folder that ends in their fingerprint. What is made of a
+    packed run RUN.zip goes to the folder RUN beside it.
     """
     check_keys(config, Keys)
     device = chosen_device(config.device)

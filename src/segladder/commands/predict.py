@@ -28,8 +28,6 @@ WAYS = {  # what a run needs beside `run` and `out`
     "dense": ({"images": "DIR"},),
     "episodes": ({"support": "DIR", "images": "DIR"}, {"video": "DIR", "mask": "FILE"}),
 }
-
-
 SETTINGS = ("support_class", "input_size", "scales", "flip", "precision")  # that change results, like the files shown
 FILES = ("images", "support", "video", "mask")
 

@@ -26,14 +26,13 @@ class Weighable(Protocol):
 
     Attributes:
         flatters: whether few images make it higher on average, and a draw of them higher once more.
-        signed: whether it may be negative; others are shares from 0 to 1.
     """
 
     flatters: ClassVar[bool]
 
     @property
     def signed(self) -> bool:
-        """See above."""
+        """Whether it may be negative; others are shares from 0 to 1."""
 
     def gathered(self, counts: Counts, places: np.ndarray, units: int, lists: str) -> Any:
         """What weights are put on.

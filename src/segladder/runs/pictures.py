@@ -88,8 +88,10 @@ def note_maker(out: Path, made_by: Mapping[str, Any]) -> None:
     note = out / MAKER
     try:
         before = json_values(content(note)) if note.exists() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{note}: damaged ({error}); choose another out") from error
+    if not isinstance(before, dict):
+        raise ConfigError(f"{note}: damaged, expected what segladder predict wrote; choose another out")
     now = records.plain(made_by)
     if not before and (out / "overlays").is_dir():
         raise ConfigError(f"out={out}: holds results without {MAKER}, as older versions wrote; choose another folder")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from segladder.data.sources.decoding import LARGEST
 from segladder.errors import ConfigError, DataError
-from segladder.foreign import printable, stays_inside, text
+from segladder.foreign import is_name, printable, stays_inside, text
 
 Outline = list[list[float]] | dict[str, Any]
-HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no file can hold it
 
 
 @dataclass(frozen=True)
@@ -185,11 +183,6 @@ def _polygons(outline: Sequence[Any], height: int, width: int) -> list[list[floa
             if not isinstance(value, (int, float)) or not math.isfinite(value) or not -far <= value <= 2 * far:
                 raise ValueError(f"a polygon through {value!r}, far outside the {width}x{height} pixels of its image")
     return list(outline)
-
-
-def is_name(value: Any) -> TypeGuard[str]:
-    """Whether a value of JSON is a text that is not blank and that can be written to a file."""
-    return isinstance(value, str) and bool(value.strip()) and not HALF_A_LETTER.search(value)
 
 
 def _entries(path: Path, whole: Any, key: str) -> list[Mapping[str, Any]]:

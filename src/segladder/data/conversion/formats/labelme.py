@@ -19,10 +19,9 @@ from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import IGNORED, Naming
 from segladder.data.conversion.pairing import id_of
 from segladder.data.sources.base import IGNORE
-from segladder.data.sources.coco_file import is_name
 from segladder.data.sources.decoding import DAMAGE, LARGEST
 from segladder.errors import ConfigError, DataError
-from segladder.foreign import printable, text
+from segladder.foreign import is_name, printable, text
 
 BACKGROUND = ("background", "_background_", "__background__")
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}  # of a shape with an area

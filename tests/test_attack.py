@@ -15,7 +15,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from segladder.runs.composition import choices, composed
+from segladder.configuration import choices
+from segladder.runs.composition import composed
 
 TRIES = int(os.environ.get("TRIES", 500))
 DAMAGES = int(os.environ.get("DAMAGES", 150))

@@ -16,7 +16,7 @@ from dummy_data import picture, save_image, save_mask
 from notebooks import code_of, execute, printed
 from test_project import ROOT, commands_of
 
-from segladder.cli import choices
+from segladder.configuration import choices
 
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))

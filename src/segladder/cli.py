@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import os
 import sys
-from pathlib import Path
 
 from segladder import __version__
+from segladder.configuration import choices
 from segladder.foreign import printable
 from segladder.machine import rank
 from segladder.runs.interruption import INTERRUPTED
@@ -149,19 +148,6 @@ def help_text() -> str:
         'eval "$(segladder --completion bash)" completes words in bash; zsh and fish have their own.',
     ]
     return "\n".join(lines)
-
-
-def choices(group: str) -> list[str]:
-    """The names that `GROUP=NAME` takes; files `_NAME.yaml` hold what choices share and are none themselves."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("[!_]*.yaml"))
-
-
-def conf_folder() -> Path:
-    """The folder of the configuration, in a checkout or an installed package."""
-    spec = importlib.util.find_spec("segladder.conf")
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("segladder.conf: the configuration is not installed, expected it beside the package")
-    return Path(spec.submodule_search_locations[0])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from segladder.cli import COMMANDS, choices, conf_folder
+from segladder.cli import COMMANDS
+from segladder.configuration import choices, conf_folder
 
 LINE = re.compile(r"( *)([\w.]+):(?: +([^#\n]*?))?(?: *# (.*))?$")
 DEFAULT = re.compile(r"  - (\w+)(?:: (\S+))?(?: # (.*))?$")

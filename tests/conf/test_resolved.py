@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from segladder.cli import choices
+from segladder.configuration import choices
 
 LIST = Path(__file__).with_name("resolved.json")
 ADDED = ("labels", "loader.augment.extra")  # keys that came after the list was written

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 import yaml
 
-from segladder.cli import choices, conf_folder, help_text
+from segladder.cli import help_text
+from segladder.configuration import choices, conf_folder
 
 CONF = conf_folder()
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if any(folder.glob("*.yaml")) and folder.name != "experiment")

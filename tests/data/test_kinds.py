@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
-from segladder.cli import choices
+from segladder.configuration import choices
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.boxes import Boxes

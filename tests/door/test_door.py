@@ -23,7 +23,7 @@ from PIL import Image
 
 import segladder as door
 from segladder import cli
-from segladder.cli import conf_folder
+from segladder.configuration import conf_folder
 from segladder.data.sources.decoding import read_image, read_mask
 from segladder.door.creating import configuration
 from segladder.errors import ConfigError, DataError

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from small_methods import configuration
 
-from segladder.cli import choices
+from segladder.configuration import choices
 from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import LaterStage

@@ -9,7 +9,7 @@ from ladder_data import FOLDS, write_ladder
 from test_ladder import NearestColour, SupportColour
 from test_ladder import protocol as ladder
 
-from segladder.cli import choices
+from segladder.configuration import choices
 from segladder.data.sources.folder import Folder
 from segladder.metrics.bootstrap import estimate
 from segladder.metrics.declaration import Declaration

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from segladder.cli import choices
+from segladder.configuration import choices
 from segladder.errors import ConfigError
 from segladder.runs import build
 from segladder.runs.composition import composed

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from small_methods import configuration
 
-from segladder.cli import choices
+from segladder.configuration import choices
 from segladder.data.sources.items import Items
 from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.data.training.episodes import draw

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from segladder.cli import choices
+from segladder.configuration import choices
 from segladder.report.published import Published, published
 
 LINES = list(csv.DictReader(files("segladder.report").joinpath("published.csv").read_text().splitlines()))

@@ -9,7 +9,7 @@ from dummy_data import write_videos
 from small_methods import configuration, small_words
 from torch import nn
 
-from segladder.cli import choices
+from segladder.configuration import choices
 from segladder.methods.base import evaluating
 from segladder.metrics.counts import Asked
 from segladder.metrics.episodes import EpisodeCounts

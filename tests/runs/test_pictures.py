@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
 import pytest
 from dummy_data import picture, save_image
 
 from segladder.errors import ConfigError
 from segladder.files import written
-from segladder.runs.pictures import listed
+from segladder.runs.pictures import listed, save, segment_each
 
 
 def test_images_that_are_still_being_written_are_not_listed(tmp_path):
@@ -22,3 +25,23 @@ def test_a_folder_of_hidden_files_holds_no_image(tmp_path):
     save_image(tmp_path / ".a.png", picture(0)[0])
     with pytest.raises(ConfigError, match="no image there"):
         listed("images", tmp_path)
+
+
+def test_an_image_replaced_by_an_older_one_is_segmented_again(tmp_path):
+    image, out = tmp_path / "images" / "a.png", tmp_path / "out"
+    save_image(image, picture(0)[0])
+    seen = []
+
+    def segment(path, pixels):
+        seen.append(path.name)
+        save(out, path, pixels, np.zeros(pixels.shape[:2], np.uint8))
+
+    for _ in range(2):
+        assert segment_each([image], out, segment, {"run": "one"}, progress=False) == 0
+    assert seen == ["a.png"]
+    older = tmp_path / "older.png"
+    save_image(older, picture(1)[0])
+    os.utime(older, (1, 1))
+    older.replace(image)
+    assert segment_each([image], out, segment, {"run": "one"}, progress=False) == 0
+    assert seen == ["a.png", "a.png"]

@@ -11,8 +11,8 @@ import torch
 from dummy_data import write_videos
 from small_methods import configuration, small_words
 
-from segladder.cli import choices
 from segladder.commands import train as train_command
+from segladder.configuration import choices
 from segladder.data.words.embeddings import Embeddings
 from segladder.errors import DataError
 from segladder.methods.few_shot.base import FewShotMethod

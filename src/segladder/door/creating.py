@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
 
+from segladder.configuration import choices
 from segladder.data.inspection.checks import check_training_ready
 from segladder.data.training.datamodule import DataModule, item_seed, single_threaded
 from segladder.data.training.dataset import Item, TrainingSet
@@ -22,7 +23,7 @@ from segladder.methods.base import Method
 from segladder.protocols.inference import same_size_chunks
 from segladder.runs import build
 from segladder.runs.choices import check_choices, check_data
-from segladder.runs.composition import check_keys, choices, composed, explain, is_group, not_a_choice, opened
+from segladder.runs.composition import check_keys, composed, explain, is_group, not_a_choice, opened
 from segladder.runs.keys import TrainKeys
 from segladder.stages.inheritance import asked_labels, shown_labels
 from segladder.stages.preparation import check_background, told_of_classes

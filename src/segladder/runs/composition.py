@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
 
 import yaml
@@ -14,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.initialize import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from segladder.configuration import choices, conf_folder
 from segladder.settings import MISSING, check, hints_of, suggestion
 
 OPEN = ("backbone.options", "embeddings.words")  # dictionaries whose keys are the user's
@@ -65,23 +65,16 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     return " ".join(text.split())
 
 
-def choices(group: str) -> list[str]:
-    """The names that `GROUP=NAME` takes in `conf/`; files `_NAME.yaml` hold what choices share and are none."""
-    folder = files("segladder.conf") / group
-    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and not name.startswith("_"))
-
-
 def as_written(group: str, name: str) -> dict[str, Any]:
     """What the file of a choice says, over the files of its group that it builds on; nothing is resolved."""
-    said = yaml.safe_load((files("segladder.conf") / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    said = yaml.safe_load((conf_folder() / group / f"{name}.yaml").read_text(encoding="utf-8"))
     below = [as_written(group, each) for each in said.pop("defaults", []) if each != "_self_"]
     return {key: value for each in (*below, said) for key, value in each.items()}
 
 
 def is_group(key: str) -> bool:
     """Whether a key is chosen by the name of a file."""
-    return (files("segladder.conf") / key).is_dir()
+    return (conf_folder() / key).is_dir()
 
 
 def keys_at(command: str, overrides: list[str], parent: str) -> tuple[str, list[str]]:

@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from segladder.configuration import conf_folder
 from segladder.errors import ConfigError, SegLadderError
 from segladder.foreign import stays_inside
 from segladder.settings import Node, UnknownKey, check_value
@@ -118,7 +119,7 @@ def package(file: Path, folder: Path) -> str:
 
 def conf_folders() -> tuple[Path, ...]:
     """The package's choices, and the folders of choices that the user names for this command, `hydra.searchpath`."""
-    own = Path(str(files("segladder.conf")))
+    own = conf_folder()
     if not HydraConfig.initialized():
         return (own,)
     sources = HydraConfig.get().runtime.config_sources

@@ -79,8 +79,9 @@ def segment_each(
 
 
 def is_made(result: Path, image: Path) -> bool:
-    """Whether a result is there, of the image as it is now."""
-    return result.exists() and result.stat().st_mtime >= image.stat().st_mtime
+    """Whether a result is there, of the image as it is now: written to, and put there, before the result."""
+    source = image.stat()
+    return result.exists() and result.stat().st_mtime >= max(source.st_mtime, source.st_ctime)
 
 
 def note_maker(out: Path, made_by: Mapping[str, Any]) -> None:

@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from segladder.configuration import conf_folder
 from segladder.data.sources.shapes import SHAPES_CLASSES, attribute_table
 from segladder.data.words.word_vectors import DAMAGE, FORMATS, Rows, close_words, read_rows
 from segladder.errors import ConfigError, DataError
@@ -139,7 +139,7 @@ def _source(source: str, settings: EmbeddingSettings, classes: Sequence[str]) ->
     if source == "shapes_attributes":
         known = dict(zip(SHAPES_CLASSES[1:], attribute_table(), strict=True))
         return _joined(source, {name: [name] if name in known else [] for name in classes}, Rows(known, ""))
-    path = Path(str(files("segladder.conf"))) / VOC_TABLE if source == "voc_attributes" else Path(source)
+    path = conf_folder() / VOC_TABLE if source == "voc_attributes" else Path(source)
     rows = read_rows(path, _candidates(phrases), cache_folder(settings.cache_dir))
     table = path.suffix in TABLES
     tokens = {name: _tokens(name, phrase, rows, table) for name, phrase in phrases.items()}

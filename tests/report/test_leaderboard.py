@@ -337,7 +337,7 @@ def test_a_repeated_seed_counts_once_by_its_latest_run():
     new = replace(a_record(value=0.2, id="new"), time="2026-02-01T00:00:00+00:00")
     row = rank([new, old])[0].rows[0]
     assert (row.value, row.runs, row.scores) == (0.2, ["new"], [0.2])
-    assert row.note == "1 older repeats not counted"
+    assert row.note == "1 older repeat not counted"
 
 
 def test_runs_on_parents_of_other_settings_are_rows_of_their_own():
@@ -356,7 +356,7 @@ def test_runs_on_parents_of_other_settings_are_rows_of_their_own():
         ("fcn8s from puzzle_cam parent.method.alpha=0.3", [0, 1], ""),
     ]
     again = replace(found[-1], parents=[found[-1].id], id="again")
-    assert [row.note for row in rank([*found, again])[0].rows] == ["1 older repeats not counted", ""]
+    assert [row.note for row in rank([*found, again])[0].rows] == ["1 older repeat not counted", ""]
 
 
 def test_a_row_may_be_named_by_some_of_its_settings(tmp_path):

@@ -282,7 +282,8 @@ def _row(
     scores, folds, missing = of_seeds(kept, metric, seedless)
     complete = [record for record in kept if (None if seedless else record.seed) in scores]
     repeats = len({id_and_hash(record) for record in records}) - len(kept)
-    notes = [f"{repeats} older repeats not counted"] if repeats and not seedless else []
+    told = "1 older repeat" if repeats == 1 else f"{repeats} older repeats"
+    notes = [f"{told} not counted"] if repeats and not seedless else []
     notes += [f"folds missing: {missing}"] if missing else []
     notes += ["runs were asked other items"] if _asked_otherwise(kept) else []
     single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}

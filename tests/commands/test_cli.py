@@ -78,6 +78,10 @@ def test_config_is_shown_without_importing_torch(tmp_path):
             ["train", "loader.augment.extra=[{name: Blurr}]"],
             "loader.augment.extra: no transform Blurr in albumentations",
         ),
+        (
+            ["train", "method=sg_one", "protocol=strict", "pool=20"],
+            "pool=20: protocol=strict reads the labels of all training images; choose protocol= cam_seeds, camvid, ladder,",
+        ),
     ],
 )
 def test_wrong_words_get_one_clear_line(words, said, capsys, monkeypatch, tmp_path, shapes_root):

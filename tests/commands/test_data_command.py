@@ -90,8 +90,8 @@ def test_disagreement_of_xml_and_masks_is_reported(voc: Path, capsys: pytest.Cap
     write_xml(voc / "Annotations" / "2007_train00.xml", ["cat", "person"])
     assert voc_command(voc) == 0
     remarks = lines(capsys.readouterr().out, "remark: ")
-    assert remarks[0].endswith("2007_train00.xml: person in the XML, not in the mask")
-    assert remarks[1].endswith("2007_train00.xml: dog in the mask, not in the XML")
+    assert remarks[0].endswith("2007_train00.xml: person among the tags, not in the mask")
+    assert remarks[1].endswith("2007_train00.xml: dog in the mask, not among the tags")
 
 
 def test_several_processes_find_what_one_finds(

@@ -90,7 +90,9 @@ def check(config: DictConfig, source: Source) -> int:
         print(f"remark: {printable(line)}")
     Console().print(class_table(source, reports))
     for report in reports:
-        print(f"{report.name}: {len(report.ids)} ids, {size_range(report)}")
+        alone = sum(item.tags_alone for item in report.items)
+        told = f", {alone} with tags alone" if alone else ""
+        print(f"{report.name}: {len(report.ids)} ids, {size_range(report)}{told}")
     print(f"{source.name}: {len(set(faults))} faults, {len(set(remarks))} remarks")
     return 1 if faults else 0
 

@@ -20,7 +20,7 @@ from segladder.processes.search import Search, trial_config
 from segladder.processes.search_space import distributions, first_of, overrides
 from segladder.processes.sweep import known_runs
 from segladder.report import record as records
-from segladder.runs.choices import check_choices
+from segladder.runs.choices import check_choices, check_pool
 from segladder.runs.composition import check_keys
 from segladder.runs.folder import config_hash_of, plain_config
 from segladder.runs.keys import TrainKeys
@@ -77,6 +77,7 @@ def check(config: DictConfig) -> None:
         if config[key]:
             raise ConfigError(f"{key}: the trials of a search are single runs from the start; leave it out")
     check_choices(config)
+    check_pool(config)
 
 
 def shared_overrides(config: DictConfig) -> list[str]:

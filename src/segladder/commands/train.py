@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError, Diverged, SegLadderError
 from segladder.processes.relaunch import relaunchable
-from segladder.runs.choices import check_choices, check_data
+from segladder.runs.choices import check_choices, check_data, check_pool
 from segladder.runs.composition import check_keys, one_line
 from segladder.runs.fitting import carry_out
 from segladder.runs.interruption import Interruption
@@ -33,6 +33,7 @@ def run(config: DictConfig) -> int:
         check_data(config)  # what a protocol takes from its data is not in others
         check_keys(config, TrainKeys)
         check_choices(config)
+        check_pool(config)
     except ConfigError:
         discard_if_empty(fresh_folder(), Path(str(config.runs)))
         raise

@@ -22,7 +22,7 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.inference import same_size_chunks
 from segladder.runs import build
-from segladder.runs.choices import check_choices, check_data
+from segladder.runs.choices import check_choices, check_data, check_pool
 from segladder.runs.composition import check_keys, composed, explain, is_group, not_a_choice, opened
 from segladder.runs.keys import TrainKeys
 from segladder.stages.inheritance import asked_labels, shown_labels
@@ -50,6 +50,7 @@ def configuration(**given: Any) -> DictConfig:
         check_data(config)
         check_keys(config, TrainKeys)
         check_choices(config)
+        check_pool(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain("train", overrides, error)) from None  # the line says it all
     return config

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 
 from segladder.data.sources.base import Source
+from segladder.data.sources.tag_file import Tagged
 from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
 from segladder.methods.image_level.base import TagMethod
@@ -63,6 +64,16 @@ class CamSeedsProtocol(SemanticProtocol):
         super().__post_init__()
         if self.threshold not in self.thresholds:
             raise ConfigError(f"protocol.threshold={self.threshold}: expected one of protocol.thresholds")
+
+    def check_source(self, source: Source) -> None:
+        """Likewise where images have tags and no mask to score against."""
+        super().check_source(source)
+        ids = source.split(self.split) if isinstance(source, Tagged) else []
+        if alone := [image_id for image_id in ids if source.has_tags_alone(image_id)]:
+            raise ConfigError(
+                f"protocol.split={self.split}: {len(alone)} of its images have tags and no mask to score class maps"
+                f" against, such as {alone[0]}; choose a split with masks: protocol.split={source.val_split}"
+            )
 
     @property
     def scores(self) -> tuple[Score, ...]:

@@ -24,6 +24,16 @@ def check_choices(config: DictConfig) -> None:
     check_held_out(config)
 
 
+def check_pool(config: DictConfig) -> None:
+    """Raise ConfigError where few images are to be labelled for training, but the protocol reads labels of all."""
+    if config.get("pool") is not None and "pool" not in config.protocol:
+        known = [name for name in choices("protocol") if "pool" in as_written("protocol", name)]
+        raise ConfigError(
+            f"pool={config.pool}: protocol={config.protocol.name} reads the labels of all training images; choose"
+            f" protocol= {', '.join(known)}, or leave pool=null"
+        )
+
+
 def check_held_out(config: DictConfig) -> None:
     """Raise ConfigError where something is to be judged by held-out images that are not there, or by nothing."""
     settings = config.trainer

@@ -13,7 +13,7 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.decoding import image_size, jpeg_damage
 from segladder.data.sources.scene import size_error
-from segladder.data.sources.voc import VOC
+from segladder.data.sources.tag_file import Tagged
 from segladder.errors import ConfigError, DataError
 from segladder.machine import pool
 
@@ -125,7 +125,9 @@ class Item:
     Attributes:
         image_id: the id.
         size: (height, width) of the image, or None if it could not be decoded.
-        pixels: pixels per class index, int64 (256,), all zero if the mask could not be decoded.
+        pixels: pixels per class index, int64 (256,), all zero if there is no mask or it could not be decoded.
+        held: class indices that the image holds, bool (256,), by its tags where it has no mask.
+        tags_alone: whether it has none.
         faults: one line each, naming the file.
         remarks: likewise, of what is odd but not wrong.
     """
@@ -133,6 +135,8 @@ class Item:
     image_id: str
     size: tuple[int, int] | None = None
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    held: np.ndarray = field(default_factory=lambda: np.zeros(256, bool))
+    tags_alone: bool = False
     faults: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -148,11 +152,16 @@ def check_item(source: Source, image_id: str) -> Item:
     except DataError as error:
         item.faults.append(str(error))
     try:
-        mask = source.mask(image_id)
+        if isinstance(source, Tagged) and source.has_tags_alone(image_id):
+            item.tags_alone = True
+            item.held[list(source.foreground_indices)] = source.tags(image_id) > 0
+        else:
+            mask = source.mask(image_id)
     except DataError as error:
         item.faults.append(str(error))
     if mask is not None:
         item.pixels = np.bincount(mask.reshape(-1), minlength=256)
+        item.held = item.pixels > 0
         _compare(source, item, mask)
     return item
 
@@ -163,25 +172,28 @@ def _compare(source: Source, item: Item, mask: np.ndarray) -> None:
         item.faults.append(str(size_error(path, mask.shape, item.size)))
     if not item.pixels[int(source.background) : IGNORE].any():
         item.remarks.append(f"{path}: no foreground pixel of the classes in use")
-    if isinstance(source, VOC) and source.annotation_path(item.image_id).is_file():
+    if isinstance(source, Tagged):
         _compare_tags(source, item)
 
 
-def _compare_tags(source: VOC, item: Item) -> None:
-    path = source.annotation_path(item.image_id)
+def _compare_tags(source: Tagged, item: Item) -> None:
     try:
-        tagged = source.xml_tags(item.image_id) > 0
+        noted = source.noted_tags(item.image_id)
     except DataError as error:
         item.faults.append(str(error))
         return
-    drawn = item.pixels[1 : len(source.classes)] > 0
+    if noted is None:
+        return
+    path, tags = noted
+    place = str(path) if path.stem == item.image_id else f"{path}, {item.image_id}"
+    tagged, drawn = tags > 0, item.pixels[list(source.foreground_indices)] > 0
     for here, there, what in (
-        (tagged, drawn, "in the XML, not in the mask"),
-        (drawn, tagged, "in the mask, not in the XML"),
+        (tagged, drawn, "among the tags, not in the mask"),
+        (drawn, tagged, "in the mask, not among the tags"),
     ):
-        names = [name for name, a, b in zip(source.classes[1:], here, there, strict=True) if a and not b]
+        names = [name for name, a, b in zip(source.foreground, here, there, strict=True) if a and not b]
         if names:
-            item.remarks.append(f"{path}: {', '.join(names)} {what}")
+            item.remarks.append(f"{place}: {', '.join(names)} {what}")
 
 
 @dataclass
@@ -208,7 +220,7 @@ class SplitReport:
     @property
     def images(self) -> np.ndarray:
         """Images that hold each class index, int64 (256,)."""
-        return sum((item.pixels > 0 for item in self.items), np.zeros(256, np.int64))
+        return sum((item.held for item in self.items), np.zeros(256, np.int64))
 
 
 def check_splits(source: Source) -> list[SplitReport]:

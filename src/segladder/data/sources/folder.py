@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
-from segladder.data.sources.base import Source
 from segladder.data.sources.lists import read_ids
+from segladder.data.sources.tag_file import Tagged, read_tag_list
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, text
 from segladder.settings import Count, Name, ProperShare
@@ -23,14 +24,15 @@ LIKE_LISTS = {*LISTS, "training", "valid", "validation", "testing"}  # in any ca
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-class Folder(Source):
+class Folder(Tagged):
     """Pairs root/images/ID.jpg (or png, bmp, tif, webp) and root/masks/ID.png of equal size, any size.
 
     Masks are palette or gray PNGs whose values are class numbers: 0 the background, 255 ignored. An id is the path
     below `images` without its suffix, so folders inside folders work. Splits are the lists root/splits/NAME.txt (an id
     or the name of its image a line), or else root/NAME.txt, or else the folders images/train, images/val and
     images/test. Without any, `val` is a share of the ids chosen by a hash of the id and `train` the rest, so that an
-    image stays in its split when others are added; neither is ever empty.
+    image stays in its split when others are added; neither is ever empty. An image without a mask, which tags alone
+    tell of, is always in `train`.
 
     Args:
         root: the folder.
@@ -39,11 +41,12 @@ class Folder(Source):
         val_share: share of the ids in `val`, where there are no lists.
         folds_of_images: cross-validation without lists: into how many parts of equal size the images are dealt.
         fold_of_images: which of them is `val`, from 0; the others are `train`.
+        tags: where image-level tags come from: `masks`, or for the images that it lists a CSV file (`read_tag_list`).
         common: the arguments of `Source`.
 
     Raises:
         DataError: no classes.txt, or fewer than two names.
-        ConfigError: a fold that there is not.
+        ConfigError: a fold that there is not, or tags of another kind.
     """
 
     def __init__(
@@ -54,9 +57,13 @@ class Folder(Source):
         val_share: ProperShare = 0.2,
         folds_of_images: Annotated[int, Field(ge=2)] | None = None,
         fold_of_images: Count = 0,
+        tags: str = "masks",
         **common: Any,
     ) -> None:
         self.root = Path(root)
+        if tags != "masks" and not tags.endswith(".csv"):
+            raise ConfigError(f"data.tags={tags}: expected masks or FILE.csv")
+        self.tag_file = None if tags == "masks" else Path(tags)
         self.val_share, self.folds_of_images, self.fold_of_images = val_share, folds_of_images, fold_of_images
         if folds_of_images is not None and fold_of_images >= folds_of_images:
             raise ConfigError(f"data.fold_of_images={fold_of_images}: expected 0..{folds_of_images - 1}")
@@ -126,17 +133,22 @@ class Folder(Source):
 
     def _dealt(self, val: bool) -> list[str]:
         """Ids of `val`, or of `train`: those that come first by the hash of the id, one at least."""
-        ids = sorted(self._whole_ids(), key=split_share)
+        ids = self._whole_ids()
         if len(ids) < 2:
             raise DataError(f"{self.root}: {len(ids)} images, expected two or more: one to train on, one to score")
+        masked = sorted((image_id for image_id in ids if image_id in self._masks), key=split_share)
+        if not masked:
+            raise DataError(f"{self.root / 'masks'}: no mask of any image, expected some: a score needs them")
         if self.folds_of_images is None:
-            count = sum(split_share(image_id) < self.val_share for image_id in ids)
-            chosen = set(ids[: min(max(1, count), len(ids) - 1)])
-        elif self.folds_of_images > len(ids):
-            raise DataError(f"{self.root}: {len(ids)} images for data.folds_of_images={self.folds_of_images}")
+            count = sum(split_share(image_id) < self.val_share for image_id in masked)
+            chosen = set(masked[: min(max(1, count), len(ids) - 1)])
+        elif self.folds_of_images > len(masked):
+            raise DataError(
+                f"{self.root}: {len(masked)} images with masks for data.folds_of_images={self.folds_of_images}"
+            )
         else:
-            chosen = set(ids[self.fold_of_images :: self.folds_of_images])
-        return sorted(image_id for image_id in ids if (image_id in chosen) == val)
+            chosen = set(masked[self.fold_of_images :: self.folds_of_images])
+        return [image_id for image_id in ids if (image_id in chosen) == val]
 
     def _whole_ids(self) -> list[str]:
         self._require_pairs()
@@ -150,20 +162,50 @@ class Folder(Source):
         """masks/ID.png."""
         return self.root / "masks" / f"{image_id}.png"
 
+    def tag_path(self, image_id: str) -> Path:
+        """The file of tags, where it lists the image, else its mask."""
+        return self.tag_file if self.tag_file is not None and image_id in self._tag_lines else self.mask_path(image_id)
+
+    def told_tags(self, image_id: str) -> np.ndarray | None:
+        """Those of the file of tags, where it lists the image."""
+        names = self._tag_lines.get(image_id)
+        return None if names is None else np.array([name in names for name in self.foreground], np.float32)
+
+    def noted_tags(self, image_id: str) -> tuple[Path, np.ndarray] | None:
+        """The same, with their file."""
+        told = self.told_tags(image_id)
+        return None if told is None or self.tag_file is None else (self.tag_file, told)
+
+    @cached_property
+    def _tag_lines(self) -> dict[str, frozenset[str]]:
+        if self.tag_file is None:
+            return {}
+        return read_tag_list(self.tag_file, self.all_classes[int(self.background) :], self._known_id)
+
+    def _known_id(self, line: str) -> str:
+        image_id = self._id_of(line)
+        if image_id not in self._images:
+            raise DataError(f"no image {printable(image_id)} in {self.root / 'images'}")
+        return image_id
+
     @cached_property
     def _images(self) -> dict[str, Path]:
         return by_id(self.root / "images", IMAGE_SUFFIXES)
 
+    @cached_property
+    def _masks(self) -> dict[str, Path]:
+        return by_id(self.root / "masks", (".png",))
+
     def _require_pairs(self) -> None:
-        masks = by_id(self.root / "masks", (".png",))
         for have, want, kind, folder in (
-            (self._images, masks, "mask", "masks"),
-            (masks, self._images, "image", "images"),
+            (self._images, self._masks.keys() | self._tag_lines.keys(), "mask", "masks"),
+            (self._masks, self._images.keys(), "image", "images"),
         ):
-            if alone := sorted(have.keys() - want.keys()):
+            if alone := sorted(have.keys() - want):
                 shown = ", ".join(alone[:3]) + (f" ... ({len(alone)} in all)" if len(alone) > 3 else "")
+                tags = f", tags in {self.tag_file}" if kind == "mask" and self.tag_file is not None else ""
                 raise DataError(
-                    f"{self.root / folder}: no {kind} for {shown}; expected one of the same name, or splits/"
+                    f"{self.root / folder}: no {kind} for {shown}; expected one of the same name{tags}, or splits/"
                 )
 
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import read_mask
 from segladder.data.sources.instances import Instances, instances_of
 from segladder.data.sources.lists import read_ids, stem_of
 from segladder.data.sources.sbd import derive_train_aug, read_sbd_mask, sbd_ids, sbd_root
 from segladder.data.sources.scene import ObjectBoxes
-from segladder.data.sources.tag_file import read_tag_file
+from segladder.data.sources.tag_file import Tagged, read_tag_file
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import content
 from segladder.settings import Name
@@ -28,7 +27,7 @@ VOC_CLASSES = (
 )
 
 
-class VOC(Source):
+class VOC(Tagged):
     """A folder laid out like VOCdevkit/VOC2012: JPEGImages, SegmentationClass, ImageSets/Segmentation/SPLIT.txt.
 
     A mask is looked for in SegmentationClass, then SegmentationClassAug, then SBD's .mat files. The split `train_aug`
@@ -137,11 +136,16 @@ class VOC(Source):
         places = {"xml": self.annotation_path, "masks": self.mask_path}
         return places[self.tag_source](image_id) if self.tag_source in places else Path(self.tag_source)
 
-    def tags(self, image_id: str) -> np.ndarray:
-        """Which foreground classes the image holds, float32 (len(classes) - 1,). Raises DataError naming the file."""
+    def told_tags(self, image_id: str) -> np.ndarray | None:
+        """Those of the XML or of the file of all tags, as `tags` was chosen. Raises DataError naming the file."""
         if self.tag_source == "masks":
-            return super().tags(image_id)
+            return None
         return self.xml_tags(image_id) if self.tag_source == "xml" else self._filed_tags(image_id)
+
+    def noted_tags(self, image_id: str) -> tuple[Path, np.ndarray] | None:
+        """Those of the XML, where there is one."""
+        path = self.annotation_path(image_id)
+        return (path, self.xml_tags(image_id)) if path.is_file() else None
 
     def _filed_tags(self, image_id: str) -> np.ndarray:
         if image_id not in self._tag_table:

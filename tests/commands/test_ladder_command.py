@@ -322,3 +322,29 @@ def test_the_stages_of_the_experiment_are_runs_whose_choices_fit(stage):
     assert config.pool == {"floor": 0, "ceiling": None, "tuned_10": 10, "cosines": 0, "imprinted_10": 10}.get(
         stage, 100
     )
+
+
+def test_a_run_of_another_protocol_pays_for_its_novel_labels_on_the_ladder(root, segladder, tmp_path):
+    plain = [
+        word for word in words(root, "masks", tmp_path) if not word.startswith(("protocol", "pool", "hydra", "tag"))
+    ]
+    assert segladder(*plain, "protocol.bootstrap=20", f"hydra.run.dir={tmp_path}/full") == 0
+    again = (
+        "evaluate",
+        f"run={tmp_path}/full",
+        "protocol=ladder",
+        "protocol.gamma_images=4",
+        "progress=false",
+        "panels=0",
+    )
+    assert segladder(*again) == 0
+    (path,) = tmp_path.glob("full/evaluations/*/record.json")
+    before, now = (r["annotation_cost"] for r in (record(tmp_path, "full"), json.loads(path.read_text())))
+    assert before["novel_seconds"] == 0 and before["seconds"] == now["seconds"]
+    assert 0 < now["novel_seconds"] < now["seconds"] and now["novel_labels"] == ["masks"]
+
+
+def test_a_rung_is_not_asked_for_a_fold_whose_labels_it_had(runs, segladder, capsys):
+    again = ("evaluate", f"run={runs}/masks", "protocol.fold=1", "protocol=ladder", "progress=false", "panels=0")
+    assert segladder(*again) == 2
+    assert "has labels of cloud in folder" in capsys.readouterr().err

@@ -230,6 +230,11 @@ def test_without_a_support_the_same_frames_are_scored(videos, reads_flow):
     assert np.array_equal(shown.truth, videos.mask("bear/00003"))
 
 
+def test_the_first_mask_of_each_video_is_paid_for(videos):
+    (work,) = protocol().supports(videos)
+    assert (work.images, work.held) == (len(videos.sequences("val")), len(videos.sequences("val")))
+
+
 def test_no_support_is_paid_for_and_single_images_have_no_flow(videos):
     assert automatic().supports(videos) == []
     with pytest.raises(ConfigError, match="protocol=davis2016_automatic scores full, image_level and none methods"):

@@ -98,7 +98,7 @@ def test_laundering_through_any_number_of_hops_is_refused(train, runs, tmp_path,
 def test_eight_other_images_are_no_start_of_a_pool_of_eight(train, runs, tmp_path, capsys):
     assert train(tmp_path / "all", "method=fcn8s", "protocol=semantic", "pool=8") == 0
     assert train(tmp_path / "few", *LADDER, "method=fcn8s", f"backbone.weights={tmp_path}/all") == 2
-    assert "which pool=8 does not hold; start from a run of this pool" in capsys.readouterr().err
+    assert "which pool=8 of fold=0 does not hold; take a run of this pool" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", [0, 3])

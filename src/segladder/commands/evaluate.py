@@ -30,8 +30,8 @@ from segladder.runs.recording import describe_scoring
 from segladder.runs.scoring import fill_scores, print_scores, write_panels
 from segladder.settings import Count, Device, Positive
 from segladder.stages.access import ANY, Access, access_of
-from segladder.stages.annotation_cost import with_judges, with_supports
-from segladder.stages.claims import Ancestor, check_leaks, check_scored
+from segladder.stages.annotation_cost import cost_under
+from segladder.stages.claims import Ancestor, check_leaks, check_rung, check_scored
 
 
 class Keys(TypedDict, total=False):
@@ -67,7 +67,7 @@ def run(config: DictConfig) -> int:
         protocol.check_built(method)
         check_classes(method, source, record.data["classes"])
         access = access_of(folder, record)
-        check_account(folder, record, access, source, protocol)
+        check_account(folder, record, access, source, protocol, scored.protocol)
     method.to(device)
     method.answers_in = config.precision
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
@@ -83,9 +83,8 @@ def run(config: DictConfig) -> int:
     record.commit, record.dirty = git_state()  # of the scoring; the parent's record has that of the training
     record.versions, record.threads = versions(), torch.get_num_threads()
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
-    if record.shots is not None and record.annotation_cost:
-        cost = with_supports(record.annotation_cost, source, protocol, scored)
-        record.annotation_cost = with_judges(cost, access.labelled, source, protocol, scored)
+    if record.annotation_cost:
+        record.annotation_cost = cost_under(record.annotation_cost, access, source, protocol, scored)
     fill_scores(record, result, place)
     write_panels(method, source, protocol, result, place, config.panels)
     records.write(record, place)
@@ -114,9 +113,21 @@ def rung_words(record: records.Record) -> list[str]:
     return [*shots, *([] if presence == "always" else [presence]), *([precision] if precision else [])]
 
 
-def check_account(folder: Path, record: records.Record, access: Access, source: Source, protocol: Protocol) -> None:
-    """Raise ConfigError if a run, or one that it builds on, has learnt from what the protocol says it has not."""
+def check_account(
+    folder: Path, record: records.Record, access: Access, source: Source, protocol: Protocol, asked: DictConfig
+) -> None:
+    """Raise ConfigError if a run, or one that it builds on, has learnt from what the protocol says it has not.
+
+    Args:
+        folder: of the run.
+        record: its record.
+        access: what it has seen with all that it builds on.
+        source: the data set.
+        protocol: the one asked for.
+        asked: its settings.
+    """
     ancestor = Ancestor(f"run={folder}", record, access)
+    check_rung(ancestor, asked, source, protocol, record.supervision)
     if not protocol.few_labels and ANY not in ancestor.access.seen:  # of older versions, some are alone by now
         check_leaks(ancestor, protocol.place().fold, protocol)
     check_scored(ancestor.named, ancestor.access, source, protocol)

@@ -108,7 +108,7 @@ class VideoProtocol(Protocol):
 
     def supports(self, source: Source) -> list[Labelling]:
         """What has to be annotated before videos can be segmented: the first frame of each."""
-        return [supports(self.shots, len(source.split(self.split)))]
+        return [supports(self.shots, len(self.videos(source).sequences(self.split)))]
 
     def measure(self, scoring: Scoring) -> Result:
         """Every frame of the sequences but the first, whole sequences where single frames are named."""

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from segladder.data.labels.annotation_cost import annotation_cost
 from segladder.data.labels.kinds.masks import Masks
-from segladder.data.labels.labelled import Labelled, joined, seconds_of
+from segladder.data.labels.labelled import Labelled, joined
 from segladder.data.labels.prices import VOC_PRICES
 from segladder.data.sources.base import Source
 from segladder.protocols.base import Protocol
@@ -78,32 +78,27 @@ def cost_of(
     return cost | {"at_least": cost["seconds"], "seconds": None} if access.unknown else cost
 
 
-def with_judges(
-    cost: Mapping[str, Any], labelled: Sequence[Labelled], source: Source, protocol: Protocol, config: DictConfig
+def cost_under(
+    cost: Mapping[str, Any], access: Access, source: Source, protocol: Protocol, config: DictConfig
 ) -> dict[str, Any]:
-    """The cost of a run with masks of base classes that another protocol asks for, where nobody has paid for them yet.
+    """The cost of a run that another protocol asks, as if it had trained under it.
+
+    Labels of what is novel there are novel labels; supports and masks that it asks for are paid for beside them, the
+    latter where nobody has done so yet.
 
     Args:
         cost: of the run.
-        labelled: what has been labelled for it and for all that it builds on.
+        access: what it has seen with all that it builds on; where that is not known, `at_least` so much was paid.
         source: the data set.
         protocol: the other one.
         config: with prices, where its version had some.
     """
     prices = instantiated(config.prices, "prices") if "prices" in config else VOC_PRICES  # not in older versions
-    if not (images := protocol.judges(source)):
-        return dict(cost)
-    asked = Labelled.of(source, Masks(), images, base_of(source, protocol))
-    more = seconds_of(joined([*labelled, asked]), prices) - seconds_of(joined(labelled), prices)
-    return {**cost, **{k: round(cost[k] + more, 1) for k in ("seconds", "at_least") if cost.get(k) is not None}}
-
-
-def with_supports(cost: Mapping[str, Any], source: Source, protocol: Protocol, config: DictConfig) -> dict[str, Any]:
-    """The cost of a few-shot run with the supports that another protocol asks for instead of its own, if it does."""
-    prices = instantiated(config.prices, "prices") if "prices" in config else VOC_PRICES  # not in older versions
-    if not (supports := protocol.supports(source)):
-        return dict(cost)
-    novel = sum(work.seconds(prices) for work in supports)
-    more = novel - cost.get("novel_seconds", 0.0)
-    known = {key: round(cost[key] + more, 1) for key in ("seconds", "at_least") if cost.get(key) is not None}
-    return {**cost, **known, "novel_seconds": round(novel, 1), "novel_labels": [work.labels.name for work in supports]}
+    asked = Labelled.of(source, Masks(), protocol.judges(source), base_of(source, protocol))
+    behind = joined([*access.labelled, asked])
+    now = annotation_cost(Masks(), behind, novel=protocol.novel, supports=protocol.supports(source), prices=prices)
+    paid = {key: now[key] for key in ("seconds", "novel_seconds", "novel_labels")}
+    if access.unknown:
+        before = cost.get("at_least") or cost.get("seconds") or 0.0
+        paid |= {"seconds": None, "at_least": max(before, now["seconds"])}
+    return {**cost, **paid}

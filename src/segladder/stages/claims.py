@@ -66,7 +66,7 @@ def check_claims(
         check_known(ancestor, protocol, labels)
         check_leaks(ancestor, config.fold, protocol)
         check_images(ancestor, protocol)
-        check_rung(ancestor, config, source, protocol, supervision)
+        check_rung(ancestor, config.protocol, source, protocol, supervision)
         check_kinds(ancestor, protocol.novel or source.foreground, labels)
         check_scored(ancestor.named, ancestor.access, source, protocol)
 
@@ -122,23 +122,33 @@ def check_scored(named: str, access: Access, source: Source, protocol: Protocol)
             )
 
 
-def check_rung(ancestor: Ancestor, config: DictConfig, source: Source, protocol: Protocol, supervision: str) -> None:
-    """Raise ConfigError if a run of the ladder starts from one with other labels of novel classes than its own."""
-    if not protocol.ladder or not any(ancestor.learnt(name) for name in protocol.novel):
-        return
+def check_rung(ancestor: Ancestor, asked: DictConfig, source: Source, protocol: Protocol, supervision: str) -> None:
+    """Raise ConfigError if a run of the ladder builds on one, or is one, with labels of novel classes beyond its pool.
+
+    Args:
+        ancestor: the run that it builds on; where a run is scored once more, that run itself.
+        asked: the settings of its protocol.
+        source: its data set.
+        protocol: made of these.
+        supervision: its own.
+    """
+    if not protocol.ladder or supervision == "none" or not any(ancestor.learnt(name) for name in protocol.novel):
+        return  # an oracle that names clusters has all labels
     theirs, pool = ancestor.record, protocol.labelled(source)
-    if (theirs.supervision, theirs.config.get("pool")) != (supervision, config.pool):
+    if (theirs.supervision, theirs.config.get("pool")) != (supervision, asked.pool):
         raise ConfigError(
-            f"{ancestor.named} has learnt novel classes of fold={config.fold} as {theirs.supervision} with"
-            f" pool={theirs.config.get('pool')}, but this run is {supervision} with pool={config.pool}"
+            f"{ancestor.named} has learnt novel classes of fold={asked.fold} as {theirs.supervision} with"
+            f" pool={theirs.config.get('pool')}, but this run is {supervision} with pool={asked.pool}"
         )
+    if asked.pool is None:  # all that there are, also of objects too small for a pool
+        return
     allowed = frozenset(pool.images if pool else ())
     for part in ancestor.access.labelled:
         for image_id, held in part.held.items():
             if (more := sorted({*held} & {*protocol.novel})) and image_id not in allowed:
                 raise ConfigError(
                     f"{ancestor.named} has labels of {more[0]} in {part.data} {image_id}, itself or in a run that it"
-                    f" builds on, which pool={config.pool} does not hold; start from a run of this pool"
+                    f" builds on, which pool={asked.pool} of fold={asked.fold} does not hold; take a run of this pool"
                 )
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 
 from segladder import __version__
-from segladder.configuration import choices
+from segladder.configuration import choices, each_protocol
 from segladder.foreign import printable
 from segladder.machine import rank
 from segladder.runs.interruption import INTERRUPTED
@@ -60,15 +60,6 @@ def completion(option: str, *words: str) -> int:
         print(SCRIPTS[words[0]], end="")
         return 0
     return complain(f"--completion: expected {', '.join(SCRIPTS)}, got {' '.join(words) or 'nothing'}")
-
-
-def each_protocol(command: str, *overrides: str) -> list[list[str]]:
-    """The overrides once for each protocol of `evaluate protocol=[a,b]`, otherwise as they are."""
-    given = [o for o in overrides if command == "evaluate" and o.startswith("protocol=[") and o.endswith("]")]
-    if not given:
-        return [list(overrides)]
-    names = [name.strip() for name in given[-1].removeprefix("protocol=[").removesuffix("]").split(",")]
-    return [[*(o for o in overrides if o not in given), f"protocol={name}"] for name in names]
 
 
 def run(command: str, overrides: list[str]) -> int:

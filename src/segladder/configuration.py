@@ -1,4 +1,4 @@
-"""Where `conf/` lies, in a checkout or an installed package, and the choices that its groups offer."""
+"""Where `conf/` lies, in a checkout or an installed package, the choices that its groups offer, lists of choices."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ def conf_folder() -> Path:
 def choices(group: str) -> list[str]:
     """The names that `GROUP=NAME` takes; files `_NAME.yaml` hold what choices share and are none themselves."""
     return sorted(path.stem for path in (conf_folder() / group).glob("[!_]*.yaml"))
+
+
+def each_protocol(command: str, *overrides: str) -> list[list[str]]:
+    """The overrides once for each protocol of `evaluate protocol=[a,b]`, otherwise as they are."""
+    given = [o for o in overrides if command == "evaluate" and o.startswith("protocol=[") and o.endswith("]")]
+    if not given:
+        return [list(overrides)]
+    names = [name.strip() for name in given[-1].removeprefix("protocol=[").removesuffix("]").split(",")]
+    return [[*(o for o in overrides if o not in given), f"protocol={name}"] for name in names]

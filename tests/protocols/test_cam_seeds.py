@@ -222,7 +222,10 @@ def test_another_image_of_the_same_name_gets_pseudo_masks_of_its_own(chain, shap
     before = made()
     assert made() == before
     other = drawn.image_path(third)
-    monkeypatch.setattr(type(drawn), "image_path", lambda self, image_id: other)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(drawn), "image_path", lambda self, image_id: other)
+        assert made() != before
+    monkeypatch.setattr(type(drawn), "tags", lambda self, image_id: np.eye(len(drawn.foreground), dtype=np.float32)[0])
     assert made() != before
 
 

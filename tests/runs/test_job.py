@@ -5,6 +5,8 @@ import json
 import pytest
 from hydra.core import utils
 
+from segladder.report.provenance import GitState
+from segladder.runs import recording
 from segladder.runs.ownership import owned
 
 pytestmark = pytest.mark.long
@@ -79,6 +81,18 @@ def test_a_run_that_somebody_works_on_is_left_to_them(segladder, unfinished, cap
         assert set(statuses(folder.parent).values()) == {"interrupted"}
     assert segladder("train", f"resume={folder}") == 0
     assert statuses(folder.parent) == {folder: "finished"}
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_a_record_names_the_code_that_trained(segladder, unfinished, monkeypatch, learnt):
+    folder = unfinished("one", "2026-01-01T00:00:00+00:00")
+    if not learnt:
+        for path in ("weights.pt", "checkpoints/last.ckpt"):
+            (folder / path).unlink(missing_ok=True)
+    before = records(folder)[folder]["commit"]
+    monkeypatch.setattr(recording, "git_state", lambda: GitState("f" * 40, False))
+    assert segladder("train", f"resume={folder}") == 0
+    assert records(folder)[folder]["commit"] == (before if learnt else "f" * 40)
 
 
 def test_bare_auto_goes_on_with_the_newest_whatever_its_method(segladder, unfinished, capsys):

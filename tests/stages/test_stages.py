@@ -2,6 +2,7 @@
 
 import json
 import signal
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -97,6 +98,27 @@ def test_stages_that_have_not_changed_are_skipped_and_changed_ones_lie_beside(se
     (beside,) = changed.keys() - first.keys()
     assert changed.items() > first.items() and beside.parent.name.startswith("net-")
     assert capsys.readouterr().out.count("is there already") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "scored"),
+    [
+        (["protocol=ladder"], False),
+        (["shots=5", "protocol=ladder"], True),
+        (["protocol=[hard,swap]"], True),
+        (["protocol=[hard,negative]"], False),
+        ([], False),
+    ],
+)
+def test_a_run_is_scored_again_by_all_of_the_words_and_no_others(tmp_path, monkeypatch, words, scored):
+    commands = {"a": "shots=5 protocol=ladder", "b": "protocol=hard", "c": "protocol=swap"}
+    for name in commands:
+        (tmp_path / "evaluations" / name).mkdir(parents=True)
+        (tmp_path / "evaluations" / name / "record.json").touch()
+    monkeypatch.setattr(chains, "is_finished", lambda place: True)
+    command = "segladder evaluate run=/elsewhere/run "
+    monkeypatch.setattr(chains.records, "read", lambda place: SimpleNamespace(command=command + commands[place.name]))
+    assert chains.is_scored(tmp_path, words) == scored
 
 
 def test_a_failing_stage_ends_the_chain(segladder, tmp_path, capsys, monkeypatch):

@@ -12,8 +12,9 @@ from segladder.processes.relaunch import relaunchable
 from segladder.runs.choices import check_choices, check_data, check_pool
 from segladder.runs.composition import check_keys, one_line
 from segladder.runs.fitting import carry_out
+from segladder.runs.folder import has_learnt
 from segladder.runs.interruption import Interruption
-from segladder.runs.job import discard, discard_if_empty, fresh_folder, has_learnt, holds_nothing_else, own_job
+from segladder.runs.job import discard, discard_if_empty, fresh_folder, holds_nothing_else, own_job
 from segladder.runs.keys import TrainKeys
 from segladder.runs.recording import start_record, write_status
 from segladder.runs.watching.log import note, warnings_noted

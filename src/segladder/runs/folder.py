@@ -1,4 +1,4 @@
-"""A run's folder: where it lies, what it holds, how it is found again and loaded."""
+"""A run's folder: where it lies, what it holds, what its content hashes to."""
 
 from __future__ import annotations
 
@@ -150,6 +150,11 @@ def require_weights(folder: Path, record: records.Record) -> None:
     said, path = record.checkpoint.get("sha256"), folder / WEIGHTS
     if said is not None and path.exists() and sha256(path) != said:
         raise DataError(f"{path}: not the file that the run wrote (sha256 in its record); copy the run's folder anew")
+
+
+def has_learnt(folder: Path) -> bool:
+    """Whether a run has begun to train."""
+    return (folder / WEIGHTS).exists() or (folder / RESUME_POINT).exists()
 
 
 def is_finished(folder: Path) -> bool:

@@ -27,9 +27,8 @@ from segladder.runs.folder import (
     CONFIG,
     EMBEDDINGS,
     FOLDER_VARIABLE,
-    RESUME_POINT,
-    WEIGHTS,
     config_hash_of,
+    has_learnt,
     is_finished,
     is_first_process,
     plain_config,
@@ -165,11 +164,6 @@ def fresh_folder() -> Path:
 def holds_nothing_else(folder: Path) -> bool:
     """Whether a folder is as a new run finds it; whatever else lies there is somebody's, and stays."""
     return {path.name for path in folder.iterdir()} <= {CONFIG, OWNER, GUARD}
-
-
-def has_learnt(folder: Path) -> bool:
-    """Whether a run has begun to train."""
-    return (folder / WEIGHTS).exists() or (folder / RESUME_POINT).exists()
 
 
 def discard(folder: Path, runs: Path) -> None:

@@ -18,16 +18,22 @@ from segladder.errors import SegLadderError
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
-from segladder.runs.folder import config_hash_of, is_first_process, plain_config
+from segladder.runs.folder import config_hash_of, has_learnt, is_first_process, plain_config
 from segladder.runs.watching.log import note
 
 
 def start_record(config: DictConfig, folder: Path) -> records.Record:
-    """A record that holds what is known before anything ran; resumed runs keep their id and start."""
-    with suppress(SegLadderError):
-        return records.read(folder)
-    now = datetime.now(UTC)
+    """A record that holds what is known before anything ran; resumed runs keep their id and start.
+
+    One that has learnt nothing yet is of the code of today.
+    """
     state = git_state()
+    with suppress(SegLadderError):
+        record = records.read(folder)
+        if not has_learnt(folder):
+            record.commit, record.dirty, record.versions = state.commit, state.dirty, versions()
+        return record
+    now = datetime.now(UTC)
     overrides = [shlex.quote(o) for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
     return records.Record(
         id=f"{now:%Y%m%d-%H%M%S}-{hashlib.sha256(f'{folder.resolve()}{now}'.encode()).hexdigest()[:6]}",

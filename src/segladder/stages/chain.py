@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from segladder.configuration import each_protocol
 from segladder.errors import ConfigError
 from segladder.machine import cores
 from segladder.processes.start import Waitable, run_child, start, waited_for
@@ -170,10 +171,11 @@ def told(stage: Stage, given: Sequence[str], folders: Mapping[str, Path]) -> tup
 
 
 def is_scored(folder: Path, words: list[str]) -> bool:
-    """Whether a run has been evaluated with these overrides, wherever it lay then."""
-    asked = " ".join(map(shlex.quote, words))
+    """Whether a run has been evaluated with these overrides, under each of their protocols, wherever it lay then."""
     places = [path.parent for path in folder.glob(f"evaluations/*/{records.FILE_NAME}")]
-    return any(is_finished(place) and records.read(place).command.endswith(asked) for place in places)
+    commands = [shlex.split(records.read(place).command)[2:] for place in places if is_finished(place)]
+    done = [sorted(word for word in words if not word.startswith("run=")) for words in commands]
+    return all(sorted(asked) in done for asked in each_protocol("evaluate", *words))
 
 
 def with_folder(override: str, folders: Mapping[str, Path]) -> str:

@@ -20,7 +20,7 @@ from segladder.report import record as records
 from segladder.report.provenance import parameter_count
 from segladder.runs import build
 from segladder.runs.fitting import Run
-from segladder.runs.folder import RESUME_POINT, WEIGHTS, content_of, is_first_process
+from segladder.runs.folder import WEIGHTS, content_of, has_learnt, is_first_process
 from segladder.runs.interruption import Interruption
 from segladder.runs.loading import fill, weights_of
 from segladder.runs.recording import describe_scoring
@@ -59,7 +59,7 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     ids = training.module.dataset.ids
     seen = train_source.as_seen(learning.view.sight(train_source, learning.shown))
     fingerprint, before = seen.fingerprint(ids), record.data.get("train_fingerprint")
-    if before not in (None, fingerprint) and ((folder / RESUME_POINT).exists() or (folder / WEIGHTS).exists()):
+    if before not in (None, fingerprint) and has_learnt(folder):
         raise DataError(
             f"{folder}: began with other training labels of {source.name} ({before}, now {fingerprint}); put them back,"
             " or train anew in another folder"

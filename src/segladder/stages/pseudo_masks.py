@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,9 +107,13 @@ class PseudoMasks:
             "classes": source.classes,
             "novel": list(novel),
             "image_fingerprint": source.image_fingerprint(sorted(self.shown(source))),
+            "tags": hashlib.sha256(np.stack([source.tags(i) for i in sorted(ids)]).tobytes()).hexdigest()[:16],
         }
-        if self.labels is not None and self.labels.partial:
-            key |= {"labels": self.labels.key, "label_fingerprint": source.fingerprint(sorted(ids))}
+        partial = self.labels is not None and self.labels.partial
+        if self.labels is not None and partial:
+            key["labels"] = self.labels.key
+        if partial or novel:  # drawn pixels of the other classes stay
+            key["label_fingerprint"] = source.fingerprint(sorted(ids))
         folder = self.parent / FOLDER / records.hash_of(key)
         if (folder / MANIFEST).exists():
             require_images(folder, ids, key)

@@ -71,6 +71,8 @@ class SurestAnswers:
             "surest": share,
             "hidden": list(visible.hidden),
             "classes": source.classes,
+            "image_fingerprint": source.image_fingerprint(ids),
+            "label_fingerprint": source.fingerprint(ids),
         }
         folder = self.parent / FOLDER / records.hash_of({**key, "data": source.name, "background": visible.background})
         if (folder / MANIFEST).exists():

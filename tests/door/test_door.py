@@ -26,6 +26,7 @@ from segladder import cli
 from segladder.configuration import conf_folder
 from segladder.data.sources.decoding import read_image, read_mask
 from segladder.door.creating import configuration
+from segladder.door.images import pixels_of
 from segladder.errors import ConfigError, DataError
 from segladder.guide import keys_of
 from segladder.protocols.inference import class_maps
@@ -111,6 +112,12 @@ def test_a_dense_model_answers_as_the_command_line_does(segladder, runs, photos)
     )
     assert np.array_equal(turned.mask, expected[0].numpy())
     np.testing.assert_allclose(turned.probabilities.sum(0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deep_pictures_are_refused_as_their_files_are(mode):
+    with pytest.raises(DataError, match=f"image: mode {mode}, expected 8 bits"):
+        pixels_of(Image.new(mode, (8, 8)))
 
 
 def test_a_few_shot_model_finds_all_classes_at_once(segladder, runs, photos):

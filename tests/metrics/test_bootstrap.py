@@ -118,6 +118,14 @@ def test_intervals_per_class_equal_slow_resampling():
         assert (low[k], high[k]) == pytest.approx(tuple(np.quantile(shares, [0.025, 0.975])))
 
 
+@pytest.mark.parametrize("absent", ["skip", "zero"])
+def test_one_image_says_nothing_of_others(absent):
+    counts = Counts(3)
+    counts.add("only", np.array([[8, 2, 0], [0, 4, 0], [0, 0, 0]]))
+    found = estimate(counts, FromCounts("mean_iou", absent=absent), draws=20)
+    assert found.value > 0.3 and math.isnan(found.low) and math.isnan(found.high)
+
+
 def test_mean_iou_equals_the_summary_with_absent_classes():
     matrix = np.array([[8, 2, 0], [0, 0, 0], [0, 0, 0]])
     counts = Counts(3)

@@ -57,7 +57,8 @@ def episodes(method, source):
 
 
 def selection(method, source):
-    judge = Judge("held_out", Score("any"), lambda module: module.answer(), lambda module: iter(()), source.classes)
+    shown = source.classes, source.colours
+    judge = Judge("held_out", Score("any"), lambda module: module.answer(), lambda module: iter(()), *shown)
     Looks(source.root, judge, 1, False, False, SimpleNamespace(interrupted=False)).look(None, method)
 
 

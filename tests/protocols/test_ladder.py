@@ -219,6 +219,9 @@ def test_a_pixel_goes_to_the_surest_of_novel_and_base_classes(source):
     assert protocol(supervision="few_shot").hash == ladder.hash and ladder.described()["presence"] == "competing"
     shown = ladder.shown(SupportColour(), source, result.pictured.asked[0], result)
     assert set(np.unique(shown.prediction)) <= {0, 1, 2}
+    held = [{*np.unique(source.mask(image_id))} for image_id in source.split("val")]
+    empty = next(i for i, classes in zip(source.split("val"), held, strict=True) if not classes & {1, 2})
+    assert not ladder.shown(SupportColour(), source, Asked(empty), result).prediction.any()
 
 
 def test_answers_less_sure_than_is_best_for_base_classes_are_left_out(source):

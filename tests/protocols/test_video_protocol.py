@@ -20,7 +20,7 @@ from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
-from segladder.metrics.counts import Asked
+from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.formulas import region_similarities
 from segladder.metrics.video import contour_accuracy
 from segladder.protocols import video
@@ -141,11 +141,7 @@ def test_several_processes_score_like_one(videos, monkeypatch):
     monkeypatch.setattr(video, "gathered", lambda item: parts.append(item) or list(parts))
     for rank in (0, 1):
         monkeypatch.setattr(video, "shard", lambda rank=rank: (rank, 2))
-        if rank == 0:
-            with pytest.raises(KeyError):  # the other process's sequences are not there yet
-                protocol().score(Static(), videos)
-        else:
-            together = protocol().score(Static(), videos)
+        together = protocol().score(Static(), videos)  # the last with the sequences of both
     assert [len({asked.unit for asked in part.asked}) for part in parts] == [2, 1]
     assert together.metrics == alone.metrics and together.per_class == alone.per_class
     assert together.counts.asked == alone.counts.asked
@@ -155,6 +151,15 @@ def test_chosen_frames_stand_for_their_sequences(videos):
     result = protocol().score(Static(), videos, ids=["dog/00002", "dog/00004"])
     assert [(row["class"], row["frames"]) for row in result.per_class] == [("dog", 8)]
     assert protocol().selection_score(Static(), videos, ["dog/00002"], 8) == value(result, "J")
+
+
+def test_a_video_of_which_one_frame_was_drawn_counts_where_it_is_asked_about():
+    counts = Counts(2)
+    counts.add(Asked("dog/00001", unit="dog"), np.array([[5, 0], [1, 4]]), contours=0.5)
+    result = protocol().result(counts, ["dog", "bear"])
+    assert [row["class"] for row in result.per_class] == ["dog"]
+    assert value(result, "J") == pytest.approx(0.8) and np.isnan(value(result, "J_without_last"))
+    assert protocol().result(Counts(2), ["bear"]).per_class == []
 
 
 def test_every_frame_with_an_object_can_be_trained_on(tmp_path):

@@ -129,6 +129,10 @@ def test_differences_in_the_summary_are_paired_tests(tmp_path):
     said = summary(table, ladder, counted)
     assert said[1].startswith("12 min more buy 5.0 points [5.0, 5.0; p < 0.003]: sg_one, 5 masks a class reaches")
     assert not said[1].endswith("chance.")
+    once, several = (
+        decisions(table, ladder, counted, budgets).splitlines()[-1] for budgets in (["90h"], ["80h", "90h"])
+    )
+    assert once == several  # one test, however many budgets it answers
     (about_cam,) = [line for line in said if line.startswith("cam (")]
     assert about_cam.startswith("cam (30 min, ") and "is not told apart from what costs no more: sg_one" in about_cam
     sure = compare(

@@ -338,6 +338,9 @@ def test_a_repeated_seed_counts_once_by_its_latest_run():
     row = rank([new, old])[0].rows[0]
     assert (row.value, row.runs, row.scores) == (0.2, ["new"], [0.2])
     assert row.note == "1 older repeat not counted"
+    old.config["pool_seed"], new.config["pool_seed"] = 0, 1
+    note = "1 older repeat not counted, of other labels: give each draw a seed of its own"
+    assert rank([new, old])[0].rows[0].note == note
 
 
 def test_runs_on_parents_of_other_settings_are_rows_of_their_own():
@@ -485,6 +488,13 @@ def test_csv_and_json_hold_exact_values():
     assert (float(fcn["value"]), fcn["seeds"], fcn["status"]) == (tables[0].rows[4].value, "0 1 2", "finished")
     assert [row["reason"] for row in rows if row["status"] != "finished"].count("boom") == 1
     assert json.loads(json_text(tables))[0]["rows"][4]["scores"] == tables[0].rows[4].scores
+
+
+def test_lists_are_cells_of_values_with_spaces_between():
+    cam = a_record("cam", hash="seeds", id="cam")
+    net = a_record(parents=["cam"], lineage=["irn", "cam"], id="net")
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(csv_text(rank([cam, net]))))}
+    assert (rows["cam"]["lineage"], rows["fcn8s"]["lineage"]) == ("", "irn cam")
 
 
 def test_per_class_means_over_seeds():

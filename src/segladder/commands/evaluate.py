@@ -73,6 +73,8 @@ def run(config: DictConfig) -> int:
     result = protocol.score(method, source, batch_size=config.batch_size, progress=config.progress)
     describe_scoring(record, source, protocol)
     record.data["val_images"] = source.image_fingerprint(protocol.scored_somewhere(source))
+    if (drawn := scored.protocol.get("pool_seed")) != run_config.get("pool_seed", drawn):
+        record.protocol["pool_seed"] = drawn
     if config.precision != "32-true":
         record.protocol["precision"] = config.precision
     rung, place = place_of(record, home(Path(config.run)) / "evaluations")
@@ -110,7 +112,8 @@ def rung_words(record: records.Record) -> list[str]:
     """What tells apart the evaluations of one run under one hash."""
     presence, precision = record.protocol.get("presence", "always"), record.protocol.get("precision")
     shots = [] if record.shots is None else [f"{record.shots}shot"]
-    return [*shots, *([] if presence == "always" else [presence]), *([precision] if precision else [])]
+    drawn = [f"pool_seed{seed}"] if (seed := record.protocol.get("pool_seed")) is not None else []
+    return [*shots, *drawn, *([] if presence == "always" else [presence]), *([precision] if precision else [])]
 
 
 def check_account(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from segladder.data.sources.decoding import read_image, read_mask
+from segladder.data.sources.decoding import EIGHT_BITS, read_image, read_mask
 from segladder.data.sources.support import Annotated
 from segladder.errors import DataError
 
@@ -27,7 +27,7 @@ def pixels_of(given: Any, name: str = "image") -> np.ndarray:
     """Raw pixels RGB uint8 (H, W, 3) of one image.
 
     Args:
-        given: a file, a PIL image (any mode, its EXIF orientation is applied) or an array.
+        given: a file, a PIL image (any mode of 8 bits, its EXIF orientation is applied) or an array.
         name: for messages.
 
     Raises:
@@ -36,6 +36,8 @@ def pixels_of(given: Any, name: str = "image") -> np.ndarray:
     if isinstance(given, (str, Path)):
         return read_image(Path(given))
     if isinstance(given, Image.Image):
+        if given.mode.startswith(("I", "F")):  # convert would cut off what is above 255
+            raise DataError(f"{name}: mode {given.mode}, {EIGHT_BITS}")
         return np.array(ImageOps.exif_transpose(given).convert("RGB"))
     if not isinstance(given, np.ndarray):
         raise DataError(f"{name}: {type(given).__name__}, {EXPECTED}")

@@ -103,9 +103,11 @@ def mean_iou(outcomes: np.ndarray, classes: Sequence[int] | None = None, absent:
     Returns:
         Shares; nan where no class occurs.
     """
-    shares = class_iou(outcomes if classes is None else outcomes[..., list(classes), :])
+    outcomes = outcomes if classes is None else outcomes[..., list(classes), :]
+    shares = class_iou(outcomes)
     if absent == "zero":
-        return np.asarray(np.nan_to_num(shares).mean(-1))
+        known = ~np.isnan(outcomes).all((-2, -1))  # draws of a single image say nothing
+        return np.where(known, np.nan_to_num(shares).mean(-1), np.nan)
     present = ~np.isnan(shares)
     return ratio(np.where(present, shares, 0).sum(-1), present.sum(-1))
 
@@ -176,6 +178,8 @@ def of_frames(value: Callable[[Counts], np.ndarray], kind: str, last: bool) -> C
         added = np.zeros((len(counts), 2))
         for frames in _by_video(counts):
             counted = frames if last else frames[:-1]
+            if not counted:  # one frame alone, where some are held out
+                continue
             shares = np.full(len(counted), 1 / len(counted))
             added[counted, 1] = shares
             scores = values[counted] > 0.5 if kind == "recall" else values[counted]
@@ -243,7 +247,7 @@ def _accuracy(sums: np.ndarray, groups: Groups, absent: str) -> np.ndarray:
 
 
 def _contours(counts: Counts) -> np.ndarray:
-    return np.array(counts.measured["contours"])
+    return np.array(counts.measured.get("contours", []))
 
 
 def segment_outcomes(counts: Counts) -> np.ndarray:

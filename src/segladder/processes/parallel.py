@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segladder.errors import ConfigError
 from segladder.machine import cores
 from segladder.processes.start import Child, start_child, waited_for
 from segladder.report import record as records
@@ -33,13 +35,23 @@ class Slots:
     Args:
         slots: jobs at once.
         threads: CPU threads of a job; None shares the cores out among the slots.
-        gpus: CUDA devices of a job, the next ones for each slot.
+        gpus: CUDA devices of a job, the next ones for each slot, among those of `CUDA_VISIBLE_DEVICES` if it is set.
+
+    Raises:
+        ConfigError: it names fewer devices than the slots need.
     """
 
     def __init__(self, slots: int = 1, threads: int | None = None, gpus: int = 0) -> None:
         self.slots = slots
         self.threads = threads or max(1, cores() // slots)
         self.gpus = gpus
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.devices = [str(n) for n in range(slots * gpus)] if named is None else [n for n in named.split(",") if n]
+        if len(self.devices) < slots * gpus:
+            raise ConfigError(
+                f"slots={slots} gpus={gpus}: CUDA_VISIBLE_DEVICES={named} names {len(self.devices)} devices, expected"
+                f" {slots * gpus}"
+            )
 
     def run(self, jobs: Iterable[Job], ended: Callable[[Job], None]) -> None:
         """Run jobs, each taken when a slot is free for it; `ended` gets it when its exit code is known."""
@@ -68,8 +80,7 @@ class Slots:
         """Variables that give a slot its threads and devices."""
         variables = {"OMP_NUM_THREADS": str(self.threads)}
         if self.gpus:
-            devices = range(slot * self.gpus, (slot + 1) * self.gpus)
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices[slot * self.gpus : (slot + 1) * self.gpus])
         return variables
 
 

@@ -286,8 +286,9 @@ class EpisodeAsker(Asker):
             ((_, painted, probabilities),) = self.by_image([item.image], [*self.supports, *self.rivals])
             held = [(place, k) for place, k in enumerate(self.supports) if (mask == k).any()]
             places = [place for place, _ in held]
-            ways = merged_all(self.decided(painted, probabilities, least)[:, places], probabilities[:, places])
-        prediction = np.array([0, *(k for _, k in held)], np.uint8)[ways[0].cpu().numpy()]
+            painted = self.decided(painted, probabilities, least)[:, places]
+            ways = merged_all(painted, probabilities[:, places])[0].cpu().numpy() if held else np.zeros_like(mask)
+        prediction = np.array([0, *(k for _, k in held)], np.uint8)[ways]
         truth = np.where(np.isin(mask, [*(k for _, k in held), IGNORE]), mask, np.uint8(0))
         beside = {}
         for _, k in held:

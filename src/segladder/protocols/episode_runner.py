@@ -284,7 +284,7 @@ class EpisodeRunner:
             if self.method.reads_support_features:
                 features = stacked([self.features.get(image_id)], self.method.device)
             self.states.put(key, self.method.condition(images, features, masks))
-        return self.states.get(key)
+        return tuple(part.to(self.method.device) for part in self.states.get(key))  # the file gives it to the CPU
 
 
 def aggregated_all(maps: Tensor, aggregate: str) -> tuple[Tensor, Tensor]:
@@ -333,7 +333,7 @@ def merged_all(predictions: Tensor, probabilities: Tensor) -> Tensor:
 
 def stacked(items: Sequence[Features], device: torch.device) -> Features:
     """Features of images, each tensor without batch axis, as those of a batch."""
-    return tuple(torch.stack(tensors).to(device) for tensors in zip(*items, strict=True))
+    return tuple(torch.stack([each.to(device) for each in tensors]) for tensors in zip(*items, strict=True))
 
 
 def of_one_shape(states: Sequence[State]) -> list[list[int]]:

@@ -163,7 +163,8 @@ class VideoProtocol(Protocol):
         `mIoU` is `J`. Names that end in `_without_last` follow DAVIS, where the last frame does not count.
         """
         rows = []
-        for name in names:
+        scored = {asked.unit for asked in counts.asked}  # of single frames perhaps not every sequence
+        for name in [name for name in names if name in scored]:
             frames = counts.select([i for i, asked in enumerate(counts.asked) if asked.unit == name])
             values = {s.name: estimate(frames, s.statistic, draws=0).value for s in SCORES if s.statistic}
             values["iou"] = values.pop("mIoU")

@@ -40,11 +40,12 @@ def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: S
     each = {id(rung): rung.work / classes_asked(rung, table, counted.records) for rung in fair}
     free = _best([rung for rung in fair if not rung.work], table)
     bought = [_best([rung for rung in fair if each[id(rung)] <= seconds_of(budget)], table) for budget in budgets]
-    pairs = [(rung.row, free.row) for rung in bought if rung and free and rung is not free]
-    tests = iter(counted.compared(table, pairs))
+    distinct = {id(rung): rung for rung in bought if rung and free and rung is not free}  # one test each, for Holm
+    pairs = [(rung.row, free.row) for rung in distinct.values() if free]
+    tests = dict(zip(distinct, counted.compared(table, pairs), strict=True))
     lines = []
     for budget, rung in zip(budgets, bought, strict=True):
-        test = next(tests) if rung and free and rung is not free else None
+        test = tests.get(id(rung))
         cells = ["-"] * 3 if test is None else comparison_cells(test, table.score)
         found = ["-"] * 3 if rung is None else [rung.label, duration(each[id(rung)]), with_interval(rung, table.score)]
         lines.append([budget, *found, *cells])

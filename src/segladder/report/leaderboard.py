@@ -23,7 +23,7 @@ from segladder.report.means import agree, grouped, mean, of_seeds, over_runs
 from segladder.report.record import Record
 from segladder.report.record import key as id_and_hash
 from segladder.report.rungs import Rung, rung_of
-from segladder.report.settings import Settings, telling_keys, typed
+from segladder.report.settings import Settings, draw_of, telling_keys, typed
 
 
 @dataclass(frozen=True)
@@ -282,8 +282,7 @@ def _row(
     scores, folds, missing = of_seeds(kept, metric, seedless)
     complete = [record for record in kept if (None if seedless else record.seed) in scores]
     repeats = len({id_and_hash(record) for record in records}) - len(kept)
-    told = "1 older repeat" if repeats == 1 else f"{repeats} older repeats"
-    notes = [f"{told} not counted"] if repeats and not seedless else []
+    notes = [_not_counted(records, repeats)] if repeats and not seedless else []
     notes += [f"folds missing: {missing}"] if missing else []
     notes += ["runs were asked other items"] if _asked_otherwise(kept) else []
     single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}
@@ -316,6 +315,14 @@ def _row(
         ),
         rung=rung_of(first),
     )
+
+
+def _not_counted(records: Sequence[Record], repeats: int) -> str:
+    """Why some runs of equal seed and fold do not count: they are older, and may have had other labels."""
+    draws = {(r.seed, r.fold, repr(draw_of(r))) for r in records}
+    drawn = len(draws) > len({(r.seed, r.fold) for r in records})
+    told = "1 older repeat" if repeats == 1 else f"{repeats} older repeats"
+    return f"{told} not counted{', of other labels: give each draw a seed of its own' if drawn else ''}"
 
 
 def _others(records: Sequence[Record], scores: Sequence[Score]) -> dict[str, float]:

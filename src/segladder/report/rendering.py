@@ -214,7 +214,7 @@ def _flat(value: Any) -> Any:
         value = asdict(value)
     if isinstance(value, dict):
         return " ".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return " ".join("" if item is None else str(item) for item in value)
     return "" if value is None else value
 

@@ -21,6 +21,7 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
 CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundary": 0.0, "effort": 1.0}
 LATER: dict[str, Any] = {  # keys that older records lack, with the value their runs had
     "backbone.dilated": True,
+    "data.tags": "masks",
     "loader.augment.extra": [],
     "loader.balanced": False,
     "strategy.nodes": 1,
@@ -130,3 +131,11 @@ def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             continue
         flat |= settings_of(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
+
+
+def draw_of(record: Record) -> tuple[Any, ...]:
+    """What decides which labels a run of some settings had: the seeds of their draws, and the training labels seen."""
+    labels = record.config.get("labels", {})
+    seeds = labels.get("seed"), labels.get("noise", {}).get("seed")
+    drawn = record.protocol.get("pool_seed", record.config.get("pool_seed"))
+    return drawn, *seeds, record.data.get("train_fingerprint")

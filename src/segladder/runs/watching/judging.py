@@ -72,7 +72,13 @@ def judge_of(config: DictConfig, method: Method, source: Source, protocol: Proto
             lambda asked: classification_score(Scoring(asked, seen, ids, batch)),
             lambda asked: tag_glimpses(Scoring(asked, seen, ids), pictures),
             source.classes,
+            source.colours,
         )
     return Judge(
-        on, by, score, lambda asked: protocol.glimpses(Scoring(asked, seen, ids, batch), pictures), source.classes
+        on,
+        by,
+        score,
+        lambda asked: protocol.glimpses(Scoring(asked, seen, ids, batch), pictures),
+        source.classes,
+        source.colours,
     )

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
+from segladder.data.sources.palette import Colours
 from segladder.files import written
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.scores import Score
@@ -40,6 +41,7 @@ class Judge:
         score: method -> its value, times -1 where lower is better. All processes call it.
         pictures: method -> what it answers on a few images, always the same ones.
         classes: a name per class index.
+        colours: of the classes.
     """
 
     on: str
@@ -47,6 +49,7 @@ class Judge:
     score: Callable[[Method], float]
     pictures: Callable[[Method], Iterator[Shown]]
     classes: Sequence[str]
+    colours: Colours
 
 
 class Looks(Callback):
@@ -120,7 +123,7 @@ class Looks(Callback):
         step = trainer.global_step
         folder = self.folder / FOLDER / re.sub(r"[^A-Za-z0-9_.]+", "_", name)[:80]
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = panel(image, truth, prediction, self.judge.classes, f"{name}, step {step}", beside)
+        drawn = panel(image, truth, prediction, self.judge.classes, f"{name}, step {step}", beside, self.judge.colours)
         path = folder / f"step-{step:06d}.png"
         with written(path) as partial:
             Image.fromarray(drawn).save(partial, format="PNG")

@@ -1,0 +1,25 @@
+"""Slots of jobs that run at once: their threads and devices."""
+
+import pytest
+
+from segladder.errors import ConfigError
+from segladder.processes.parallel import Slots
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, ["0,1", "2,3"]), ("4,5,6,7,8", ["4,5", "6,7"]), ("MIG-a,MIG-b,3,1", ["MIG-a,MIG-b", "3,1"])],
+)
+def test_a_slot_has_devices_of_those_that_were_given(monkeypatch, given, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    slots = Slots(2, threads=1, gpus=2)
+    assert [slots.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == expected
+    assert "CUDA_VISIBLE_DEVICES" not in Slots(2).environment(1)
+
+
+def test_too_few_devices_are_named(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    with pytest.raises(ConfigError, match="slots=2 gpus=1: CUDA_VISIBLE_DEVICES=5 names 1 devices, expected 2"):
+        Slots(2, gpus=1)

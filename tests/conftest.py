@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra._internal.hydra import Hydra
@@ -16,6 +17,21 @@ settings.register_profile("any_machine", deadline=None)  # a slow machine is no 
 settings.load_profile("any_machine")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: the same bits here and in processes we start
+
+
+REAL_DATA = Path(os.environ.get("SEGLADDER_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def real_data():
+    """Where real photographs and videos lie; a test that asks for one that is not there is skipped."""
+
+    def folder(name):
+        if not (REAL_DATA / name).exists():
+            pytest.skip(f"no real data: SEGLADDER_DATA has no {name}")
+        return REAL_DATA / name
+
+    return folder
 
 
 def no_mode(*_, **__):

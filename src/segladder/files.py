@@ -42,6 +42,12 @@ def written(path: Path, durable: bool = False) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, as `written` does."""
+    with written(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def remove_partials(path: Path) -> None:
     """Remove what killed processes left of writing `path`; only for one who knows that nobody else is writing it."""
     for partial in path.parent.glob(f".{escape(path.stem)}.????????.partial{escape(path.suffix)}"):

@@ -1,8 +1,5 @@
 """CamVid in both layouts, and what a data set without a background shows of itself."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from dummy_data import save_mask, write_streets
@@ -102,10 +99,7 @@ def test_pictures_colour_the_lowest_class_and_its_errors(streets):
 
 
 @pytest.mark.real_data
-def test_the_published_split_is_whole():
-    root = Path(os.environ.get("SEGLADDER_DATA", "data")) / "camvid"
-    if not root.is_dir():
-        pytest.skip(f"{root}: CamVid is not there")
-    source = CamVid(root)
+def test_the_published_split_is_whole(real_data):
+    source = CamVid(real_data("camvid"))
     assert [len(source.split(name)) for name in ("train", "val", "test")] == [367, 101, 233]
     assert source.pair(source.split("test")[0])[1].shape == (360, 480)

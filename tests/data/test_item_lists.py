@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -141,11 +140,9 @@ def test_a_missing_list_is_named(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.real_data
-def test_the_small_object_rule_on_all_masks_of_voc() -> None:
+def test_the_small_object_rule_on_all_masks_of_voc(real_data) -> None:
     """Pairs per fold; HSNet's lists hold 346, 451, 725, 346 of `val`, and 4, 1, 0, 3 pairs are in one of both alone."""
-    folder = Path(os.environ.get("SEGLADDER_DATA", Path(__file__).parents[3] / "shared" / "data")) / "voc_masks"
-    if not folder.is_dir():
-        pytest.skip("no real masks: SEGLADDER_DATA has no voc_masks")
+    folder = real_data("voc_masks")
     pairs = {split: np.zeros(21, int) for split in ("val", "train_aug")}
     for split, counted in pairs.items():
         for image_id in (folder / f"{split}.txt").read_text().split():

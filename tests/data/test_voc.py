@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -234,16 +233,9 @@ def test_missing_files_and_overlap_are_found_before_training(voc: Path) -> None:
         check_training_ready(source(voc, train_split="trainval"), Masks())
 
 
-def real_data(name: str) -> Path:
-    folder = Path(os.environ.get("SEGLADDER_DATA", Path(__file__).parents[3] / "shared" / "data")) / name
-    if not folder.is_dir():
-        pytest.skip(f"no real photographs: SEGLADDER_DATA has no {name}")
-    return folder / "VOCdevkit" / "VOC2012"
-
-
 @pytest.mark.real_data
-def test_real_masks_decode_as_the_general_decoder_decodes_them() -> None:
-    root = real_data("voc_native")
+def test_real_masks_decode_as_the_general_decoder_decodes_them(real_data) -> None:
+    root = real_data("voc_native/VOCdevkit/VOC2012")
     data = VOC(root, train_split="val")
     check_training_ready(data, Masks())
     for image_id in data.split("val"):
@@ -255,8 +247,8 @@ def test_real_masks_decode_as_the_general_decoder_decodes_them() -> None:
 
 
 @pytest.mark.real_data
-def test_real_class_subset_is_complete() -> None:
-    data = VOC(real_data("voc_animals"), classes=["cat", "cow", "dog", "horse", "person", "sheep"])
+def test_real_class_subset_is_complete(real_data) -> None:
+    data = VOC(real_data("voc_animals/VOCdevkit/VOC2012"), classes=["cat", "cow", "dog", "horse", "person", "sheep"])
     assert (len(data.split("train_aug")), len(data.split("val"))) == (3131, 295)
     check_training_ready(data, Masks())
     tags = np.stack([data.tags(image_id) for image_id in data.split("val")])

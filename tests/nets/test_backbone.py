@@ -1,8 +1,5 @@
 """Backbones: levels, strides, weights, what is frozen."""
 
-import os
-from pathlib import Path
-
 import huggingface_hub
 import pytest
 import timm
@@ -190,11 +187,8 @@ def test_input_statistics_come_from_the_model_or_the_user():
 
 
 @pytest.mark.real_data
-def test_mobilenetv2_weights_with_tensorflow_padding_load():
-    data = os.environ.get("SEGLADDER_DATA", Path(__file__).parents[3] / "shared" / "data")
-    file = Path(data).parent / "weights" / "mobilenetv2_100.safetensors"
-    if not file.exists():
-        pytest.skip(f"{file.name} is not beside the data folder")
+def test_mobilenetv2_weights_with_tensorflow_padding_load(real_data):
+    file = real_data("../weights/mobilenetv2_100.safetensors")
     backbone = Backbone("mobilenetv2_100", weights=str(file), options={"pad_type": "same"}, batch_norm="frozen")
     assert {key.split(".")[0] for key in backbone.leftover} == {"conv_head", "bn2", "classifier"}
     whole = timm.create_model("mobilenetv2_100", pad_type="same").eval()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -342,11 +341,8 @@ def test_data_that_do_not_fit_end_in_one_line(segladder, runs, tmp_path, videos,
 
 
 @pytest.mark.real_data
-def test_real_videos_are_scored_frame_by_frame():
-    root = Path(os.environ.get("SEGLADDER_DATA", Path(__file__).parents[3] / "shared" / "data")) / "davis2016"
-    if not root.is_dir():
-        pytest.skip(f"no real videos: no {root.name} in SEGLADDER_DATA")
-    source = Davis(root, resolution="240p", val_split="all")
+def test_real_videos_are_scored_frame_by_frame(real_data):
+    source = Davis(real_data("davis2016"), resolution="240p", val_split="all")
     frames = source.frames("dog")
     result = protocol("data.resolution=240p", "data.val_split=all").score(Static(), source, ids=frames)
     first, *later = (source.mask(frame) for frame in frames)

@@ -1,8 +1,6 @@
 """Panels: colours mean what the legend says, and the images shown are the best, median and worst."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,11 +151,8 @@ def test_a_panel_says_where_its_pictures_lie(tmp_path):
 
 
 @pytest.mark.real_data
-def test_a_photograph_is_shown_unchanged():
-    data = Path(os.environ.get("SEGLADDER_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    root = data / "voc_animals" / "VOCdevkit" / "VOC2012"
-    if not root.is_dir():
-        pytest.skip(f"no voc_animals under {data}; set SEGLADDER_DATA")
+def test_a_photograph_is_shown_unchanged(real_data):
+    root = real_data("voc_animals/VOCdevkit/VOC2012")
     with Image.open(next(iter(sorted((root / "JPEGImages").glob("*.jpg"))))) as picture:
         image = np.asarray(picture.convert("RGB"))
     labels = np.zeros(image.shape[:2], np.uint8)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from segladder.data.inspection.checks import some
 from segladder.errors import DataError
-from segladder.files import written
+from segladder.files import write_text
 from segladder.foreign import printable
 from segladder.report import ladder
 from segladder.report.archive import collect
@@ -123,12 +123,6 @@ def push_board(tables: list[Table], records: list[Record], project: str) -> None
     from segladder.report.wandb_board import push
 
     print(f"segladder: {push(tables, records, project, Path())}", file=sys.stderr)
-
-
-def write_text(out: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    with written(out) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def details(tables: list[Table], counted: Counted, config: Any) -> str:

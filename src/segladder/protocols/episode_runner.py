@@ -263,13 +263,8 @@ class EpisodeRunner:
     def _state(self, episode: Episode) -> list[State]:
         """One state of all supports, or one for each."""
         states = [self._support_state(image_id, episode.class_index) for image_id in episode.supports]
-        alone = torch.ones(1, 1, device=self.method.device)
-        if self.aggregate in PREDICTION_AGGREGATES:
-            return [self.method.combine([state], alone) for state in states]
-        areas = [float(self.areas[i, episode.class_index]) for i in episode.supports]
-        shares = areas if self.aggregate == "area_mean" else [1.0] * len(states)
-        weights = torch.tensor([shares], device=self.method.device) / sum(shares)
-        return [self.method.combine(states, weights)]
+        areas = [self.areas[i, episode.class_index] for i in episode.supports]
+        return self.method.joined_supports(states, areas, self.aggregate)
 
     def _support_state(self, image_id: str, class_index: int) -> State:
         key = (image_id, class_index)

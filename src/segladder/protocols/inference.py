@@ -206,7 +206,7 @@ def class_scores(
         return resized(predict(pixels), size)
     total = None
     for scale in scales:
-        scaled = pixels if scale == 1 else scaled_pixels(pixels, scale)
+        scaled = scaled_pixels(pixels, scale)
         views = torch.cat([scaled, scaled.flip(3)]) if flip else scaled  # (2B or B, 3, h, w)
         probabilities = resized(predict(views), size).softmax(1)  # (2B or B, K, H, W)
         if flip:
@@ -218,7 +218,9 @@ def class_scores(
 
 
 def scaled_pixels(pixels: Tensor, scale: float) -> Tensor:
-    """Raw pixels (B, 3, h, w) with both sides times `scale`, float32, bilinear with antialiasing."""
+    """Raw pixels (B, 3, h, w) with both sides times `scale`, float32, bilinear with antialiasing; as they are at 1."""
+    if scale == 1:
+        return pixels
     height, width = pixels.shape[2:]
     size = max(1, round(height * scale)), max(1, round(width * scale))
     return interpolate(pixels.float(), size, mode="bilinear", align_corners=False, antialias=scale < 1)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError
-from segladder.files import written
+from segladder.files import write_text, written
 from segladder.foreign import content
 from segladder.methods.base import Method, evaluating
 from segladder.methods.full.base import DenseMethod
@@ -110,9 +110,8 @@ class StoredScores:
         place = self.folder / FOLDER / records.hash_of(views)
         manifest, text = place / "views.json", json.dumps(views, indent=1) + "\n"
         if not manifest.exists():
-            with written(manifest) as partial:
-                partial.write_text(text)
-        elif manifest.read_text() != text:
+            write_text(manifest, text)
+        elif manifest.read_text(encoding="utf-8") != text:
             raise DataError(f"{manifest}: of other class scores; remove the folder to compute them again")
         return place
 
@@ -140,7 +139,7 @@ class DenseScores:
         grid = -(-height // SCORE_STRIDE), -(-width // SCORE_STRIDE)
         total = images.new_zeros((), dtype=torch.float32)
         for scale in scales:
-            pixels = images if scale == 1 else scaled_pixels(images, scale)
+            pixels = scaled_pixels(images, scale)
             total = total + self._probabilities(pixels, grid)
             if flip:
                 total = total + self._probabilities(pixels.flip(3), grid).flip(3)

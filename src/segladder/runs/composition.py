@@ -1,4 +1,4 @@
-"""Errors as one line that says what is wrong and what is allowed; do the choices of a configuration fit together?"""
+"""Composing `conf/` from the words of a command, its errors as one line, the check of every key."""
 
 from __future__ import annotations
 

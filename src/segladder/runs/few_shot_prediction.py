@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segladder.data.sources.support import Support, read_support, read_supports
-from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, Features, FewShotMethod, State
+from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.protocols.episode_runner import aggregated
 from segladder.protocols.inference import Views, resized, scaled_pixels, to_pixels
 from segladder.report.pictures.few_shot_panel import few_shot_panel
@@ -92,13 +92,8 @@ class Segmenter:
 
     def states_of(self, supports: Sequence[Support]) -> list[State]:
         """What supports of one class say about it: one state, or one for each where predictions are joined."""
-        method = self.method
-        states = [self.state(support) for support in supports]
-        if self.aggregate in PREDICTION_AGGREGATES:
-            alone = torch.ones(1, 1, device=method.device)
-            return [method.combine([state], alone) for state in states]
-        areas = [int((support.mask == 1).sum()) if self.aggregate == "area_mean" else 1 for support in supports]
-        return [method.combine(states, torch.tensor([areas], device=method.device) / sum(areas))]
+        areas = [int((support.mask == 1).sum()) for support in supports]
+        return self.method.joined_supports([self.state(support) for support in supports], areas, self.aggregate)
 
     def state(self, support: Support) -> State:
         """What one support says about its class."""
@@ -119,7 +114,7 @@ class Segmenter:
         pixels, size = to_pixels([image], self.views.input_size, self.method.device), (image.shape[0], image.shape[1])
         seen = []  # a view each: for each class (K or 1, H, W)
         for scale in self.views.scales:
-            scaled = pixels if scale == 1 else scaled_pixels(pixels, scale)
+            scaled = scaled_pixels(pixels, scale)
             seen.append(self.probabilities(scaled, size))
             if self.views.flip:
                 seen.append([maps.flip(2) for maps in self.probabilities(scaled.flip(3), size)])

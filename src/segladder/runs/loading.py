@@ -27,6 +27,7 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
 
     Raises:
         ConfigError: the folder holds no run, or one whose training has not ended.
+        DataError: its record or its weights are not what it wrote.
     """
     config = stored_config(folder)
     record = records.read(folder)
@@ -80,7 +81,7 @@ def told_of(folder: Path, record: records.Record, weights: dict[str, Tensor]) ->
 
 
 def trained_method(folder: Path) -> Method:
-    """The method of a run, with its weights, in eval mode; errors as of `load`."""
+    """The method of a run, with its weights, in eval mode; errors as of `load_run`."""
     return load_run(folder)[2]
 
 

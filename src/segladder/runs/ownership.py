@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from segladder.errors import ConfigError
-from segladder.files import locked, written
+from segladder.files import locked, write_text
 from segladder.foreign import content, json_values
 
 FILE_NAME = "owner.json"
@@ -143,8 +143,7 @@ def taken(folder: Path, then: str) -> Owner:
 
 def write(folder: Path, owner: Owner) -> None:
     """Write who owns a folder."""
-    with written(folder / FILE_NAME) as partial:
-        partial.write_text(json.dumps(asdict(owner), indent=1) + "\n", encoding="utf-8")
+    write_text(folder / FILE_NAME, json.dumps(asdict(owner), indent=1) + "\n")
 
 
 def keep_beating(folder: Path, owner: Owner, done: threading.Event) -> None:

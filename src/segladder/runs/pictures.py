@@ -16,7 +16,7 @@ from segladder.data.sources.decoding import read_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.errors import ConfigError, DataError
-from segladder.files import written
+from segladder.files import write_text, written
 from segladder.foreign import content, json_values, printable
 from segladder.report import record as records
 from segladder.report.pictures.few_shot_panel import overlay
@@ -101,8 +101,7 @@ def note_maker(out: Path, made_by: Mapping[str, Any]) -> None:
             f"out={out}: holds results of {odd[0]}={before.get(odd[0])}, now it is {now[odd[0]]};"
             " choose another folder, or remove this one"
         )
-    with written(note) as partial:
-        partial.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    write_text(note, json.dumps(now, indent=1) + "\n")
 
 
 def save(

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.labelled import Labelled, image_counts, joined, seen_kinds
 from segladder.errors import DataError
-from segladder.files import written
+from segladder.files import write_text
 from segladder.foreign import content, json_values
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
@@ -149,8 +149,7 @@ def write_labelled(folder: Path, labelled: Sequence[Labelled]) -> str:
     """Write `labelled.json` of a run, atomically; returns the sha256 of its content."""
     ordered = sorted((part.plain() for part in labelled), key=lambda part: json.dumps({**part, "held": None}))
     text = json.dumps(ordered, separators=(",", ":")) + "\n"
-    with written(folder / LABELLED) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(folder / LABELLED, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

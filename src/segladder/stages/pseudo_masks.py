@@ -22,7 +22,7 @@ from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.palette import stored_png, voc_palette
 from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError, DataError
-from segladder.files import written
+from segladder.files import write_text, written
 from segladder.metrics.overlap import iou
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
@@ -31,7 +31,7 @@ from segladder.report import record as records
 from segladder.runs.class_scores import StoredScores
 from segladder.runs.folder import sha256
 from segladder.runs.keys import Background
-from segladder.runs.loading import trained_method
+from segladder.runs.loading import chosen_device, trained_method
 from segladder.settings import check_value
 from segladder.stages.box_tests import TESTS, tested
 
@@ -237,7 +237,7 @@ def class_scores(scores: StoredScores, source: Source, ids: Sequence[str], views
     """Class scores float32 (B, C or K, H, W) at image size of some images of one size, their tags known."""
     images = [source.image(image_id) for image_id in ids]
     tags = torch.from_numpy(np.stack([source.tags(image_id) for image_id in ids]))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(None)
     pixels = to_pixels(images, views["input_size"], device)
     given = scores(ids, pixels, tags.to(device), views["scales"], views["flip"])
     return resized(given, (images[0].shape[0], images[0].shape[1])).cpu().numpy()
@@ -301,8 +301,7 @@ def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:
 def write_manifest(folder: Path, ids: Sequence[str], made_by: dict[str, Any]) -> None:
     """Write what made the masks and the sha256 of each, atomically; its presence says that the folder is complete."""
     digests = {i: sha256(folder / f"{i}.png") for i in ids}
-    with written(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps({**made_by, "images": digests}, indent=1) + "\n")
+    write_text(folder / MANIFEST, json.dumps({**made_by, "images": digests}, indent=1) + "\n")
 
 
 def require_images(folder: Path, ids: Sequence[str], made_by: Mapping[str, Any]) -> None:

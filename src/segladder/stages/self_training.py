@@ -24,7 +24,7 @@ from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
 from segladder.report import record as records
 from segladder.runs.folder import content_of
-from segladder.runs.loading import trained_method
+from segladder.runs.loading import chosen_device, trained_method
 from segladder.stages.pseudo_masks import BATCH, FOLDER, MANIFEST, require_images, write_manifest, write_mask
 
 BINS = 1000  # of probability, to find each class' surest share
@@ -105,7 +105,7 @@ def answered(
 
     A background that training is never shown is no class, see `HiddenClasses`.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(None)
     method.to(device)
     for chunk in same_size_chunks(source, ids, BATCH):
         images = [source.image(image_id) for image_id in chunk]

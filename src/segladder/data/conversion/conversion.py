@@ -31,7 +31,7 @@ from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES, LISTS, Folder
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
-from segladder.files import written
+from segladder.files import write_text, written
 from segladder.foreign import content
 
 NOTE = "conversion.json"  # in the folder that is written: what it was made from
@@ -199,14 +199,14 @@ class Conversion:
             raise ConfigError(f"out={self.out}: holds another conversion, expected an empty folder or none")
         for partial in self.out.rglob(".*.partial.*"):  # of a process that was killed
             partial.unlink()
-        _write_text(place, json.dumps(note, indent=1, ensure_ascii=False))
+        write_text(place, json.dumps(note, indent=1, ensure_ascii=False))
 
     def _finish(self, ids: set[str]) -> None:
         """What makes the folder one that can be trained on comes last."""
         for name, listed in self.splits.ids.items():
             if kept := [image_id for image_id in listed if image_id in ids]:
-                _write_text(self.out / "splits" / f"{name}.txt", "".join(f"{image_id}\n" for image_id in kept))
-        _write_text(self.out / "classes.txt", "".join(f"{name}\n" for name in self.names))
+                write_text(self.out / "splits" / f"{name}.txt", "".join(f"{image_id}\n" for image_id in kept))
+        write_text(self.out / "classes.txt", "".join(f"{name}\n" for name in self.names))
 
 
 def names_of_formats() -> list[str]:
@@ -249,8 +249,3 @@ def override(key: str, value: str) -> str:
         return f"{key}={value}"
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
     return shlex.quote(f"{key}='{quoted}'")
-
-
-def _write_text(path: Path, lines: str) -> None:
-    with written(path) as part:
-        part.write_text(lines, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""What may be seen of the labels: kinds of label, hidden classes, the labelled images, prices."""
+"""What may be seen of the labels: their kinds, the labelled images, prices."""

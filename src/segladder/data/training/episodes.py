@@ -1,4 +1,4 @@
-"""Which images hold which classes, and frozen lists of test episodes drawn from them.
+"""Frozen lists of test episodes, drawn from what images hold.
 
 A list is a pure function of what the images hold and of `draw`'s arguments, on every machine and Python: random numbers
 come from `Random(seed).random()` alone, and the seed of an episode from a hash. Episode n does not depend on how many

@@ -73,6 +73,19 @@ class FewShotMethod(Method):
         stacked = [torch.stack(parts, 1) for parts in zip(*states, strict=True)]  # (B, K, ...)
         return tuple(torch.einsum("bk...,bk->b...", parts, weights) for parts in stacked)
 
+    def joined_supports(self, states: Sequence[State], areas: Sequence[int], aggregate: str) -> list[State]:
+        """One state of K supports of one class, or one for each where their predictions are joined.
+
+        Args:
+            states: of each, of a batch of one.
+            areas: annotated pixels of each.
+            aggregate: how they become one answer, one of `joins`.
+        """
+        if aggregate in PREDICTION_AGGREGATES:
+            return [self.combine([state], torch.ones(1, 1, device=self.device)) for state in states]
+        shares = [float(area) for area in areas] if aggregate == "area_mean" else [1.0] * len(states)
+        return [self.combine(states, torch.tensor([shares], device=self.device) / sum(shares))]
+
     def conditioned(self, images: Tensor, masks: Tensor) -> State:
         """The state of K supports of one size, images (B, K, 3, H, W) and masks (B, K, H, W), weighing alike."""
         shots = images.shape[1]

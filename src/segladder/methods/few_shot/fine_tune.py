@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segladder.methods.base import differentiating
 from segladder.methods.few_shot.base import State
 from segladder.methods.few_shot.pixel_classifier import PixelClassifier
 from segladder.settings import AboveZero, Count
@@ -47,7 +48,7 @@ class FineTune(PixelClassifier):
         """Head weights (B, 2, C) and biases (B, 2) fitted to the pixels of all supports."""
         features, memberships = super().combine(states, weights)
         head = self.temperature * F.normalize(memberships @ features, dim=2)  # (B, 2, C)
-        with torch.inference_mode(False), torch.enable_grad():  # evaluation runs under inference mode
+        with differentiating():
             return self.fit(head.clone(), features.clone(), memberships.clone())
 
     def fit(self, head: Tensor, features: Tensor, memberships: Tensor) -> State:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
+
+SHOWN = 3  # names in a line that stands for many
 
 
 class SegLadderError(Exception):
@@ -23,6 +26,12 @@ class Diverged(SegLadderError):
 
 class MachineError(SegLadderError):
     """The disk or the memory that loading processes share has no room, or a folder cannot be written to."""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names of what is at fault, and how many there are in all."""
+    rest = f" ... ({len(names)} in all)" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + rest
 
 
 UNWRITABLE = {

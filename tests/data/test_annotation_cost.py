@@ -18,6 +18,8 @@ from segladder.data.labels.labelled import Labelled, joined, seconds_of
 from segladder.data.labels.prices import VOC_PRICES, Prices
 from segladder.data.sources.shapes import Shapes
 from segladder.errors import ConfigError
+from segladder.runs.composition import composed
+from segladder.runs.instantiation import instantiated
 
 OUTLINE = VOC_PRICES.objects_of_class * VOC_PRICES.mask
 
@@ -145,3 +147,7 @@ def test_more_detailed_labels_cost_more(images, classes, share):
 def test_an_unknown_annotation_of_supports_is_named():
     with pytest.raises(ConfigError, match="support_annotation=tag: choose from point, scribble, box, mask"):
         supports(1, 5, "tag")
+
+
+def test_the_default_prices_are_those_of_the_file():
+    assert instantiated(composed([]).prices, "prices") == VOC_PRICES

@@ -10,8 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from rich.console import Console
 
-from segladder.data.inspection.checks import some
-from segladder.errors import DataError
+from segladder.errors import DataError, some
 from segladder.files import write_text
 from segladder.foreign import printable
 from segladder.report import ladder

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 import rich.table
@@ -19,6 +18,7 @@ from rich.text import Text
 from segladder.metrics.bootstrap import SEEDS_DRAWN_FROM, Comparison
 from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
+from segladder.report.means import class_means
 from segladder.report.record import Record, plain
 
 Column = tuple[str, Callable[[Row], str]]
@@ -28,31 +28,33 @@ UNRANKED = ("method", "backbone", "seed", "status", "reason", "run")
 
 
 def columns(table: Table) -> list[Column]:
-    """Headings and cells of a table's rows; shots and folds only where the protocol has them."""
-    found: list[Column] = [
+    """Headings and cells of a table's rows, those of which no row has anything left out."""
+    rows, score = table.rows, table.score
+    others = map(table.declared.__getitem__, dict.fromkeys(name for row in rows for name in row.others))
+    found: list[Column | None] = [
         ("supervision", lambda row: row.supervision),
         ("method", lambda row: row.label),
         ("backbone", lambda row: row.backbone),
         ("pretraining", lambda row: row.pretraining),
+        ("shots", shots) if any(row.shots is not None for row in rows) else None,
         ("selection", lambda row: row.selection),
-        (table.score.title, partial(ranking, score=table.score)),
+        (score.title, partial(ranking, score=score)),
+        ("against the best", partial(against_best, score=score)) if any(row.against_best for row in rows) else None,
+        *((other.heading, partial(beside, score=other)) for other in others),
         ("seeds", lambda row: str(len(row.seeds) or "-")),
+        ("folds", lambda row: str(row.folds or "-")) if any(row.folds for row in rows) else None,
         ("parameters", lambda row: "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
         ("train s", lambda row: number(row.train_seconds, 0)),
         ("images/s", lambda row: number(row.images_per_second, 1)),
         ("peak MB", lambda row: number(row.peak_memory_mb, 0)),
+        ("note", lambda row: row.note) if any(row.note for row in rows) else None,
     ]
-    if any(row.against_best for row in table.rows):
-        found.insert(6, ("against the best", partial(against_best, score=table.score)))
-    for score in map(table.declared.__getitem__, dict.fromkeys(name for row in table.rows for name in row.others)):
-        found.insert(-5, (score.heading, partial(beside, score=score)))
-    if any(row.shots is not None for row in table.rows):
-        found.insert(4, ("shots", lambda row: "-" if row.shots is None else str(row.shots)))
-    if any(row.folds for row in table.rows):
-        found.insert(-4, ("folds", lambda row: str(row.folds or "-")))
-    if any(row.note for row in table.rows):
-        found.append(("note", lambda row: row.note))
-    return found
+    return [column for column in found if column is not None]
+
+
+def shots(row: Row) -> str:
+    """Supports of each class."""
+    return "-" if row.shots is None else str(row.shots)
 
 
 def ranking(row: Row, score: Score) -> str:
@@ -113,24 +115,16 @@ def _markdown_parts(table: Table) -> list[str]:
 def per_class(table: Table, found: Iterable[Record]) -> str:
     """A Markdown table of the score that sums up a class or video (columns), by leaderboard row, mean over runs."""
     by_id = {(record.id, record.protocol.get("hash")): record for record in found}
-    runs = {id(row): [by_id[run, table.hash].per_class for run in row.runs] for row in table.rows}
-    scored = dict.fromkeys(line["class"] for lines in runs.values() for run in lines for line in run)
+    score, runs = table.declared.row_score, [[by_id[run, table.hash] for run in row.runs] for row in table.rows]
+    scored = dict.fromkeys(str(line["class"]) for of_row in runs for record in of_row for line in record.per_class)
     names = sorted(scored, key=lambda name: table.classes.index(name) if name in table.classes else len(table.classes))
-    score = table.declared.row_score
     few = any(row.shots is not None for row in table.rows)
-    rows = [
-        [
-            *(row.label, row.backbone, *(["-" if row.shots is None else str(row.shots)] if few else [])),
-            *(_mean_of(runs[id(row)], name, score) for name in names),
-        ]
-        for row in table.rows
-    ]
+    rows = []
+    for row, of_row in zip(table.rows, runs, strict=True):
+        means = class_means(of_row, score.name)
+        cells = [score.text(means.get(name)) for name in names]
+        rows.append([row.label, row.backbone, *([shots(row)] if few else []), *cells])
     return markdown_table(["method", "backbone", *(["shots"] if few else []), *names], rows)
-
-
-def _mean_of(runs: Sequence[Sequence[dict[str, Any]]], name: str, score: Score) -> str:
-    lines = [line for run in runs for line in run if line["class"] == name and line.get(score.name) is not None]
-    return score.text(fmean(line[score.name] for line in lines) if lines else None)
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from segladder.data.inspection.checks import some
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, some
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.runs.folder import require_weights

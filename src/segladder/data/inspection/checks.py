@@ -14,10 +14,9 @@ from segladder.data.sources.base import IGNORE, Source
 from segladder.data.sources.decoding import image_size, jpeg_damage
 from segladder.data.sources.scene import size_error
 from segladder.data.sources.tag_file import Tagged
-from segladder.errors import ConfigError, DataError
+from segladder.errors import ConfigError, DataError, some
 from segladder.machine import pool
 
-SHOWN = 3  # names in a line that stands for many
 FEW = 10  # images to score
 SAMPLED = 200  # images whose size is looked at
 SMALL = 100  # so few ids are checked before other processes have started
@@ -104,12 +103,6 @@ def overlap(first: Sequence[str], second: Sequence[str]) -> str | None:
     """The ids of two splits that lie in both, as a few names and their number, or None."""
     shared = sorted({*first} & {*second})
     return some(shared) if shared else None
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many there are in all."""
-    rest = f" ... ({len(names)} in all)" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
 
 
 def _require(paths: Sequence[Path], what: str) -> None:

@@ -31,11 +31,6 @@ class Pool:
     images: tuple[str, ...]
     holders: dict[int, tuple[str, ...]]
 
-    @property
-    def pairs(self) -> int:
-        """How many (image, novel class) pairs the pool holds."""
-        return sum(map(len, self.holders.values()))
-
     def supports(self, class_index: int, shots: int, name: str) -> tuple[str, ...]:
         """The first images of a class. Raises DataError if the pool has fewer than `shots`; `name` is the class's."""
         found = self.holders[class_index][:shots]

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from segladder.data.sources.lists import read_ids
 from segladder.data.sources.tag_file import Tagged, read_tag_list
-from segladder.errors import ConfigError, DataError
+from segladder.errors import ConfigError, DataError, some
 from segladder.foreign import printable, text
 from segladder.settings import Count, Name, ProperShare
 
@@ -202,10 +202,10 @@ class Folder(Tagged):
             (self._masks, self._images.keys(), "image", "images"),
         ):
             if alone := sorted(have.keys() - want):
-                shown = ", ".join(alone[:3]) + (f" ... ({len(alone)} in all)" if len(alone) > 3 else "")
                 tags = f", tags in {self.tag_file}" if kind == "mask" and self.tag_file is not None else ""
                 raise DataError(
-                    f"{self.root / folder}: no {kind} for {shown}; expected one of the same name{tags}, or splits/"
+                    f"{self.root / folder}: no {kind} for {some(alone)}; expected one of the same name{tags}, or"
+                    " splits/"
                 )
 
 

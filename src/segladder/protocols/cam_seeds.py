@@ -68,8 +68,9 @@ class CamSeedsProtocol(SemanticProtocol):
     def check_source(self, source: Source) -> None:
         """Likewise where images have tags and no mask to score against."""
         super().check_source(source)
-        ids = source.split(self.split) if isinstance(source, Tagged) else []
-        if alone := [image_id for image_id in ids if source.has_tags_alone(image_id)]:
+        if not isinstance(source, Tagged):
+            return
+        if alone := [image_id for image_id in source.split(self.split) if source.has_tags_alone(image_id)]:
             raise ConfigError(
                 f"protocol.split={self.split}: {len(alone)} of its images have tags and no mask to score class maps"
                 f" against, such as {alone[0]}; choose a split with masks: protocol.split={source.val_split}"

@@ -7,11 +7,12 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from segladder.configuration import choices
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.errors import ConfigError
 from segladder.runs import build
-from segladder.runs.composition import as_written, choices
+from segladder.runs.composition import as_written
 from segladder.runs.instantiation import instantiated
 from segladder.runs.watching.judging import looks_at
 

@@ -119,7 +119,7 @@ def test_any_backbone_serves_with_its_deepest_level_of_at_most_16_pixels(backbon
 
 
 def test_levels_that_do_not_exist_are_named():
-    with pytest.raises(ConfigError, match=r"method\.level=4: expected an index below 4, or null"):
+    with pytest.raises(ConfigError, match=r"method\.level=4: expected -4\.\.3, the backbone has 4 maps"):
         prototype(level=4)
     with pytest.raises(ConfigError, match=r"method\.output_stride=8: expected the backbone's, which is 16, or null"):
         panet(output_stride=8)

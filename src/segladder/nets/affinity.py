@@ -14,19 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
-from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.upsampling import bilinear
 
 Size = tuple[int, int]
-
-
-def require_stride(backbone: FeatureExtractor, output_stride: int | None) -> None:
-    """Raise ConfigError where the backbone's last level has another stride than wanted; None takes any."""
-    found = backbone.strides[-1]
-    if output_stride not in (None, found):
-        raise ConfigError(
-            f"method.output_stride={output_stride}: expected the backbone's, which is {found}, or null for any"
-        )
 
 
 def map_size(images: Tensor, stride: int) -> Size:

@@ -58,6 +58,17 @@ class FeatureExtractor(nn.Module):
                 f"method.output_stride={output_stride}: expected the backbone's, which is {self.strides[-1]}, or null"
             )
 
+    def check_level(self, level: int | None) -> None:
+        """Raise ConfigError unless `level` is the index of a map, from the first or from the last."""
+        levels = len(self.channels)
+        if level is None or not -levels <= level < levels:
+            raise ConfigError(f"method.level={level}: expected {-levels}..{levels - 1}, the backbone has {levels} maps")
+
+
+def deepest_of_each(strides: Sequence[int]) -> list[int]:
+    """The deepest level of each stride, shallow to deep."""
+    return [i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] != strides[i]]
+
 
 class Backbone(FeatureExtractor):
     """A timm model as feature extractor.

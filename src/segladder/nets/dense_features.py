@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
-from segladder.nets.backbone import FeatureExtractor
+from segladder.nets.backbone import FeatureExtractor, deepest_of_each
 from segladder.ops.upsampling import bilinear
 from segladder.settings import Positive
 
@@ -99,4 +99,4 @@ def _levels(strides: Sequence[int], finest: int, coarsest: int) -> list[int]:
         )
     if len(set(strides)) == 1:
         return used
-    return [level for level in used if level + 1 == len(strides) or strides[level + 1] != strides[level]]
+    return [level for level in deepest_of_each(strides) if level in used]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segladder.errors import ConfigError
-from segladder.nets.backbone import FeatureExtractor
+from segladder.nets.backbone import FeatureExtractor, deepest_of_each
 from segladder.ops.upsampling import bilinear
 
 BLOCKS = ((3, 64, 64), (64, 128, 128), (128, 256, 256, 256), (256, 512, 512, 512), (512, 512, 512, 512))  # of VGG-16
@@ -155,4 +155,4 @@ def _pyramid_levels(strides: list[int], finest_stride: int, knob: str = "finest_
         raise ConfigError(f"method.{knob}={finest_stride}: the backbone's last level has {strides[-1]}")
     if len(set(strides)) == 1:
         return used
-    return [level for level in used if level + 1 == len(strides) or strides[level + 1] != strides[level]]
+    return [level for level in deepest_of_each(strides) if level in used]

@@ -22,7 +22,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from segladder.errors import ConfigError
-from segladder.nets.backbone import FeatureExtractor
+from segladder.nets.backbone import FeatureExtractor, deepest_of_each
 
 BOX_PIXELS, MASK_PIXELS = 7, 14  # sides of what is cut out for each head (He et al. 2017)
 LAYERS = 4  # of the mask head
@@ -216,7 +216,7 @@ class RegionNetwork(nn.Module):
 
 def pyramid_levels(strides: Sequence[int]) -> list[int]:
     """The deepest level of each stride from 4 on. Raises ConfigError where there are fewer than two."""
-    levels = [k for k, s in enumerate(strides) if s >= 4 and (k + 1 == len(strides) or strides[k + 1] != s)]
+    levels = [level for level in deepest_of_each(strides) if strides[level] >= 4]
     if len(levels) < 2:
         raise ConfigError(f"backbone: strides {list(strides)}, expected two or more from 4 on for a feature pyramid")
     return levels

@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.few_shot.base import Features
 from segladder.methods.few_shot.prototype import Prototype
@@ -54,9 +53,7 @@ class PANet(Prototype):
         output_stride: OutputStride | None = None,
         **common: Any,
     ) -> None:
-        if output_stride not in (None, backbone.strides[-1]):
-            expected = f"expected the backbone's, which is {backbone.strides[-1]}, or null"
-            raise ConfigError(f"method.output_stride={output_stride}: {expected}")
+        backbone.check_stride(output_stride)
         super().__init__(backbone, num_classes, criterion, level=-1, temperature=temperature, **common)
         self.alignment = alignment
         if isinstance(backbone, Backbone) and backbone.name.startswith("vgg"):

@@ -14,7 +14,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segladder.errors import ConfigError
 from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.upsampling import bilinear
@@ -48,9 +47,7 @@ class PixelClassifier(FewShotMethod):
         **common: Any,
     ) -> None:
         super().__init__(num_classes, criterion, mean=backbone.mean, std=backbone.std, **common)
-        levels = len(backbone.channels)
-        if not -levels <= level < levels:
-            raise ConfigError(f"method.level={level}: expected {-levels}..{levels - 1}, the backbone has {levels} maps")
+        backbone.check_level(level)
         backbone.leftover.clear()
         self.backbone = backbone.requires_grad_(False)
         self.level = level

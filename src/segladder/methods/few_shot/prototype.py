@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segladder.errors import ConfigError
 from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
@@ -56,8 +55,7 @@ class Prototype(FewShotMethod):
         super().__init__(num_classes, criterion, mean=backbone.mean, std=backbone.std, **common)
         self.backbone = backbone
         self.level = _deepest_fine_level(backbone.strides) if level is None else level
-        if not -len(backbone.strides) <= self.level < len(backbone.strides):
-            raise ConfigError(f"method.level={level}: expected an index below {len(backbone.strides)}, or null")
+        backbone.check_level(self.level)
         self.temperature = temperature
         self.background_prototype = background_prototype
         self.threshold = threshold

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from segladder.errors import ConfigError
 from segladder.methods.full.base import DenseMethod
-from segladder.nets.backbone import FeatureExtractor
+from segladder.nets.backbone import FeatureExtractor, deepest_of_each
 from segladder.nets.upsampling import Upsampling, UpsamplingKind
 from segladder.ops.upsampling import bilinear
 from segladder.settings import Count, Share
@@ -109,7 +109,7 @@ class FCN(DenseMethod):
 def _levels(backbone: FeatureExtractor, skips: Count) -> list[int]:
     """The last level, then for each skip the deepest level of the next finer stride (of any stride if too few)."""
     strides = backbone.strides
-    distinct = [i for i, s in enumerate(strides) if i + 1 == len(strides) or strides[i + 1] != s]
+    distinct = deepest_of_each(strides)
     levels = distinct if len(distinct) > skips else list(range(len(strides)))
     if not 0 <= skips < len(levels):
         raise ConfigError(f"method.skips={skips}: the backbone has {len(levels)} levels, so at most {len(levels) - 1}")

@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate
 
 from segladder.methods.base import Batch
 from segladder.methods.image_level.base import Refinement
-from segladder.nets.affinity import AffinityHead, map_size, require_stride
+from segladder.nets.affinity import AffinityHead, map_size
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_features, affinity_labels, affinity_loss, propagate
 from segladder.ops.cam import background_power
@@ -67,7 +67,7 @@ class AffinityNet(Refinement):
         **common: Any,
     ) -> None:
         super().__init__(num_classes, background_score=0.0, mean=backbone.mean, std=backbone.std, **common)
-        require_stride(backbone, output_stride)
+        backbone.check_stride(output_stride)
         self.backbone = backbone
         self.head = AffinityHead(backbone.channels, channels)
         self.stride, self.radius = stride, radius

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from segladder.methods.base import differentiating
 from segladder.methods.image_level.base import ClassMapMethod
-from segladder.nets.affinity import require_stride
 from segladder.nets.backbone import FeatureExtractor
 from segladder.settings import Count
 
@@ -56,7 +55,7 @@ class GradCAM(ClassMapMethod):
         **common: Any,
     ) -> None:
         super().__init__(backbone, background_score, **common)
-        require_stride(backbone, output_stride)
+        backbone.check_stride(output_stride)
         channels = backbone.channels[-1]
         hidden = [nn.Linear(channels, hidden_channels), nn.ReLU()] if hidden_channels else []
         self.classifier = nn.Sequential(*hidden, nn.Linear(hidden_channels or channels, num_classes - 1))

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 
 from segladder.methods.base import Batch
 from segladder.methods.image_level.base import Refinement
-from segladder.nets.affinity import DisplacementHead, EdgeHead, map_size, require_stride
+from segladder.nets.affinity import DisplacementHead, EdgeHead, map_size
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_edges, affinity_labels, affinity_loss, displacement_losses, random_walk
 from segladder.ops.upsampling import bilinear
@@ -70,7 +70,7 @@ class IRN(Refinement):
         **common: Any,
     ) -> None:
         super().__init__(num_classes, background_score, mean=backbone.mean, std=backbone.std, **common)
-        require_stride(backbone, output_stride)
+        backbone.check_stride(output_stride)
         self.backbone = backbone
         self.edge = EdgeHead(backbone.channels, edge_channels)
         self.displacement = DisplacementHead(backbone.channels, displacement_channels)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segladder.errors import ConfigError
 from segladder.methods.none.base import ClusterMethod, colours_and_places, places_of
 from segladder.nets.backbone import FeatureExtractor
 from segladder.settings import NotNegative
@@ -55,7 +54,6 @@ class KMeans(ClusterMethod):
 
 
 def _channels(backbone: FeatureExtractor, level: int | None) -> int:
-    levels = len(backbone.channels)
-    if level is None or not -levels <= level < levels:
-        raise ConfigError(f"method.level={level}: expected {-levels}..{levels - 1}, the backbone has {levels} maps")
+    backbone.check_level(level)
+    assert level is not None
     return backbone.channels[level]

@@ -46,7 +46,7 @@ def test_an_image_has_the_tags_of_the_list_or_of_its_mask(root):
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_images_without_a_mask_are_trained_on(root, share):
-    data = folder(root, val_share=share)
+    data = Folder(root, tags="tags.csv", val_share=share)
     train, val = data.split("train"), data.split("val")
     assert set(val) <= set(MASKED) and val
     assert sorted(train + val) == sorted(IDS)

@@ -41,7 +41,8 @@ class Folder(Tagged):
         val_share: share of the ids in `val`, where there are no lists.
         folds_of_images: cross-validation without lists: into how many parts of equal size the images are dealt.
         fold_of_images: which of them is `val`, from 0; the others are `train`.
-        tags: where image-level tags come from: `masks`, or for the images that it lists a CSV file (`read_tag_list`).
+        tags: where image-level tags come from: `masks`, or for the images that it lists a CSV file (`read_tag_list`),
+            in `root` or else from the working folder on.
         common: the arguments of `Source`.
 
     Raises:
@@ -63,7 +64,8 @@ class Folder(Tagged):
         self.root = Path(root)
         if tags != "masks" and not tags.endswith(".csv"):
             raise ConfigError(f"data.tags={tags}: expected masks or FILE.csv")
-        self.tag_file = None if tags == "masks" else Path(tags)
+        inside = self.root / tags
+        self.tag_file = None if tags == "masks" else inside if inside.is_file() else Path(tags)
         self.val_share, self.folds_of_images, self.fold_of_images = val_share, folds_of_images, fold_of_images
         if folds_of_images is not None and fold_of_images >= folds_of_images:
             raise ConfigError(f"data.fold_of_images={fold_of_images}: expected 0..{folds_of_images - 1}")

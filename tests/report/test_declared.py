@@ -35,7 +35,7 @@ def test_a_committed_record_says_nothing_and_is_read_as_before():
 
 
 def test_a_loss_over_time_is_ranked_upwards():
-    values = [row.value for row in rank(committed("one_shot_davis2016"), "J_decay")[0].rows]
+    values = [row.value for row in rank(committed("one_shot_mobilenetv2"), "J_decay")[0].rows]
     assert len(values) > 1 and values == sorted(values)
 
 

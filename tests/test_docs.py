@@ -129,6 +129,18 @@ def own_pictures(folder):
         save_mask(folder / "mine" / "masks" / f"{seed}.png", mask)
 
 
+def own_tags(folder):
+    """my_data/ of twelve images, half with masks and half with tags alone."""
+    for seed in range(12):
+        image, mask = picture(seed, values=(1, 2))
+        save_image(folder / "images" / "photos" / f"img_{seed:03d}.jpg", image)
+        if seed % 2:
+            save_mask(folder / "masks" / "photos" / f"img_{seed:03d}.png", mask)
+    (folder / "classes.txt").write_text("background\ncat\npotted plant\n")
+    lines = [f"photos/img_{seed:03d}.jpg,cat,potted plant\n" for seed in range(0, 12, 2)]
+    (folder / "tags.csv").write_text("".join(lines))
+
+
 def made_cheap(words):
     """The words of a command with what makes it short."""
     return [*words, *(cheap for word, settings in SMALL.items() if word in words for cheap in settings)]
@@ -138,6 +150,8 @@ def made_cheap(words):
 @pytest.mark.parametrize("name", ["own_data", "few_shot", "tags", "names", "ladder"])
 def test_the_commands_of_a_guide_run_one_after_the_other(name, segladder, tmp_path, monkeypatch):
     own_pictures(tmp_path)
+    if name == "tags":
+        own_tags(tmp_path / "my_data")
     monkeypatch.chdir(tmp_path)
     lines = [line for line in commands_of(DOCS / "guides" / f"{name}.md") if not any(word in line for word in LONG)]
     assert len(lines) > 3

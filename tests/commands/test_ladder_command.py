@@ -348,3 +348,19 @@ def test_a_rung_is_not_asked_for_a_fold_whose_labels_it_had(runs, segladder, cap
     again = ("evaluate", f"run={runs}/masks", "protocol.fold=1", "protocol=ladder", "progress=false", "panels=0")
     assert segladder(*again) == 2
     assert "has labels of cloud in folder" in capsys.readouterr().err
+
+
+def test_a_rung_of_tags_is_not_asked_for_classes_of_which_it_had_masks(root, segladder, tmp_path, capsys):
+    for name in ("seeds", "tags"):
+        assert segladder(*words(root, name, tmp_path), "pool=null") == 0
+    again = (
+        "evaluate",
+        f"run={tmp_path}/tags",
+        "protocol=ladder",
+        "protocol.gamma_images=4",
+        "progress=false",
+        "panels=0",
+    )
+    assert segladder(*again) == 0
+    assert segladder(*again, "protocol.fold=1") == 2
+    assert "has learnt cloud from masks" in capsys.readouterr().err

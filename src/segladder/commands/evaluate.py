@@ -13,6 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from segladder.data.labels.kinds import kinds
 from segladder.data.sources.base import Source
 from segladder.door.packing import home, opened
 from segladder.errors import ConfigError, DataError
@@ -31,7 +32,7 @@ from segladder.runs.scoring import fill_scores, print_scores, write_panels
 from segladder.settings import Count, Device, Positive
 from segladder.stages.access import ANY, Access, access_of
 from segladder.stages.annotation_cost import cost_under
-from segladder.stages.claims import Ancestor, check_leaks, check_rung, check_scored
+from segladder.stages.claims import Ancestor, check_kinds, check_leaks, check_rung, check_scored
 
 
 class Keys(TypedDict, total=False):
@@ -131,6 +132,9 @@ def check_account(
     """
     ancestor = Ancestor(f"run={folder}", record, access)
     check_rung(ancestor, asked, source, protocol, record.supervision)
+    said = kinds().get(record.label_access.get("kind", ""))  # older versions do not say
+    if protocol.ladder and said is not None and record.supervision != "none":
+        check_kinds(ancestor, protocol.novel, said)
     if not protocol.few_labels and ANY not in ancestor.access.seen:  # of older versions, some are alone by now
         check_leaks(ancestor, protocol.place().fold, protocol)
     check_scored(ancestor.named, ancestor.access, source, protocol)

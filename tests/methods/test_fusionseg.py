@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from small_methods import configuration
 
 from segladder.data.labels.kinds.boxes import Boxes
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.full.fusionseg import MaximumFusion, SumFusion
 from segladder.runs import build
 from segladder.stages import box_tests

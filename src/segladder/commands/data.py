@@ -16,11 +16,12 @@ from rich.text import Text
 from segladder.data.conversion.naming import Spec
 from segladder.data.inspection.checks import SplitReport, check_items, check_splits, only_ignored
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.voc import VOC
 from segladder.errors import ConfigError
 from segladder.foreign import printable
 from segladder.machine import cores
+from segladder.mask_values import IGNORE
 from segladder.runs.composition import check_keys
 from segladder.runs.instantiation import instantiated
 from segladder.runs.keys import Loader

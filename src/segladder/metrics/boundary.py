@@ -16,6 +16,8 @@ import math
 import cv2
 import numpy as np
 
+from segladder.mask_values import IGNORE
+
 
 def boundary_width(height: int, width: int, share: float = 0.02) -> int:
     """d in pixels: a share of the image diagonal (the paper's 2 %), at least 1."""
@@ -23,7 +25,7 @@ def boundary_width(height: int, width: int, share: float = 0.02) -> int:
 
 
 def boundary_counts(
-    pred: np.ndarray, target: np.ndarray, num_classes: int, ignore_index: int = 255, width: float = 0.02
+    pred: np.ndarray, target: np.ndarray, num_classes: int, ignore_index: int = IGNORE, width: float = 0.02
 ) -> np.ndarray:
     """Pixels in the intersection and in the union of the boundary regions, int64 (K, 2).
 

@@ -8,10 +8,12 @@ import torch
 import torchmetrics
 from torch import Tensor
 
+from segladder.mask_values import IGNORE
+
 WIDEST_JOINT = 1 << 24  # bins; an ignored value beyond is filtered out instead of given a row of its own
 
 
-def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = 255) -> Tensor:
+def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = IGNORE) -> Tensor:
     """Pixel counts, int64 (K, K): row = true class, column = predicted class.
 
     Args:
@@ -84,7 +86,7 @@ class ConfusionMatrix(torchmetrics.Metric):
     higher_is_better = None
     matrix: Tensor
 
-    def __init__(self, num_classes: int, ignore_index: int | None = 255, **metric: Any) -> None:
+    def __init__(self, num_classes: int, ignore_index: int | None = IGNORE, **metric: Any) -> None:
         super().__init__(**metric)
         self.num_classes = num_classes
         self.ignore_index = ignore_index

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from segladder.mask_values import IGNORE
 
-def majority_answer(segments: np.ndarray, truth: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
+
+def majority_answer(
+    segments: np.ndarray, truth: np.ndarray, num_classes: int, ignore_index: int = IGNORE
+) -> np.ndarray:
     """Every segment as the class that most of its pixels truly have, uint8 (H, W).
 
     Args:

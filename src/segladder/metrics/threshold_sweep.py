@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-IGNORE = 255
+from segladder.mask_values import IGNORE
 
 
 class ThresholdSweep:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segladder.mask_values import IGNORE
 from segladder.metrics.counts import Counts
 from segladder.metrics.formulas import harmonic, mean_iou
 
@@ -35,7 +36,7 @@ class GammaSweep:
 
     def add(self, image_id: str, truth: Tensor, best_seen: Tensor, best_unseen: Tensor, lead: Tensor) -> None:
         """Count an image: true classes (255 does not count), `contest`'s two classes and lead, all (H, W)."""
-        counted = truth != 255
+        counted = truth != IGNORE
         bins = torch.bucketize(lead[counted], lead.new_tensor(self.gammas), right=True)  # gammas up to the lead
         rows = (bins * self.num_classes + truth[counted].long()) * self.num_classes
         joint = torch.cat([rows + best_seen[counted], rows + best_unseen[counted]])

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.ops.gated_crf import Kernel, gated_crf_energy
 from segladder.settings import NotNegative, Positive, Share
 
-IGNORE = 255
 SPREAD = (0.229, 0.224, 0.225)  # ImageNet's standard deviations of RGB in 0..1
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segladder.mask_values import IGNORE
 from segladder.ops.sparse import sparse_rows
 
 Offset = tuple[int, int]  # (dy, dx)
 
-IGNORED = 255
 EPSILON = 1e-5  # of the official codes, inside logarithms and beside counts
 TAIL = 1e-8  # what a random walk may leave out of its series
 
@@ -70,9 +70,9 @@ def affinity_labels(labels: Tensor, radius: int) -> PairLabels:
         radius: of `pair_offsets`.
     """
     here = labels[:, None]  # (B, 1, h, w)
-    at = _shifted(labels, radius, IGNORED)
+    at = _shifted(labels, radius, IGNORE)
     there = torch.stack([at(offset) for offset in pair_offsets(radius)], 1)  # (B, P, h, w)
-    known = (here != IGNORED) & (there != IGNORED)
+    known = (here != IGNORE) & (there != IGNORE)
     same = known & (here == there)
     return PairLabels(same & (here == 0), same & (here != 0), known & (here != there))
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.ops.densecrf import Problem, solve_each
 from segladder.ops.permutohedral import lattice_filter
 
 BACKENDS = ("pydensecrf", "torch", "exact")
 EXACT_PIXELS = 10_000  # the matrix of all pairs takes 400 MB in float32, twice while it is made
-IGNORED = 255
 LEAST_PROBABILITY = 1e-5  # pydensecrf's
 
 Message = Callable[[Tensor], Tensor]
@@ -135,7 +135,7 @@ def label_probabilities(labels: Tensor, num_classes: int, certainty: float = 0.7
     """
     classes = torch.arange(num_classes, device=labels.device)[:, None, None]
     probabilities = torch.where(labels == classes, certainty, (1 - certainty) / (num_classes - 1))  # (K, H, W)
-    return probabilities.where(labels != IGNORED, 1 / num_classes)
+    return probabilities.where(labels != IGNORE, 1 / num_classes)
 
 
 def _solved(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORE = 255
+from segladder.mask_values import IGNORE
 
 
 def labels_at(masks: Tensor, size: Sequence[int]) -> Tensor:

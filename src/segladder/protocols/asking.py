@@ -18,10 +18,10 @@ from rich.progress import Progress
 from torch import Tensor
 
 from segladder.data.labels.pool import drawn
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import evaluating
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import joint_counts

@@ -17,9 +17,10 @@ from segladder.data.labels.annotation_cost import Labelling
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Method
 from segladder.metrics.bootstrap import estimate
 from segladder.metrics.counts import Asked, Counts

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from segladder.data.hashing import hashed_share
-from segladder.data.sources.base import IGNORE
+from segladder.mask_values import IGNORE
 from segladder.methods.base import evaluating
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.protocols.base import Picture, Scoring, Shown

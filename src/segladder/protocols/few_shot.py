@@ -15,12 +15,13 @@ from torch import Tensor
 
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.item_lists import ItemList, digest_of, files_of
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import EpisodeCounts

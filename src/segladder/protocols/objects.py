@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 import torch
 
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.palette import voc_palette
 from segladder.errors import DataError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Method, Objects, evaluating
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import Asked, Counts

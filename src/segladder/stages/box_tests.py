@@ -14,8 +14,9 @@ import torch
 
 from segladder.data.labels.kinds.boxes import boxes_of
 from segladder.data.labels.kinds.components import Place
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.scene import Scene
+from segladder.mask_values import IGNORE
 from segladder.ops.flow import flow_colours
 
 TESTS = ("agreement", "motion")  # keys of `pseudo_masks`; null asks for no test

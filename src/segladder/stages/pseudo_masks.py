@@ -17,11 +17,12 @@ from rich.progress import Progress
 from segladder.data.hashing import hashed_share
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.boxes import Boxes
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.palette import stored_png, voc_palette
 from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError, DataError, some
 from segladder.files import write_text, written
+from segladder.mask_values import IGNORE
 from segladder.metrics.overlap import iou
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.training.views import HiddenClasses
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import evaluating
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels

@@ -26,13 +26,13 @@ from segladder.data.conversion.raw_masks import counted
 from segladder.data.conversion.splits import Splits, splits_of
 from segladder.data.inspection.prepare import write_mask
 from segladder.data.inspection.preview import contact_sheet
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES, LISTS, Folder
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
 from segladder.files import write_text, written
 from segladder.foreign import content
+from segladder.mask_values import IGNORE
 
 NOTE = "conversion.json"  # in the folder that is written: what it was made from
 PICTURE = "check.png"

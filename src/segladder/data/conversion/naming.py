@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.lists import MOST_CLASSES
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, text
+from segladder.mask_values import IGNORE
 
 IGNORED = ("ignore", "ignored", "void", "__ignore__")  # names of what becomes 255
 TRANSPARENT = 1 << 24  # beside the 24-bit codes of colours

@@ -11,9 +11,9 @@ import numpy as np
 from segladder.data.conversion.base import Found
 from segladder.data.conversion.naming import TRANSPARENT, Naming, shown
 from segladder.data.conversion.raw_masks import RawMask, Seen, named, read
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.lists import MOST_CLASSES
 from segladder.errors import ConfigError, DataError
+from segladder.mask_values import IGNORE
 
 BLACK = 0
 MANY = 32  # numbers that are asked whether they are grays of soft edges

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.machine import cores
+from segladder.mask_values import IGNORE
 
 MOST_THREADS = 4
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import image_size, jpeg_damage
 from segladder.data.sources.scene import size_error
 from segladder.data.sources.tag_file import Tagged
 from segladder.errors import ConfigError, DataError, some
 from segladder.machine import pool
+from segladder.mask_values import IGNORE
 
 FEW = 10  # images to score
 SAMPLED = 200  # images whose size is looked at

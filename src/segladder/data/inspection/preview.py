@@ -11,8 +11,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.palette import VOC_COLOURS, Colours
+from segladder.mask_values import IGNORE
 
 CELL = 240  # longer side of a picture in pixels
 GAP = 8

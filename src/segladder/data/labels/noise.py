@@ -21,9 +21,9 @@ import numpy as np
 from pydantic import Field
 
 from segladder.data.hashing import hashed_seed
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.instances import Instances
 from segladder.errors import ConfigError, DataError
+from segladder.mask_values import IGNORE
 from segladder.settings import AboveZero, Count, NotNegative, Share
 
 Place = tuple[slice, slice]

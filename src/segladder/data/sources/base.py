@@ -20,9 +20,8 @@ from segladder.data.sources.lists import check_names, checked_folds
 from segladder.data.sources.palette import Colours
 from segladder.data.sources.scene import ObjectBoxes, Scene, size_error
 from segladder.errors import ConfigError, DataError
+from segladder.mask_values import IGNORE
 from segladder.settings import Name
-
-IGNORE = 255
 
 
 class Sight(Protocol):

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.lists import read_ids
 from segladder.data.sources.palette import Colours
 from segladder.errors import DataError
+from segladder.mask_values import IGNORE
 from segladder.settings import Name
 
 COLOURS = {  # of SegNet's own pictures; the values are in this order

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.coco_file import CocoFile, CocoImage
 from segladder.data.sources.folder import split_share
 from segladder.data.sources.instances import Instances
 from segladder.errors import ConfigError, DataError
+from segladder.mask_values import IGNORE
 from segladder.settings import Name
 
 SHOWN = 3  # missing images that are named

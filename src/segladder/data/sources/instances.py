@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segladder.errors import DataError
-
-VOID = 255
+from segladder.mask_values import IGNORE
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Instances:
             boxes[k] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         return boxes
 
-    def numbers(self, mask: np.ndarray, void: int = VOID) -> np.ndarray:
+    def numbers(self, mask: np.ndarray, void: int = IGNORE) -> np.ndarray:
         """The object of each pixel, uint8 (H, W): 0 background, `void` where the mask has no background and no object.
 
         Raises ValueError for more objects than that leaves numbers for.
@@ -73,7 +72,7 @@ class Instances:
     @classmethod
     def of_classes(cls, mask: np.ndarray) -> Instances:
         """One object for each class of a mask (class indices uint8 (H, W), 255 = void), by class index."""
-        classes = np.array([value for value in np.unique(mask) if 0 < value < VOID], np.uint8)
+        classes = np.array([value for value in np.unique(mask) if 0 < value < IGNORE], np.uint8)
         order = np.zeros(256, np.uint16)
         order[classes] = np.arange(1, len(classes) + 1)
         return cls(order[mask], classes)
@@ -99,7 +98,7 @@ def instances_of(objects: np.ndarray, mask: np.ndarray, lookup: np.ndarray, path
     if objects.shape != mask.shape:
         sizes = (f"{width}x{height}" for height, width in (objects.shape, mask.shape))
         raise DataError(f"{where}: {' against '.join(sizes)} pixels (width x height)")
-    solid = (objects != VOID) & (mask != VOID)
+    solid = (objects != IGNORE) & (mask != IGNORE)
     if (odd := solid & ((objects > 0) != (mask > 0))).any():
         row, column = np.argwhere(odd)[0]
         pair = f"object {objects[row, column]} on mask value {mask[row, column]}"
@@ -111,7 +110,7 @@ def instances_of(objects: np.ndarray, mask: np.ndarray, lookup: np.ndarray, path
         named = _listed(values[numbers == twice[0]].tolist())
         raise DataError(f"{where}: object {twice[0]} holds mask values {named}, expected one class")
     classes = lookup[values]
-    used = (classes > 0) & (classes < VOID)
+    used = (classes > 0) & (classes < IGNORE)
     order = np.zeros(256, np.uint16)
     order[numbers[used]] = np.arange(1, np.count_nonzero(used) + 1)
     return Instances(np.where(held, order[objects], np.uint16(0)), classes[used])

@@ -11,8 +11,7 @@ import numpy as np
 
 from segladder.data.sources.instances import Instances
 from segladder.errors import DataError
-
-VOID = 255
+from segladder.mask_values import IGNORE
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ class Scene:
 
     def only(self, classes: Collection[int]) -> Scene:
         """The same with objects of some classes; where the others are is void."""
-        kept = np.isin(self.mask, [0, VOID, *classes])
-        mask = np.where(kept, self.mask, np.uint8(VOID))
+        kept = np.isin(self.mask, [0, IGNORE, *classes])
+        mask = np.where(kept, self.mask, np.uint8(IGNORE))
         return replace(
             self,
             mask=mask,

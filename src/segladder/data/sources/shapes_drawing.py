@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from segladder.mask_values import IGNORE
+
 VERSION = 1  # of the pictures: raised whenever their pixels change
 
 SHAPES = ("disc", "square", "triangle", "star", "cross")
@@ -20,7 +22,6 @@ TEXTURES = ("solid", "striped", "dotted", "checkered")
 HUES = (0.0, 48.0, 125.0, 212.0, 292.0)  # degrees; the body's hue goes with its shape
 HEAD_HUES = (0, 2, 3, 4)  # of HUES; the head's hue goes with the texture
 SPLITS = ("train", "val")
-IGNORE = 255
 
 HEAD = 0.45  # head radius in body radii
 LEAN, TILT = 0.177, 0.27  # half-angle tangents: a body leans by +-0.35 rad, its head is within 0.53 rad of its top

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.decoding import read_mask, read_upright_image
 from segladder.data.sources.folder import IMAGE_SUFFIXES
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
+from segladder.mask_values import IGNORE
 
 
 @dataclass(frozen=True)

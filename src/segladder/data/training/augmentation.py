@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.settings import Byte, Positive, Share
 
 NEIGHBOURING = "Morphological"  # the transform that computes with class numbers as if they were brightness

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from segladder.data.sources.base import IGNORE, Sight, Source, tags_of
+from segladder.data.sources.base import Sight, Source, tags_of
 from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import Places, TrainAugmentation
 from segladder.data.training.cache import flows_of, images_of, masks_of
 from segladder.errors import ConfigError, DataError
 from segladder.machine import cores
+from segladder.mask_values import IGNORE
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
 Key = int | tuple[int, int]

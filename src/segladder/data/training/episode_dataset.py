@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import torch
 
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.sources.scene import size_error
 from segladder.data.training.cache import images_of, masks_of
 from segladder.data.training.dataset import Augmentation, Item, Key, TrainingSet, collate
 from segladder.data.training.episodes import pick, sample
 from segladder.errors import ConfigError, DataError
+from segladder.mask_values import IGNORE
 
 CHOICES = {
     "novel_pixels": ("ignore", "background", "drop"),

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from segladder.data.labels.kinds.base import Labels
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.cache import images_of
 from segladder.data.training.dataset import UNLABELLED, Item, Key, ObjectLabels, TrainingSet
 from segladder.errors import ConfigError, DataError
+from segladder.mask_values import IGNORE
 
 SMALLEST = 2  # pixels of a side: a box that a crop leaves less of is no object
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
-from segladder.data.sources.base import IGNORE, Sight, Source
+from segladder.data.sources.base import Sight, Source
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import Scene
 from segladder.data.training.augmentation import TrainAugmentation
@@ -21,6 +21,7 @@ from segladder.data.training.dataset import FlowDataset, SegmentationDataset, Tr
 from segladder.data.training.episode_dataset import EpisodeDataset
 from segladder.data.training.object_dataset import ObjectDataset
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 
 
 class Recipe(NamedTuple):

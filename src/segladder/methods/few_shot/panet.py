@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Batch
 from segladder.methods.few_shot.base import Features
 from segladder.methods.few_shot.prototype import Prototype
@@ -23,8 +24,6 @@ from segladder.nets.losses import Pictures
 from segladder.ops.prototypes import masked_average_pooling
 from segladder.ops.upsampling import bilinear
 from segladder.settings import AboveZero, NotNegative, OutputStride
-
-IGNORE = 255
 
 
 class PANet(Prototype):

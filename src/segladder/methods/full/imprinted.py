@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Batch, evaluating
 from segladder.methods.full.base import DenseMethod
 from segladder.nets.dense_features import DenseFeatures
@@ -105,7 +106,7 @@ class Imprinted(DenseMethod):
             for image, mask in named:
                 pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None]
                 features = bilinear(self.cosines.described(self.normalize(pixels)), mask.shape)[0]  # (D, H, W)
-                for k in np.setdiff1d(np.unique(mask), np.append(np.flatnonzero(self.learnt.cpu()), 255)).tolist():
+                for k in np.setdiff1d(np.unique(mask), np.append(np.flatnonzero(self.learnt.cpu()), IGNORE)).tolist():
                     mean = features[:, torch.from_numpy(mask == k).to(self.device)].mean(1)
                     found[k].append(F.normalize(mean, dim=0))
         if not found:

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Batch
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.full.unet_original import mirror
-from segladder.nets.losses import IGNORE, GatedCRF
+from segladder.nets.losses import GatedCRF
 from segladder.settings import RGB, Positive
 
 

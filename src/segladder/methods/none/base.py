@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segladder.data.sources.base import IGNORE
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Batch, Method, evaluating
 from segladder.nets.answering import in_float32
 from segladder.ops.upsampling import bilinear

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Batch
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.projection import class_scores
 from segladder.ops.prototypes import masked_average_pooling
-from segladder.ops.regions import IGNORE, connected_regions
+from segladder.ops.regions import connected_regions
 from segladder.ops.upsampling import bilinear
 from segladder.settings import AboveZero, NotNegative
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Method
 from segladder.nets.answering import in_float32
-from segladder.nets.losses import IGNORE, CrossEntropy
+from segladder.nets.losses import CrossEntropy
 from segladder.ops.upsampling import bilinear
 
 

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from segladder.mask_values import IGNORE
 from segladder.methods import presets
 from segladder.methods.base import Batch
 from segladder.methods.zero_shot.generative import GenerativeMethod
@@ -36,7 +37,6 @@ from segladder.nets.dense_features import DenseFeatures
 from segladder.nets.generators import DeepGenerator, FeatureGenerator
 from segladder.ops.gaussian import kl_to_standard_normal, reparametrized_sample
 from segladder.ops.mmd import maximum_mean_discrepancy
-from segladder.ops.regions import IGNORE
 from segladder.settings import NotNegative, Positive
 
 OFFICIAL = {

@@ -21,9 +21,9 @@ from typing import Any
 from torch import Tensor
 
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Batch
 from segladder.methods.zero_shot.spnet import SPNet
-from segladder.nets.losses import IGNORE
 from segladder.ops.upsampling import bilinear
 from segladder.settings import NotNegative
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segladder.mask_values import IGNORE
 from segladder.methods.base import Batch
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.ops.gaussian import kl_to_standard_normal, reparametrized_sample
-from segladder.ops.regions import IGNORE, labels_at
+from segladder.ops.regions import labels_at
 from segladder.settings import NotNegative, Positive
 
 FIRST_LOG_VARIANCE = -4.0  # where samples start: with unit variance noise drowns the means and classes are ignored

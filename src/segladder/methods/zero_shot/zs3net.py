@@ -28,13 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segladder.mask_values import IGNORE
 from segladder.methods import presets
 from segladder.methods.base import Batch, Method
 from segladder.methods.zero_shot.generative import GenerativeMethod
 from segladder.nets.dense_features import DenseFeatures
 from segladder.nets.generators import FeatureGenerator
 from segladder.ops.mmd import maximum_mean_discrepancy
-from segladder.ops.regions import IGNORE, connected_regions, region_graph
+from segladder.ops.regions import connected_regions, region_graph
 from segladder.settings import AboveZero, NotNegative, Positive, Share
 
 OFFICIAL = {

@@ -18,11 +18,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.files import written
+from segladder.mask_values import IGNORE
 
 if TYPE_CHECKING:
     from segladder.metrics.counts import Asked, Counts
 
-IGNORE = 255
 PAPER, INK, IGNORED = (255, 255, 255), (30, 30, 30), (224, 224, 224)
 ERRORS = {  # Okabe and Ito's colours, told apart by colour-blind readers, and of different lightness
     "correct": (0, 158, 115),

@@ -18,10 +18,10 @@ from segladder.data.conversion.base import Entry, Found, Reading, Watch
 from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import IGNORED, Naming
 from segladder.data.conversion.pairing import id_of
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.decoding import DAMAGE, LARGEST
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import is_name, printable, text
+from segladder.mask_values import IGNORE
 
 BACKGROUND = ("background", "_background_", "__background__")
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}  # of a shape with an area

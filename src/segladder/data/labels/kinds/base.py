@@ -12,10 +12,11 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from segladder.data.labels.prices import Prices
-from segladder.data.sources.base import IGNORE, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.scene import Scene
 from segladder.errors import ConfigError
+from segladder.mask_values import IGNORE
 
 
 class Labels(ABC):

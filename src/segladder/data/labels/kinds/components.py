@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from segladder.data.sources.base import IGNORE
+from segladder.mask_values import IGNORE
 
 SPECK = 0.01  # a component below this share of the object's pixels is not annotated
 

@@ -13,8 +13,8 @@ from segladder.data.hashing import hashed_seed
 from segladder.data.labels.kinds.components import components
 from segladder.data.labels.kinds.marks import Marks
 from segladder.data.labels.prices import Prices
-from segladder.data.sources.base import IGNORE
 from segladder.data.sources.scene import Scene
+from segladder.mask_values import IGNORE
 from segladder.settings import Share
 
 RADIUS = 0.03  # of the image diagonal, of a support's point

@@ -150,7 +150,7 @@ class Views(NamedTuple):
     flip: bool = False
 
 
-class Answers(NamedTuple):
+class DenseAnswers(NamedTuple):
     """What a method says of B images of one size.
 
     Attributes:
@@ -163,7 +163,7 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def dense_answers(method: Method, images: Sequence[np.ndarray], views: Views) -> Answers:
+def dense_answers(method: Method, images: Sequence[np.ndarray], views: Views) -> DenseAnswers:
     """The answers of a dense method, in evaluation mode, to images uint8 (H, W, 3) of one size.
 
     Probabilities are the softmax of its scores, or the mean of that over views.
@@ -173,7 +173,7 @@ def dense_answers(method: Method, images: Sequence[np.ndarray], views: Views) ->
     scores = class_scores(method.predict, pixels, size, views.scales, views.flip)
     several = tuple(views.scales) != (1.0,) or views.flip
     probabilities = scores / len(views.scales) if several else scores.softmax(1)
-    return Answers(best(scores).cpu().numpy(), probabilities.float().cpu().numpy())
+    return DenseAnswers(best(scores).cpu().numpy(), probabilities.float().cpu().numpy())
 
 
 def class_maps(

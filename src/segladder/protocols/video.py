@@ -62,7 +62,7 @@ SCORES = (
 )
 
 
-class Answers(Interface):
+class Segmenter(Interface):
     """What segments frames; `seconds` is what that took."""
 
     seconds: float
@@ -143,12 +143,12 @@ class VideoProtocol(Protocol):
             raise ConfigError(f"protocol.resolution={self.resolution}, but data.resolution={source.resolution}")
         return source
 
-    def runner(self, method: Method, videos: Davis, batch_size: int) -> Answers:
+    def runner(self, method: Method, videos: Davis, batch_size: int) -> Segmenter:
         """What segments the frames of one sequence. Raises ConfigError for another kind of method."""
         asked = few_shot_method(method, self.name, "shows one annotated frame")
         return EpisodeRunner(asked, videos, InputSize(self.fit, self.input_side), "mean", batch_size)
 
-    def count(self, runner: Answers, frames: Sequence[str], counts: Counts, advance: Callable[[], object]) -> None:
+    def count(self, runner: Segmenter, frames: Sequence[str], counts: Counts, advance: Callable[[], object]) -> None:
         """Add each frame but the first to counts: its confusion matrix, and F as `contours`."""
         for answer in runner.answers(episodes(frames)):
             frame, prediction = answer.episode.query, answer.prediction.astype(np.uint8)
@@ -240,7 +240,7 @@ class AutomaticVideoProtocol(VideoProtocol):
         """Every frame, where each is scored in one fold."""
         return source.split(self.split if self.folds is None else EVERYTHING)
 
-    def runner(self, method: Method, videos: Davis, batch_size: int) -> Answers:
+    def runner(self, method: Method, videos: Davis, batch_size: int) -> Segmenter:
         """What segments the frames of one sequence."""
         return FrameRunner(method, videos, InputSize(self.fit, self.input_side), batch_size)
 

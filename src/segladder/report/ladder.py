@@ -81,7 +81,7 @@ def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
 def _without_amount(row: Row) -> tuple[str, ...]:
     """What rows have in common that may differ in settings and shots."""
     network = row.method, *row.lineage, row.backbone, row.pretraining
-    return row.supervision, row.rung.labels, *network, row.tag, row.selection
+    return row.supervision, row.standing.labels, *network, row.tag, row.selection
 
 
 def _rung(row: Row, runs: Sequence[Record], setting: dict[str, Any], of_novel: bool) -> Rung | None:

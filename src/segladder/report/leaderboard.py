@@ -22,8 +22,8 @@ from segladder.report.fields import Place, set_apart
 from segladder.report.means import agree, grouped, mean, of_seeds, over_runs
 from segladder.report.record import Record
 from segladder.report.record import key as id_and_hash
-from segladder.report.rungs import Rung, rung_of
 from segladder.report.settings import Settings, draw_of, telling_keys, typed
+from segladder.report.standing import Standing, standing_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Row:
     note: str = ""
     lineage: tuple[str, ...] = ()
     others: dict[str, float] = field(default_factory=dict)
-    rung: Rung = field(default_factory=lambda: Rung(0, True, ""))
+    standing: Standing = field(default_factory=lambda: Standing(0, True, ""))
     against_best: Comparison | None = None
 
     @property
@@ -207,7 +207,7 @@ def _sorted(rows: Iterable[Row], sign: int) -> list[Row]:
 
     def place(row: Row) -> tuple[Any, ...]:
         scored = row.value is None, -sign * (row.value or 0.0)
-        return row.rung, row.supervision, *scored, row.method, row.backbone, row.label, row.runs
+        return row.standing, row.supervision, *scored, row.method, row.backbone, row.label, row.runs
 
     return sorted(rows, key=place)
 
@@ -219,7 +219,7 @@ def _kind(record: Record) -> tuple[str, ...]:
     network = (record.method, lineage, backbone.get("name"), _pretraining(backbone))
     parts = (
         record.supervision,
-        rung_of(record).labels,
+        standing_of(record).labels,
         *network,
         record.tag,
         record.shots,
@@ -251,9 +251,9 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     """The same rows; those of one label but different kinds of labels say which."""
     kinds: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        kinds[row.label].add(row.rung.labels)
+        kinds[row.label].add(row.standing.labels)
     return [
-        replace(row, setting={"labels": row.rung.labels} | row.setting) if len(kinds[row.label]) > 1 else row
+        replace(row, setting={"labels": row.standing.labels} | row.setting) if len(kinds[row.label]) > 1 else row
         for row in rows
     ]
 
@@ -313,7 +313,7 @@ def _row(
             [replace(record, seed=None) for record in complete] if seedless else complete,
             [score for score in declared.shown("table") if score.name != metric],
         ),
-        rung=rung_of(first),
+        standing=standing_of(first),
     )
 
 

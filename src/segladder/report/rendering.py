@@ -164,7 +164,7 @@ def csv_text(tables: Sequence[Table]) -> str:
         head = {name: getattr(table, name) for name in names[:5]}
         for row in table.rows:
             values = {name: _flat(getattr(row, name)) for name in own}
-            write({**head, "status": "finished", **values, "labels": row.rung.labels})
+            write({**head, "status": "finished", **values, "labels": row.standing.labels})
         for run in table.unranked:
             seeds = "" if run.seed is None else run.seed
             known = {"method": run.method, "backbone": run.backbone, "status": run.status, "reason": run.reason}

@@ -104,8 +104,8 @@ def ladder_figure(
             None if rung.low is None else y(rung.low),
             None if rung.high is None else y(rung.high),
             number,
-            rung.row.rung.style,
-            not rung.row.rung.all,
+            rung.row.standing.style,
+            not rung.row.standing.all,
             named[id(rung.row)].text,
             f"{score.text(rung.value)}{score.percent} for {duration(rung.work)}",
             links[id(rung.row)],
@@ -164,7 +164,7 @@ def _texts(ladder: Sequence[Rung], named: Mapping[int, Name]) -> dict[int, str]:
 def _lines(ladder: Sequence[Rung], x: Scale, y: Scale) -> list[tuple[str, int]]:
     """A line for the rungs of each curve, with its style."""
     return [
-        ("M" + "L".join(f"{x(rung.work)} {y(rung.value)}" for rung in curve), curve[0].row.rung.style)
+        ("M" + "L".join(f"{x(rung.work)} {y(rung.value)}" for rung in curve), curve[0].row.standing.style)
         for curve in _curves(ladder)
         if len(curve) > 1
     ]

@@ -68,10 +68,10 @@ def method_of(row: Row) -> str:
 def labels_of(row: Row) -> str:
     """What training sees of the classes asked about, in words: `tags`, `no labels`, `one mask a class`."""
     if row.shots is None:
-        return "no labels" if row.rung.labels == "none" else row.rung.labels
-    known = kinds().get(row.rung.labels)
-    singular = (known.singular if known is not None else "") or row.rung.labels
-    return f"one {singular} a class" if row.shots == 1 else f"{row.shots} {row.rung.labels} a class"
+        return "no labels" if row.standing.labels == "none" else row.standing.labels
+    known = kinds().get(row.standing.labels)
+    singular = (known.singular if known is not None else "") or row.standing.labels
+    return f"one {singular} a class" if row.shots == 1 else f"{row.shots} {row.standing.labels} a class"
 
 
 def _words(row: Row) -> dict[str, str]:

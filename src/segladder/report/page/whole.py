@@ -91,7 +91,7 @@ def page(tables: Sequence[Table], counted: Counted, title: str = "SegLadder lead
         make.section(alone + titles[table.hash, table.data, table.fingerprint], table, alone) for alone, table in parts
     ]
     _add_pictures([run for section in sections for row in section.rows for run in row.runs], make.panels, room)
-    rows = sorted((row for table in tables for row in table.rows), key=lambda row: row.rung)
+    rows = sorted((row for table in tables for row in table.rows), key=lambda row: row.standing)
     about = {
         "title": title,
         "records": len(counted.found),

@@ -104,7 +104,7 @@ def _scored_by(score: Score, curves: Mapping[str, Sequence[Rung]]) -> dict[str, 
 def _curves(ladder: Sequence[Rung]) -> dict[str, list[Rung]]:
     """Rungs that differ in how many labels they have, the cheapest first, by a short name."""
     curves = defaultdict(list)
-    for rung in sorted(ladder, key=lambda rung: rung.row.rung):
+    for rung in sorted(ladder, key=lambda rung: rung.row.standing):
         curves[rung.curve].append(rung)
     tags = Counter(curve[0].row.tag for curve in curves.values())
     named: dict[str, list[Rung]] = {}
@@ -136,12 +136,12 @@ def _draw_curves(
 def _dashes(curves: Mapping[str, Sequence[Rung]]) -> dict[str, str]:
     """What tells curves of one kind of label apart."""
     of_kind: dict[str, Iterator[str]] = defaultdict(lambda: cycle(DASHES))
-    return {name: next(of_kind[curve[0].row.rung.labels]) for name, curve in curves.items()}
+    return {name: next(of_kind[curve[0].row.standing.labels]) for name, curve in curves.items()}
 
 
 def _draw_curve(axes: Any, curve: Sequence[Rung], score: Score, free: float, dashes: str) -> None:
     """Dots with intervals and, of more than one, their line and band; hollow where a class has few labels."""
-    place = curve[0].row.rung
+    place = curve[0].row.standing
     x = [_work(rung, free) for rung in curve]
     y, low, high = (
         [score.scale * (rung.value if end is None else end) for rung, end in zip(curve, ends, strict=True)]

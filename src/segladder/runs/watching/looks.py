@@ -28,7 +28,7 @@ from segladder.runs.watching.log import note
 from segladder.runs.watching.progress import place
 
 FOLDER = "watched"  # RUN/watched/IMAGE/step-NNNNNN.png
-Told = Callable[[pl.Trainer, float], None]
+Listener = Callable[[pl.Trainer, float], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,14 @@ class Looks(Callback):
     """
 
     def __init__(
-        self, folder: Path, judge: Judge, every: int, in_steps: bool, at_start: bool, points: ResumePoints, *told: Told
+        self,
+        folder: Path,
+        judge: Judge,
+        every: int,
+        in_steps: bool,
+        at_start: bool,
+        points: ResumePoints,
+        *told: Listener,
     ) -> None:
         self.folder, self.judge, self.every, self.in_steps = folder, judge, every, in_steps
         self.at_start, self.points, self.told = at_start, points, told

@@ -11,7 +11,7 @@ NOT_NAMED = {"zero_shot": "names", "image_level": "tags"}  # what runs of older 
 
 
 @dataclass(frozen=True, order=True)
-class Rung:
+class Standing:
     """A kind of label of the classes that a run is asked about, and how many.
 
     Attributes:
@@ -40,8 +40,8 @@ class Rung:
         return names.index(self.labels) if self.labels in names else len(names)
 
 
-def rung_of(record: Record) -> Rung:
+def standing_of(record: Record) -> Standing:
     """The rung of a run."""
     labels = record.label_access.get("kind") or NOT_NAMED.get(record.supervision, "masks")
     rank = kinds()[labels].rank if labels in kinds() else 100
-    return Rung(rank, record.shots is None, labels)
+    return Standing(rank, record.shots is None, labels)

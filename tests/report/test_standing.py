@@ -5,7 +5,7 @@ from importlib.resources import files
 
 from segladder.data.labels.kinds import kinds
 from segladder.report.record import Record
-from segladder.report.rungs import rung_of
+from segladder.report.standing import standing_of
 
 
 def test_the_page_has_the_colours_of_the_kinds_of_label():
@@ -18,11 +18,11 @@ def test_the_page_has_the_colours_of_the_kinds_of_label():
 def test_runs_of_older_versions_stand_where_their_supervision_says():
     older = [Record(supervision=name) for name in ("zero_shot", "image_level", "full")]
     few = Record(supervision="few_shot", shots=1)
-    ladder = sorted([*older, few], key=rung_of)
+    ladder = sorted([*older, few], key=standing_of)
     assert [record.supervision for record in ladder] == ["zero_shot", "image_level", "few_shot", "full"]
 
 
 def test_a_kind_of_label_that_nobody_knows_stands_last():
-    unknown = rung_of(Record(supervision="full", label_access={"kind": "polygons"}))
-    assert unknown > rung_of(Record(supervision="full"))
+    unknown = standing_of(Record(supervision="full", label_access={"kind": "polygons"}))
+    assert unknown > standing_of(Record(supervision="full"))
     assert unknown.style == len(kinds()) and unknown.colour and unknown.marker

@@ -9,10 +9,10 @@ from typing import Annotated
 from pydantic import Field
 
 from segladder.report.counted import Counted
-from segladder.report.ladder import HOUR, Rung, duration, with_interval
+from segladder.report.ladder import HOUR, Rung, with_interval
 from segladder.report.leaderboard import Table
 from segladder.report.record import Record
-from segladder.report.rendering import comparison_cells, markdown_table
+from segladder.report.rendering import comparison_cells, duration, markdown_table
 
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(s|min|h)$", description="a duration such as 30s, 10min or 1h")]
 UNITS = {"s": 1, "min": 60, "h": HOUR}

@@ -19,11 +19,10 @@ from segladder.report.counted import Counted
 from segladder.report.leaderboard import Row, Table
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
-from segladder.report.rendering import markdown_table, per_class
-from segladder.report.settings import Settings
+from segladder.report.rendering import duration, markdown_table, per_class
+from segladder.report.settings import Settings, is_amount
 
 HOUR = 3600
-AMOUNTS = ("pool", "labels.amount")  # settings that say how many labels there are, as shots do
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _rung(row: Row, runs: Sequence[Record], setting: dict[str, Any], of_novel: b
         return None
     shots = "" if row.shots is None else f", {row.shots} mask{'s' if row.shots > 1 else ''} a class"
     oracle = ", by an oracle" if row.selection == "oracle" else ""
-    fixed = {key: setting[key] for key in sorted(setting) if key.removeprefix("parent.") not in AMOUNTS}
+    fixed = {key: setting[key] for key in sorted(setting) if not is_amount(key)}
     curve = replace(row, setting=fixed).label + oracle
     return Rung(row.label + shots + oracle, row, curve, work, whole, row.value, row.low, row.high)
 
@@ -133,13 +132,6 @@ def with_interval(rung: Rung, score: Score) -> str:
     """What ranks, with its interval."""
     known = rung.low is not None and rung.high is not None
     return score.text(rung.value) + (f" [{score.text(rung.low)}, {score.text(rung.high)}]" if known else "")
-
-
-def duration(seconds: float) -> str:
-    """Seconds of work as a reader says them: 0, 45 s, 12 min, 3.4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds else "0"
-    return f"{seconds / 60:.0f} min" if seconds < 1.5 * HOUR else f"{seconds / HOUR:.1f} h"
 
 
 def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]:

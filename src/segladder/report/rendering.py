@@ -52,6 +52,15 @@ def columns(table: Table) -> list[Column]:
     return [column for column in found if column is not None]
 
 
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `0`, `45 s`, `12 min`, `3.4 h`; a dash for None."""
+    if seconds is None:
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds else "0"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
 def shots(row: Row) -> str:
     """Supports of each class."""
     return "-" if row.shots is None else str(row.shots)

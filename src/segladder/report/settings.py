@@ -19,6 +19,7 @@ NOT_THE_METHOD = (  # settings in which runs of one row may differ
     *("trainer.progress", "trainer.panels", "trainer.checkpoint_every", "trainer.score_batch"),
 )
 CAREFUL = {"seed": 0, "dropped": 0.0, "confused": 0.0, "corners": None, "boundary": 0.0, "effort": 1.0}
+AMOUNTS = ("pool", "labels.amount")  # settings that say how many labels there are, as shots do
 LATER: dict[str, Any] = {  # keys that older records lack, with the value their runs had
     "backbone.dilated": True,
     "data.tags": "masks",
@@ -35,6 +36,11 @@ SHAPES_TRAINING = (  # fields of the protocol that a run was trained under, whic
 )
 SHAPES_CHOICE = ("input_size", "fit", "input_side")  # where a score chooses the weights
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
+
+
+def is_amount(key: str) -> bool:
+    """Whether a setting, of a run or of its parent, says how many labels there are."""
+    return key.removeprefix("parent.") in AMOUNTS
 
 
 def _read_by(record: Record) -> dict[str, Any]:

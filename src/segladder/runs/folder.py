@@ -22,6 +22,8 @@ from segladder.report import record as records
 from segladder.runs.instantiation import TARGET, trusted
 
 CONFIG = "config.yaml"
+PARENT, START = "parent", "start"  # keys whose value is the folder of a finished run
+BACKBONE = "backbone.weights"  # may name one too
 RESUME_POINT = Path("checkpoints") / "last.ckpt"
 WEIGHTS = "weights.pt"
 EMBEDDINGS = "embeddings.npz"  # what a zero-shot run is told of its classes: vectors, which are seen; see `told`
@@ -164,7 +166,7 @@ def is_finished(folder: Path) -> bool:
     return False
 
 
-def content_of(folder: Path, below: tuple[Path, ...] = (), named: str = "parent") -> str:
+def content_of(folder: Path, below: tuple[Path, ...] = (), named: str = PARENT) -> str:
     """A hash of what a run gives its children: its weights, or its configuration and its own parent's content.
 
     Args:
@@ -184,10 +186,10 @@ def content_of(folder: Path, below: tuple[Path, ...] = (), named: str = "parent"
     if record.status != "finished":
         hint = f"; go on with segladder train resume={folder}" if record.status in ("running", "interrupted") else ""
         raise ConfigError(f"{named}={folder}: that run is {record.status}, expected a finished one{hint}")
-    above = record.config.get("parent")
+    above = record.config.get(PARENT)
     parts = {
         "checkpoint": record.checkpoint.get("sha256"),
-        "parent": above and content_of(Path(above), (*below, folder.resolve())),
+        PARENT: above and content_of(Path(above), (*below, folder.resolve())),
     }
     if parts["checkpoint"] is None:
         parts["method"] = record.config["method"]

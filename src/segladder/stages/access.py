@@ -23,6 +23,7 @@ from segladder.files import write_text
 from segladder.foreign import content, json_values
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
+from segladder.runs.folder import BACKBONE, PARENT, START
 from segladder.runs.recording import backbone_node
 from segladder.settings import fits
 
@@ -30,7 +31,6 @@ LABELLED = "labelled.json"
 ANY = "*"  # in place of a class: all, as far as anybody can tell
 MOST = "masks"
 SAID: dict[str, Any] = {"seen": dict[str, list[str]], "absent": list[str] | None, "labelled": str, "unknown": list[str]}
-BACKBONE, START = "backbone.weights", "start"  # keys that name a run whose weights this one begins with
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def absent_from(config: DictConfig, protocol: Protocol) -> frozenset[str] | None
 def parents_of(config: DictConfig | dict[str, Any]) -> Iterator[tuple[str, Path, records.Record]]:
     """The runs that a run builds on, each with the key that names it and its folder."""
     weights = config.get("backbone", {}).get("weights") if backbone_node(config) is not None else None
-    for key, place in ((BACKBONE, weights), (START, config.get(START)), ("parent", config.get("parent"))):
+    for key, place in ((BACKBONE, weights), (START, config.get(START)), (PARENT, config.get(PARENT))):
         if place is not None and (Path(place) / records.FILE_NAME).exists():
             yield key, Path(place), records.read(Path(place))
 

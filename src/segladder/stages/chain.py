@@ -24,9 +24,9 @@ from segladder.processes.start import Waitable, run_child, start, waited_for
 from segladder.report import record as records
 from segladder.runs import build
 from segladder.runs.composition import composed
-from segladder.runs.folder import NOT_WHAT_IS_LEARNT, content_of, is_finished, plain_config
+from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, content_of, is_finished, plain_config
 
-NAMES_A_STAGE = ("parent", "start", "backbone.weights")  # keys whose value may be the name of an earlier stage
+NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
 SCORES_AGAIN = (
     "evaluate="  # first word of a stage that is no run: `evaluate=STAGE`, then overrides of segladder evaluate
 )
@@ -106,7 +106,7 @@ def needs(stage: str, words: Sequence[str], before: Collection[str]) -> Iterator
             yield value
         elif key in NAMES_A_STAGE and value in before:  # before a folder that happens to be called so
             yield value
-        elif key in ("parent", "start") and not Path(value).exists():
+        elif key in (PARENT, START) and not Path(value).exists():
             raise ConfigError(f"stages.{stage}: {word} names no stage before it ({listed}) and no folder")
 
 
@@ -191,7 +191,7 @@ def stage_folder(name: str, overrides: list[str]) -> Path:
     learnt = {key: value for key, value in plain_config(config).items() if key not in NOT_WHAT_IS_LEARNT}
     inputs = {
         **learnt,
-        **{key: content_of(Path(config[key]), named=key) for key in ("parent", "start") if config[key] is not None},
+        **{key: content_of(Path(config[key]), named=key) for key in (PARENT, START) if config[key] is not None},
         "data": [
             learnt["data"],
             *(source.fingerprint(source.split(s)) for s in (source.train_split, source.val_split)),

@@ -20,14 +20,14 @@ from segladder.report import record as records
 from segladder.report.provenance import parameter_count
 from segladder.runs import build
 from segladder.runs.fitting import Run
-from segladder.runs.folder import WEIGHTS, content_of, has_learnt, is_first_process
+from segladder.runs.folder import BACKBONE, START, WEIGHTS, content_of, has_learnt, is_first_process
 from segladder.runs.interruption import Interruption
 from segladder.runs.loading import fill, weights_of
 from segladder.runs.recording import describe_scoring
 from segladder.runs.studying import Study
 from segladder.runs.told import Told, kept
 from segladder.runs.watching.log import note, say
-from segladder.stages.access import BACKBONE, START, absent_from, own_access, write_labelled
+from segladder.stages.access import absent_from, own_access, write_labelled
 from segladder.stages.annotation_cost import cost_of, own_labels
 from segladder.stages.claims import Ancestor, ancestors, check_claims, check_scored
 from segladder.stages.inheritance import Learning, asked_labels, checked_parent, decided, provided
@@ -101,7 +101,7 @@ def go_on_from(start: str | None, method: Method, source: Source) -> None:
     if start is None:
         return
     folder = Path(start)
-    content_of(folder, named="start")
+    content_of(folder, named=START)
     theirs = records.read(folder)
     if theirs.method != method.name or tuple(theirs.data["classes"]) != source.classes:
         known = f"method={theirs.method} of {', '.join(theirs.colours.foreground(theirs.data['classes']))}"

@@ -12,9 +12,8 @@ from typing import Any
 
 from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
-from segladder.report.page.drawn import duration
 from segladder.report.page.naming import Name, labels_of, method_of
-from segladder.report.rendering import against_best, beside, csv_text, no_formula, number, seeds
+from segladder.report.rendering import against_best, beside, csv_text, duration, no_formula, number, seeds
 
 LEADING_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 NOTHING = ("", "-")

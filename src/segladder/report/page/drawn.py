@@ -22,15 +22,6 @@ NO_CURVES = ("step", "epoch", "rate/")  # columns of a CSV log, by how they begi
 MOST_LINES = 8  # of one chart
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `0`, `45 s`, `12 min`, `3.4 h`; a dash for None."""
-    if seconds is None:
-        return "-"
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds else "0"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
 def _best_first(rows: Sequence[Row], score: Score) -> list[Row]:
     return sorted(rows, key=lambda row: -score.sign * (row.value or 0))
 

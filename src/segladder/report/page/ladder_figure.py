@@ -11,9 +11,9 @@ from typing import NamedTuple
 from segladder.metrics.scores import Score
 from segladder.report.ladder import Rung, frontier
 from segladder.report.page.charts import round_ticks
-from segladder.report.page.drawn import duration
 from segladder.report.page.naming import Name
 from segladder.report.pictures.cost_curve import TICKS
+from segladder.report.rendering import duration
 
 WIDTH, HEIGHT = 1100, 520
 LEFT, RIGHT, TOP, BOTTOM = 56, 36, 18, 52

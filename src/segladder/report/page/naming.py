@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from segladder.data.labels.kinds import kinds
 from segladder.report.leaderboard import Row, Table
-
-AMOUNTS: dict[str, Callable[[Any], str]] = {
-    "pool": lambda value: "all images" if value is None else f"{value} image{'' if value == 1 else 's'}",
-    "labels.amount": lambda value: "amount by default" if value is None else f"{value} a class",
-}
+from segladder.report.settings import is_amount
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ def _words(row: Row) -> dict[str, str]:
 
 
 def _amounts(row: Row) -> tuple[str, ...]:
-    settings = [_setting(key, value) for key, value in row.setting.items() if key.removeprefix("parent.") in AMOUNTS]
+    settings = [_setting(key, value) for key, value in row.setting.items() if is_amount(key)]
     return (*([] if row.shots is None else [labels_of(row)]), *settings)
 
 
@@ -93,10 +88,13 @@ def _cut(text: str) -> str:
 
 
 def _setting(key: str, value: Any) -> str:
-    if key.removeprefix("parent.") in AMOUNTS:
-        return AMOUNTS[key.removeprefix("parent.")](value)
-    name = key.removesuffix(".name").removeprefix("parent.").split(".")[-1].replace("_", " ")
-    whose = "its parent's " if key.startswith("parent.") else ""
+    own = key.removeprefix("parent.")
+    if own == "pool":
+        return "all images" if value is None else f"{value} image{'' if value == 1 else 's'}"
+    if own == "labels.amount":
+        return "amount by default" if value is None else f"{value} a class"
+    name = own.removesuffix(".name").split(".")[-1].replace("_", " ")
+    whose = "its parent's " if key != own else ""
     return f"{whose}{name} {'none' if value is None else value}"
 
 

@@ -21,13 +21,14 @@ from segladder.report.means import class_means, mean_annotation
 from segladder.report.page.board import Board, board, board_csv, heading_of, lines_csv
 from segladder.report.page.charts import Chart
 from segladder.report.page.details import Details, Run, details, run_of
-from segladder.report.page.drawn import duration, sweep_charts
+from segladder.report.page.drawn import sweep_charts
 from segladder.report.page.ladder_figure import LadderFigure, ladder_figure
 from segladder.report.page.naming import Name, labels_of, names
 from segladder.report.page.pictures import MOST_BYTES, Room, SideBySide, embedded, panels, place, side_by_side
 from segladder.report.page.questions import questions, told
 from segladder.report.published import Published, published
 from segladder.report.record import Record
+from segladder.report.rendering import duration
 
 MOST_RUNS = 200  # shown in full
 MOST_CLASS_ROWS = 60  # of one heat map

@@ -36,6 +36,7 @@ REFUSED = [
     ),
     ("train loss=1.5", "loss=1.5: no such choice; choose from cross_entropy"),
     ("train loss.label_smoothing=2", "loss.label_smoothing=2: expected a number at least 0 and at most 1"),
+    ("train method=cam protocol=cam_seeds loss=dice", "loss: method=cam has a loss of its own; leave loss out"),
     ("train loss=dice loss.smooth=-1", "loss.smooth=-1: expected a number at least 0"),
     ("train seed=abc", "seed=abc: expected a whole number at least 0 and below 4294967296"),
     ("train seed=-1", "seed=-1: expected a whole number at least 0 and below 4294967296"),

@@ -161,6 +161,8 @@ def test_labels_that_are_not_among_the_few_change_nothing_that_was_learnt(runs, 
         (["method=spnet", "parent=FIRST", "pool=2", *OPEN], "pool=2: class triangle_dotted is in 1 training images"),
         (["method=zs3net", "parent=FIRST", "pool=1", *OPEN], "method=zs3net does not learn from masks of unseen"),
         (["method=spnet", "parent=FIRST", "pool=1", "pseudo_masks.surest=0.5", *OPEN], "leave one out"),
+        (["method=spnet", "parent=FIRST", "pseudo_masks.surest=0.5", *OPEN], "learns nothing from labels of unseen"),
+        (["method=zs3net", "parent=SEEN", "pseudo_masks.surest=0.5", *OPEN], "learns nothing from labels of unseen"),
         (
             ["method=spnet", "parent=FIRST", "pseudo_masks.surest=0.25", "protocol=zero_shot"],
             "set protocol.transductive",
@@ -177,6 +179,7 @@ def test_labels_that_are_not_among_the_few_change_nothing_that_was_learnt(runs, 
 )
 def test_leaks_and_what_does_not_fit_are_refused(runs, segladder, tmp_path, capsys, words, complaint):
     words = [w.replace("FIRST", str(runs / "first")).replace("FEW", str(runs / "few")) for w in words]
+    words = [w.replace("SEEN", str(runs / "seen")) for w in words]
     small = SMALL if any("zero_shot" in w for w in words) else SMALL[:-2]
     assert segladder("train", *small, f"hydra.run.dir={tmp_path}", *words) == 2
     assert complaint in capsys.readouterr().err

@@ -27,6 +27,7 @@ SMALL_VIT = {"depth": 4, "embed_dim": 24, "num_heads": 2, "dynamic_img_size": Tr
         ("vgg11", SMALL_VGG, 16, [2, 4, 8, 16, 16], [64, 128, 256, 512, 512]),
         ("vgg11", SMALL_VGG, 8, [2, 4, 8, 8, 8], [64, 128, 256, 512, 512]),
         ("vit_tiny_patch16_224", SMALL_VIT, 16, [16] * 4, [24] * 4),
+        ("mambaout_femto", {"depths": [1] * 4, "dims": [8, 8, 16, 24]}, None, [4, 8, 16, 32], [8, 8, 16, 24]),  # NHWC
     ],
 )
 def test_levels_have_the_declared_strides_and_channels(name, options, output_stride, strides, channels):

@@ -95,6 +95,21 @@ def test_a_network_that_takes_images_of_one_size_alone_stays_as_it_is():
     assert not [m for m in network.for_inference.network.modules() if isinstance(m, FusedConvolution)]
 
 
+def test_a_network_that_reads_what_its_convolutions_hold_stays_as_it_is():
+    network = Backbone(
+        "davit_tiny", options={"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 8, 8), "num_heads": (1, 1, 1, 1)}
+    ).eval()
+    with torch.no_grad():
+        assert network(images(192, 192))[-1].shape == (2, 8, 6, 6)
+    assert not [m for m in network.for_inference.network.modules() if isinstance(m, FusedConvolution)]
+
+
+def test_a_network_that_keeps_what_it_computed_stays_as_it_is():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3))
+    network.kept = network[0].weight * 2  # no leaf, which nobody can copy
+    assert fused(network.eval(), torch.float32) is network
+
+
 def test_weights_that_change_are_fused_anew_and_training_never_is():
     network = backbone("resnet18")
     answers = network.for_inference

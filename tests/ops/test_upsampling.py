@@ -68,6 +68,15 @@ def test_bilinear_interpolates_between_pixel_centres(shape, height, width):
     np.testing.assert_allclose(upsampling.bilinear(x, (height, width)).numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bilinear_computes_in_the_type_of_the_map_under_autocast_too(dtype):
+    x = torch.rand(1, 3, 4, 5).to(dtype)
+    expected = upsampling.bilinear(x, (7, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = upsampling.bilinear(x, (7, 9))
+    assert found.dtype == dtype and torch.equal(found, expected)
+
+
 def test_bilinear_kernel_of_factor_two():
     triangle = torch.tensor([0.25, 0.75, 0.75, 0.25])
     assert torch.equal(upsampling.bilinear_kernel(2), triangle[:, None] * triangle)

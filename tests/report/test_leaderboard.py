@@ -289,11 +289,14 @@ def test_a_score_that_is_not_that_of_its_counts_is_not_tested(tmp_path):
 
 def test_damaged_counts_are_named_and_missing_ones_are_not(tmp_path):
     runs = [(a_record(name), counts_of(uneven(n))) for n, name in enumerate("abc")]
+    for record, _ in runs:
+        record.metrics["mIoU"] |= {"low": 0.1, "high": 0.9}
     counted = kept(tmp_path, *runs)
     (tmp_path / runs[0][0].id / "counts.npz").unlink()
     damaged = tmp_path / runs[1][0].id / "counts.npz"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    counted.tables()
+    ends = {row.method: (row.low, row.high) for row in counted.tables()[0].rows}
+    assert ends["a"] == (0.1, 0.9) and ends["b"] == (None, None)
     (fault,) = counted.faults
     assert fault.startswith(f"{damaged}: no counts of images")
 

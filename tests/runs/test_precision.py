@@ -198,6 +198,26 @@ def test_the_table_tells_answers_of_two_precisions_apart(train, segladder, tmp_p
     assert "precision=bf16-mixed" in capsys.readouterr().out
 
 
+def test_a_run_trained_in_bfloat16_alone_is_scored_as_whoever_scores_it_again(train, segladder, tmp_path):
+    record = train(tmp_path / "run", "method=fcn8s", "strategy.precision=bf16-true")
+    assert segladder("evaluate", f"run={tmp_path / 'run'}", "progress=false", "panels=0") == 0
+    (again,) = (json.loads(path.read_text()) for path in tmp_path.glob("run/evaluations/*/record.json"))
+    assert again["metrics"] == record["metrics"]
+
+
+def test_a_fused_optimiser_clips(train, tmp_path):
+    words = ["strategy.fused=true", "strategy.precision=bf16-mixed", "trainer.clip=1"]
+    assert train(tmp_path / "run", "method=fcn8s", *words)["status"] == "finished"
+
+
+def test_loading_a_run_draws_no_random_numbers(cam):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trained_method(cam)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_predictions_are_made_in_the_precision_asked_for(train, segladder, tmp_path):
     train(tmp_path / "run", "method=fcn8s")
     images = tmp_path / "images"

@@ -76,6 +76,15 @@ def test_labels_that_score_a_run_are_not_behind_it(train, on_val, tmp_path, caps
     )
 
 
+def test_tags_of_scored_images_are_not_behind_a_run_either(segladder, train, tmp_path, capsys):
+    on_val = ["method=cam", "protocol=cam_seeds", "data.train_split=val", "protocol.split=val"]
+    assert train(tmp_path / "cam", *on_val) == 0
+    for number, words in enumerate((["method=fcn8s", "parent=CAM"], ["method=cam", "start=CAM"])):
+        words = [word.replace("CAM", str(tmp_path / "cam")) for word in words]
+        assert train(tmp_path / f"run{number}", "protocol=semantic", *words) == 2
+        assert "of val, whose tags training has seen" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("hops", [1, 2])
 def test_a_run_is_not_scored_again_on_labels_behind_it(segladder, on_val, capsys, hops):
     words = ["evaluate", f"run={on_val}/hop{hops}", "progress=false", "panels=0", "protocol=semantic"]

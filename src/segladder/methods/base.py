@@ -117,6 +117,7 @@ class Method(pl.LightningModule):
     tells_objects: ClassVar[bool] = False  # whether it tells the single objects of an image apart, `objects`
     scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
     studies: ClassVar[str] = ""  # what it looks at once where others are optimised, `study`: `images` or `labels`
+    learns_unseen: bool = False  # whether it learns from labels of classes that it does not know yet
     cuts: ClassVar[bool] = False  # whether it cuts images into segments that have one class each, `segments`
     study_images: int = 0  # how many images `study` looks at
     naming_images: int = 0  # how many drawn masks it is given for names of what it found: an oracle's
@@ -275,7 +276,8 @@ class Method(pl.LightningModule):
         settings = self.optimizer_settings
         extra = {"momentum": settings["momentum"]} if settings["name"] == "sgd" else {}
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings["name"]]
-        optimizer = kind(self.parameter_groups(), lr=settings["lr"], fused=self.fused or None, **extra)
+        fused = self.fused and not self.trainer.gradient_clip_val  # which Lightning does not allow together
+        optimizer = kind(self.parameter_groups(), lr=settings["lr"], fused=fused or None, **extra)
         total = int(self.trainer.estimated_stepping_batches)
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, **self.schedule_settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}

@@ -108,6 +108,7 @@ class Backbone(FeatureExtractor):
         self.model = _feature_model(name, output_stride, dict(options or {}))
         if not dilated:
             _undilate(self.model)
+        self._channels_behind = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # as Swin has them
         self.channels = list(self.model.feature_info.channels())
         self.strides = list(self.model.feature_info.reduction())
         self.mean = _rgb(mean or self.model.pretrained_cfg["mean"])
@@ -129,7 +130,8 @@ class Backbone(FeatureExtractor):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps (B, channels[i], H / strides[i], W / strides[i]) of normalised images (B, 3, H, W)."""
-        return list(self.for_inference.of(self.model, images)(images))
+        maps = list(self.for_inference.of(self.model, images)(images))
+        return [each.movedim(-1, 1) for each in maps] if self._channels_behind else maps
 
     def train(self, mode: bool = True) -> Backbone:
         """Like any module's, but frozen parts stay in evaluation mode."""

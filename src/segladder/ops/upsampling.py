@@ -42,8 +42,11 @@ def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
 
     As a product with one matrix for each axis: the values of torch's interpolation, whose backward pass has no
     deterministic kernel on CUDA and takes several times as long on a CPU. The result is channels last in memory where
-    `x` is, and so is its gradient.
+    `x` is, and so is its gradient. It has the type of `x`, under autocast too, which would multiply float32 as less.
     """
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return bilinear(x, size)
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     rows, columns = (interpolation_matrix(n, m, x) for n, m in zip(x.shape[-2:], size, strict=True))

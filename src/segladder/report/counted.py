@@ -132,8 +132,10 @@ class Counted:
     def _with_interval(self, table: Table, row: Row, rule: FromCounts) -> Row:
         try:
             self.of(table, row)
-        except (DataError, ConfigError):
+        except (NotKept, ConfigError):
             return row
+        except DataError:
+            return replace(row, low=None, high=None)
         try:
             _, low, high = self._runs(table, row, rule).estimate()
         except DataError as error:

@@ -20,6 +20,7 @@ from segladder.runs.watching.judging import looks_at
 def check_choices(config: DictConfig) -> None:
     """Raise ConfigError when method, labels, loss, data, protocol and selection do not fit together."""
     check_labels(config)
+    check_loss(config)
     check_data(config)
     check_scored(config)
     check_held_out(config)
@@ -48,6 +49,13 @@ def check_held_out(config: DictConfig) -> None:
             f"trainer.early_stopping.patience={patience} ends training by the score that chooses the weights: set"
             " selection=held_out and loader.held_out=0.05 or more (selection=oracle chooses on the scored split)"
         )
+
+
+def check_loss(config: DictConfig) -> None:
+    """Raise ConfigError where a loss is chosen for a method that has its own."""
+    if "criterion" in config.method or OmegaConf.to_container(config.loss) == as_written("loss", "cross_entropy"):
+        return
+    raise ConfigError(f"loss: method={config.method.name} has a loss of its own; leave loss out, or give it to others")
 
 
 def check_data(config: DictConfig) -> None:

@@ -71,6 +71,7 @@ def carry_out(run: Run) -> None:
         if not weights.exists():
             learn(run)
         if weights.exists():
+            run.method.float()  # precision=bf16-true trains in less; whoever scores the weights again does so in this
             fill(run.method, weights_of(run.folder, run.record) or {}, weights)
             run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
         settings = run.config.trainer

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from segladder.errors import ConfigError, DataError
@@ -42,7 +43,8 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
         if weights is not None and node is not None and "weights" in node:
             node.weights = "none"  # the run's own weights follow
     told = told_of(folder, record, weights or {}) if build.method_class(config).reads_class_vectors else {}
-    method = build.method(config, len(record.data["classes"]), **told)
+    with isolate_rng():  # a run that builds on it draws on, whether or not it had to be loaded
+        method = build.method(config, len(record.data["classes"]), **told)
     if weights is not None:
         fill(method, weights, folder / WEIGHTS)
     if isinstance(method, LaterStage):

@@ -112,7 +112,9 @@ def check_scored(named: str, access: Access, source: Source, protocol: Protocol)
     """
     scored, images = set(protocol.scored_classes(source)), set(source.split(protocol.split))
     for part in access.labelled:
-        if part.data != source.name or kinds()[part.kind].shows == "tags" or not scored & {*part.classes}:
+        if part.data != source.name or not scored & {*part.classes}:
+            continue
+        if protocol.on_training_images and kinds()[part.kind].shows == "tags":  # seeds are made of what has tags
             continue
         if seen := sorted(images & part.held.keys()):
             raise ConfigError(

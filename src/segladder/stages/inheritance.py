@@ -150,7 +150,7 @@ def from_parent(
 def from_surest_answers(learning: Learning, view: HiddenClasses, config: DictConfig, method: Method) -> Learning:
     """The same, with a parent's surest answers as labels of hidden classes where `pseudo_masks.surest` asks for it."""
     share = config.pseudo_masks.surest
-    if share is None or "masks" not in method.takes:
+    if share is None:
         return learning
     if view.shown:
         raise ConfigError(
@@ -158,6 +158,11 @@ def from_surest_answers(learning: Learning, view: HiddenClasses, config: DictCon
             " or from pseudo-masks, leave one out"
         )
     masks = SurestAnswers(Path(config.parent), view, share)
+    if not method.learns_unseen:
+        raise ConfigError(
+            f"pseudo_masks.surest={share}: method={method.name} learns nothing from labels of unseen classes; choose"
+            " method=spnet or transductive with method.softmax_over=all, or method=attribute"
+        )
     return replace(learning, view=replace(view, hidden=()), words="masks and pseudo-masks", masks=masks)
 
 

@@ -56,6 +56,7 @@ class AttributeNetwork(SemanticVectorMethod):
     """
 
     takes = ("features", "masks")
+    learns_unseen = True
 
     table: Tensor
 

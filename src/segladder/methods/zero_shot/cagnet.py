@@ -12,6 +12,7 @@ against a copy of the other that stays fixed, instead of in turns. The context m
 in the code) and ends in one 1x1 convolution, where the code has a 1x1 and two 3x3 ones and rectifies the log variance.
 The code's features are the greatest of three image scales. While it fine-tunes, its classifier also learns from
 imitations of the labelled places (real .75, imitations .25, synthetic .125); here from real and synthetic ones.
+Its context module sees half of the classification loss (1 to 200 of KL); here all of it (1 to 100 with `official`).
 
 `preset: official` takes the official code's sizes and weights (`OFFICIAL`) and its quirks, switches that are off by
 default. It needs features of 600 channels (`method.features.channels`) and vectors of 600 dimensions to be the

@@ -28,7 +28,7 @@ class SeenClassifier(SemanticVectorMethod):
         common: the arguments of `Method`.
     """
 
-    takes = ("features", "masks")
+    takes = ("features",)
 
     def __init__(
         self, features: DenseFeatures, num_classes: int, embeddings: Tensor, seen: Tensor, **common: Any

@@ -74,6 +74,7 @@ class SPNet(SemanticVectorMethod):
         self.register_buffer("candidates", candidates, persistent=False)
         trained = candidates if few_labels or softmax_over == "all" else self.seen  # (K,)
         self.register_buffer("trained", trained, persistent=False)
+        self.learns_unseen = torch.equal(trained, candidates)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K, h, w) float32 of normalised images."""

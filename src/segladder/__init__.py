@@ -24,12 +24,13 @@ __version__ = "0.2.0"
 __all__ = ["Model", "create", "data", "export", "load", "rank"]
 
 
-def load(run: str | Path, device: str | None = None) -> Model:
+def load(run: str | Path, device: str | None = None, choices: str | Path | None = None) -> Model:
     """The trained model of a run.
 
     Args:
         run: its folder, or a packed run (`segladder export run=RUN out=run.zip`).
         device: `cpu`, `cuda` or `cuda:N`; None takes the first CUDA device where there is one.
+        choices: the folder of yaml files that names classes of one's own, which the run is made of.
 
     Returns:
         A `Model` with `classes`, `palette` and `predict(images)`, in evaluation mode.
@@ -40,7 +41,7 @@ def load(run: str | Path, device: str | None = None) -> Model:
     """
     from segladder.door.model import load as loaded
 
-    return loaded(run, device)
+    return loaded(run, device, choices)
 
 
 def create(method: str = "fcn8s", classes: Sequence[str] | None = None, **settings: Any) -> Method:

@@ -99,7 +99,7 @@ def check_value(annotation: Any, value: Any, place: str) -> None:
     if isinstance(value, Mapping) and TARGET in value:
         if value[TARGET] == MISSING:
             raise ConfigError(f"{place}: needs a choice, give {place}=NAME")
-        check(resolve_name(value[TARGET]), value, place)
+        check(found_class(value[TARGET], place), value, place)
     elif isinstance(value, list) and any(isinstance(item, Mapping) and TARGET in item for item in value):
         for position, item in enumerate(value):
             check_value(Node, item, f"{place}[{position}]")
@@ -110,6 +110,15 @@ def check_value(annotation: Any, value: Any, place: str) -> None:
             check_value(Node, item, f"{place}.{key}")
     elif not fits(annotation, value):
         raise ConfigError(f"{place}={shown(value)}: expected {expected(annotation)}")
+
+
+def found_class(name: str, place: str) -> Any:
+    """What a name such as `package.module.Class` is of. Raises ConfigError where it cannot be imported."""
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        yours = "a class of your own must be installed, or its folder stand in PYTHONPATH"
+        raise ConfigError(f"{place}._target_={name}: {error}; {yours}") from error
 
 
 def fits(annotation: Any, value: Any) -> bool:

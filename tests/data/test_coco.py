@@ -183,7 +183,7 @@ LISTED = run_lengths(filled(20, 1, 22, 3))
         ({**LISTED, "counts": [600, -1, 1]}, "run lengths that are no whole numbers"),
         ({**LISTED, "counts": [599, "1"]}, "run lengths that are no whole numbers"),
         ({**LISTED, "counts": None}, "no counts"),
-        ([], "a polygon without three points"),
+        ([], "no outline \\(a box alone\\)"),
         ([[1, 2, 3, 4]], "a polygon without three points"),
         ([[1, 2, 3, 4, 5, 6, 7]], "a polygon without three points"),
         ([[1, 2, 3, 4, 5, "6"]], "a polygon through '6'"),

@@ -573,3 +573,43 @@ def test_what_the_command_needs_is_asked_for(segladder: Any, tmp_path: Path, cap
     assert "classes.a=#00: expected a colour such as" in capsys.readouterr().err
     assert segladder("data", *words) == 1
     assert "no annotations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "ids"),
+    [
+        ("images/img_{}", "masks/mask_{}", ["img_0", "img_1", "img_2"]),
+        ("train/{}", "train_labels/{}_L", ["train/0", "train/1", "train/2"]),
+        ("train_images/{}", "train_masks/{}", ["train/0", "train/1", "train/2"]),
+        ("image_{}", "label_{}", ["image_0", "image_1", "image_2"]),
+    ],
+)
+def test_words_before_names_and_behind_splits_say_what_a_picture_is(
+    tmp_path: Path, images: str, masks: str, ids: list[str]
+) -> None:
+    for index in range(3):
+        save_picture(tmp_path / "from" / f"{images.format(index)}.png", index)
+        save(tmp_path / "from" / f"{masks.format(index)}.png", drawn(index))
+    run(tmp_path / "from", tmp_path / "out")
+    data = Folder(tmp_path / "out")
+    assert sorted([*data.split("train"), *data.split("val")]) == ids
+    assert all(same(tmp_path / "out", image_id, drawn(index)) for index, image_id in enumerate(ids))
+
+
+def test_pictures_that_do_not_pair_are_named(tmp_path: Path) -> None:
+    save_picture(tmp_path / "images" / "one.jpg")
+    save(tmp_path / "masks" / "two.png", COLOURS[drawn(0)])
+    told = "2 pictures and no annotations .*one.jpg: an image without a mask; .*two.png: a mask without an image"
+    with pytest.raises(DataError, match=told):
+        run(tmp_path, tmp_path.parent / "out")
+
+
+def test_masks_of_0_and_1_beside_masks_of_0_and_255_are_asked_about(tmp_path: Path) -> None:
+    for index in range(3):
+        save_picture(tmp_path / "from" / "images" / f"{index}.jpg", index)
+        save(tmp_path / "from" / "masks" / f"{index}.png", (drawn(index) > 0) * np.uint8(255 if index == 2 else 1))
+    told = r"0.png holds 1 and never 255, .*2.png 255 and never 1: are both the class, or is 255 ignored\?"
+    with pytest.raises(DataError, match=told):
+        run(tmp_path / "from", tmp_path / "out")
+    run(tmp_path / "from", tmp_path / "out", {"background": 0, "foreground": [1, 255]})
+    assert all(same(tmp_path / "out", str(index), drawn(index) > 0) for index in range(3))

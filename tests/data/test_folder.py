@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dummy_data import picture, save_image, save_mask, write_folder
+from PIL import Image
 
 from segladder.data.inspection.checks import check_training_ready, remarks
 from segladder.data.labels.kinds.masks import Masks
@@ -202,3 +203,93 @@ def test_one_mask_with_a_class_is_enough_and_damaged_ones_are_passed_over(tmp_pa
     root = write_folder(tmp_path, lists=True)
     (root / "masks" / "site0" / "item 0.png").write_bytes(b"no mask")
     check_training_ready(Folder(root), Masks())
+
+
+def test_a_value_that_masks_paint_in_two_colours_is_named(
+    segladder, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = write_folder(tmp_path)
+    _, second, *_ = sorted((root / "masks").rglob("*.png"))
+    check_training_ready(Folder(root, val_share=0.5), Masks())
+    with Image.open(second) as mask:
+        colours = mask.getpalette()
+        colours[:3], colours[300:303] = colours[300:303], colours[:3]  # 0 and 100: no mask holds the latter
+        mask.putpalette(colours)
+        mask.save(second)
+    told = r"value 0 is painted #\w{6}, in .* #\w{6}: are classes told by colour\? segladder data action=convert"
+    with pytest.raises(DataError, match=told):
+        check_training_ready(Folder(root, val_share=0.5), Masks())
+    assert segladder("data", "action=check", "data=folder", f"data.root={root}", "workers=0") == 1
+    assert "value 0 is painted" in capsys.readouterr().out
+    save_mask(
+        second, Folder(root).drawn_mask("/".join(second.relative_to(root / "masks").with_suffix("").parts)), False
+    )
+    check_training_ready(Folder(root, val_share=0.5), Masks())  # gray beside a palette
+
+
+def test_colours_of_values_that_no_mask_holds_may_differ(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    path = sorted((root / "masks").rglob("*.png"))[1]
+    with Image.open(path) as mask:
+        mask.putpalette([*mask.getpalette()[: 3 * 200], *[77] * 3 * 56])
+        mask.save(path)
+    check_training_ready(Folder(root), Masks())
+
+
+def test_masks_whose_ending_is_in_capitals_are_read(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    ids = Folder(root).split("train")
+    before = [Folder(root).mask(image_id) for image_id in ids]
+    for path in (root / "masks").rglob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    data = Folder(root)
+    check_training_ready(data, Masks())
+    assert all(np.array_equal(data.mask(image_id), mask) for image_id, mask in zip(ids, before, strict=True))
+    assert data.fingerprint(ids)
+
+
+@pytest.mark.parametrize("line", ["{}", "images/{}", "./images/{}", "{} masks/{}", "images\\{}"])
+def test_lines_of_a_list_in_other_programs_words_name_images(tmp_path: Path, line: str) -> None:
+    root = write_folder(tmp_path, SIZES[:4])
+    named = {path.relative_to(root / "images").as_posix() for path in (root / "images").rglob("*.png")}
+    names = sorted(named)[:2]
+    (root / "train.txt").write_text(
+        "\n".join(
+            line.replace("{}", name.replace("/", "\\")) if "\\" in line else line.replace("{}", name) for name in names
+        )
+    )
+    assert Folder(root).split("train") == [name.removesuffix(".png") for name in names]
+
+
+def test_lines_of_classes_that_are_no_names_are_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    for lines, told in (
+        (["# my classes", "background", "road"], "'# my classes' is no name"),
+        (["0 background", "1: road", "2,tree"], "'0 background' is no name, expected names alone"),
+    ):
+        (root / "classes.txt").write_text("\n".join(lines))
+        with pytest.raises(DataError, match=told):
+            Folder(root)
+    (root / "classes.txt").write_text("background\n3 wheeler\n")
+    assert Folder(root).classes == ("background", "3 wheeler")
+
+
+def test_a_folder_that_has_moved_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone: no such folder from .*; give data\.root=DIR, where it lies now"):
+        Folder(tmp_path / "gone")
+
+
+def test_a_value_without_a_class_shows_the_names_there_are(tmp_path: Path) -> None:
+    data = Folder(write_folder(tmp_path), class_names=["road", "tree"])
+    with pytest.raises(
+        DataError, match=r"value 2, expected 0\.\.1 or 255: road to tree; segladder data action=convert"
+    ):
+        data.mask("site0/item 0")
+
+
+def test_names_in_brackets_are_shown_as_they_are(segladder, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = write_folder(tmp_path)
+    names = "data.class_names=[background,'car [x]','tree [/b]']"
+    assert segladder("data", "action=check", "data=folder", f"data.root={root}", names, "workers=0") == 0
+    shown = capsys.readouterr().out
+    assert "car [x]" in shown and "tree [/b]" in shown

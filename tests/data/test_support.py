@@ -89,3 +89,13 @@ def test_faults_name_the_file(tmp_path):
     path.write_bytes(path.read_bytes()[:80])
     with pytest.raises(DataError, match=rf"{path}: damaged or truncated mask"):
         read_supports(tmp_path)
+
+
+def test_two_images_of_one_mask_are_refused_and_hidden_ones_passed_over(tmp_path):
+    path = write_support(tmp_path, "a", WHERE)
+    (tmp_path / "images" / "._a.jpg").write_bytes(b"left by a computer")
+    path.rename(path.with_suffix(".PNG"))
+    assert [support.name for support in read_supports(tmp_path)] == ["a"]
+    save_image(tmp_path / "images" / "a.png", picture(4, WHERE.shape)[0])
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png are both a, expected one file per name"):
+        read_supports(tmp_path)

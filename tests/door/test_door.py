@@ -470,3 +470,24 @@ def test_prototypes_need_no_run():
     image[20:40, 20:40], where[20:40, 20:40] = (250, 30, 30), 1
     answer = model.predict(image, supports=[(image, where)])
     assert answer.mask[30, 30] == 1 and answer.mask[2, 2] == 0
+
+
+def test_a_support_that_is_turned_is_refused_from_a_file_and_from_pillow(runs, photos):
+    turned = photos / "turned.jpg"
+    with Image.open(photos / "support" / "images" / "one.png") as image:
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        image.convert("RGB").save(turned, exif=exif)
+    model = door.load(runs / "few_shot")
+    for given in (turned, Image.open(turned)):
+        with pytest.raises(DataError, match="EXIF orientation 3, expected 1"):
+            model.predict(photos / "photos" / "a.png", supports=[(given, photos / "support" / "masks" / "one.png")])
+
+
+def test_images_in_folders_below_are_counted(segladder, runs, photos, tmp_path, capsys):
+    save_image(photos / "photos" / "day" / "c.png", picture(7, (40, 48))[0])
+    words = ["predict", f"run={runs / 'dense'}", f"out={tmp_path / 'out'}", "progress=false"]
+    assert segladder(*words, f"images={photos / 'photos'}") == 0
+    assert "1 images in folders below are not looked at" in capsys.readouterr().out
+    assert segladder(*words, f"images={photos / 'support'}") == 2
+    assert "no image there, 4 images in folders below are not looked at" in capsys.readouterr().err

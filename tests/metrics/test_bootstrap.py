@@ -10,6 +10,7 @@ from segladder.errors import DataError
 from segladder.metrics.bootstrap import (
     Comparison,
     compare,
+    ends,
     estimate,
     holm,
     image_weights,
@@ -49,18 +50,49 @@ def weights_of(counts, draws):
 
 
 def test_all_images_count_once_then_one_less_than_there_are_is_drawn():
-    weights = image_weights({None: ["a", "b", "c"]}, draws=400)[None]
-    assert weights.shape == (401, 3) and weights[0].tolist() == [1, 1, 1]
-    assert (weights[1:].sum(1) == 2).all() and weights[1:].mean(0) == pytest.approx([2 / 3] * 3, abs=0.1)
-    again = image_weights({7: ["a", "b", "c"]}, draws=400)[7]
-    assert np.array_equal(weights, again) and not np.array_equal(weights, image_weights({7: ["x", "b", "c"]}, 400)[7])
+    weights = image_weights({None: [*"abcde"]}, draws=400)[None]
+    assert weights.shape == (401, 5) and weights[0].tolist() == [1] * 5
+    assert (weights[1:].sum(1) == 4).all() and weights[1:].mean(0) == pytest.approx([4 / 5] * 5, abs=0.1)
+    again = image_weights({7: [*"abcde"]}, draws=400)[7]
+    assert np.array_equal(weights, again) and not np.array_equal(weights, image_weights({7: [*"xbcde"]}, 400)[7])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_so_few_images_have_no_interval(count):
+    """Of two images each draw is one, so that their score would lie beside its own interval now and then."""
+    few = random_counts(count)
+    value, low, high = estimate(few, MEAN_IOU)
+    assert not np.isnan(value) and np.isnan([low, high]).all()
 
 
 def test_an_image_is_drawn_once_for_all_folds_that_score_it():
-    weights = image_weights({0: ["a", "b", "c"], 1: ["b", "d"], 2: ["y", "z"]}, draws=50)
+    weights = image_weights({0: [*"abc"], 1: [*"bdef"], 2: [*"vwxyz"]}, draws=50)
     assert np.array_equal(weights[0][:, 1], weights[1][:, 0])  # b
-    joint = weights[0].sum(1) + weights[1][:, 1]
-    assert (joint[1:] == 3).all() and (weights[2][1:].sum(1) == 1).all()  # a to d together, y and z apart
+    joint = weights[0].sum(1) + weights[1][:, 1:].sum(1)
+    assert (joint[1:] == 5).all() and (weights[2][1:].sum(1) == 4).all()  # a to f together, v to z apart
+
+
+def test_folds_that_share_images_through_another_are_drawn_together():
+    weights = image_weights({0: [*"abc"], 1: [*"cde"], 2: [*"afgh"]}, draws=50)
+    assert np.array_equal(weights[0][:, 0], weights[2][:, 0])  # a
+    whole = weights[0].sum(1) + weights[1][:, 1:].sum(1) + weights[2][:, 1:].sum(1)
+    assert (whole[1:] == 7).all()  # of eight
+
+
+def test_a_seed_has_one_share_wherever_it_stands():
+    orders = (["3", "10", "0", "4", "2"], ["0", "2", "4", "3", "10"])
+    first, second = (dict(zip(seeds, seed_weights(seeds, 20).T.tolist(), strict=True)) for seeds in orders)
+    assert first == second and len({tuple(shares) for shares in first.values()}) == 5
+
+
+@pytest.mark.parametrize("value, low, high", [(0.5, 0.4, 0.7), (0.5, 0.55, 0.7), (0.2, 0.3, 0.9), (0.9, 0.5, 0.7)])
+def test_where_draws_repeat_the_bias_of_a_score_its_interval_is_mirrored(value, low, high):
+    scores = np.concatenate([[value], np.linspace(low, high, 401)])  # a 95 % interval leaves ten out at either end
+    inner = (high - low) / 40
+    low, high = low + inner, high - inner
+    assert ends(scores, MEAN_IOU) == pytest.approx((low, high))
+    mirrored = min(value, 2 * value - high), max(value, 2 * value - low)
+    assert ends(scores, FromCounts("average_precision")) == pytest.approx(tuple(np.clip(mirrored, 0, 1)))
 
 
 def test_seeds_count_alike_until_there_are_five():
@@ -363,6 +395,19 @@ def test_drawing_answers_instead_of_images_would_be_too_sure():
     rule = FromCounts("mean_iou", ("object",))
     wide, narrow = (np.ptp(estimate(counts, rule)[1:]) for counts in (images, questions))
     assert wide > 4 * narrow
+
+
+def test_a_draw_in_which_one_fold_has_no_value_has_none():
+    folds, rule = [Counts(2, {"object": (1,)}) for _ in range(2)], FromCounts("mean_iou", ("object",))
+    for fold, counts in enumerate(folds):
+        counts.fold = fold
+        for i in range(6):  # of fold 1 one image alone holds an object
+            held = fold == 0 or i == 0
+            counts.add(f"{fold}{i}", [[5, 0], [i * held, 5 * held]])
+    first, second = (under_draws(counts, rule, draws=100) for counts in folds)
+    both = under_draws(folds, rule, draws=100)
+    assert 0 < np.isnan(second).sum() < 100 and not np.isnan(first).any()
+    assert both == pytest.approx((first + second) / 2, nan_ok=True)
 
 
 def test_draws_without_a_value_are_left_out():

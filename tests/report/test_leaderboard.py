@@ -237,6 +237,16 @@ def test_runs_that_build_on_others_are_told_apart_in_each_fold_too():
     assert {row.label for row in table.rows} == {row.label for row in alone.rows} == labels
 
 
+def test_a_fold_of_a_table_holds_no_run_of_other_data():
+    found = [a_record(value=value, fold=0, fingerprint=data) for value, data in ((0.4, "feedfeed"), (0.6, "other"))]
+    counted = Counted([(record, Path("nowhere")) for record in found])
+    alone = {table.fingerprint: counted.of_each_fold(table) for table in counted.tables()}
+    assert {data: [row.value for row in folds[0].rows] for data, folds in alone.items()} == {
+        "feedfeed": [0.4],
+        "other": [0.6],
+    }
+
+
 def test_scores_beside_the_ranking_one_are_of_the_same_runs():
     def of(seed, fold, value):
         metrics = {"mIoU": {"value": value}, "told": {"value": value}}
@@ -285,6 +295,15 @@ def test_a_score_that_is_not_that_of_its_counts_is_not_tested(tmp_path):
     assert (best.value, best.low, best.high) == (0.99, None, None) and worse.low is not None
     assert counted.with_significance(table).rows[1].against_best is None
     assert f"{records[0].id}: mIoU is 0.9900 by its record, " in counted.faults[0]
+
+
+@pytest.mark.parametrize(("changed", "faults"), [(1e-3, 1), (-1e-3, 1), (1e-9, 0)])
+def test_an_edit_of_a_tenth_of_a_point_is_a_fault_and_rounding_is_not(tmp_path, changed, faults):
+    record = a_record()
+    counted = kept(tmp_path, (record, counts_of(uneven(0))))
+    record.metrics["mIoU"]["value"] += changed
+    (row,) = counted.tables()[0].rows
+    assert len(counted.faults) == faults and (row.low is None) == bool(faults)
 
 
 def test_damaged_counts_are_named_and_missing_ones_are_not(tmp_path):
@@ -406,6 +425,21 @@ def test_settings_tell_rows_apart_but_places_and_workers_do_not():
     assert sorted(labels) == ["fcn8s trainer.epochs=20", "fcn8s trainer.epochs=null"]
     tagged = [a_record(tag="a"), a_record(seed=1, tag="b")]
     assert [row.label for row in rank(tagged)[0].rows] == ["fcn8s [a]", "fcn8s [b]"]
+
+
+@pytest.mark.parametrize(
+    ("column", "changes"),
+    [
+        ("selection", {"label_access": {"labels": "masks", "selection": "oracle"}}),
+        ("supervision", {"supervision": "few_shot"}),
+    ],
+)
+def test_runs_of_other_selection_or_supervision_are_rows_of_their_own(column, changes):
+    plain, other = a_record(), a_record(seed=1, value=0.7, **changes)
+    (table,) = rank([plain, other])
+    found = {(getattr(row, column), row.value, len(row.runs)) for row in table.rows}
+    said = {"selection": ("fixed", "oracle"), "supervision": ("full", "few_shot")}[column]
+    assert found == {(said[0], 0.5, 1), (said[1], 0.7, 1)}
 
 
 def test_a_key_that_came_later_does_not_split_a_row():
@@ -669,7 +703,7 @@ def test_the_test_compares_what_the_table_says(tmp_path, formula, value):
             matrix = [[0, 0, 0], [10 - hits[0], hits[0], 0], [10 - hits[1], 0, hits[1]]]
             groups = {"seen": (1 + fold,), "unseen": (2 - fold,)}
             record = a_record(method, value=score, fold=fold, protocol=protocol)
-            runs.append((record, counts_of({f"{i}": matrix for i in range(4)}, 3, fold, **groups)))
+            runs.append((record, counts_of({f"{i}": matrix for i in range(6)}, 3, fold, **groups)))
     counted = kept(tmp_path, *runs)
     (table,) = counted.tables()
     difference = 100 * (np.mean(means["better"]) - np.mean(means["worse"]))

@@ -9,6 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
+from segladder import load
 from segladder.errors import ConfigError, DataError
 from segladder.report import record as records
 from segladder.runs.folder import content_of, hash_of_learnt, stored_config
@@ -185,6 +186,11 @@ def test_a_class_of_the_user_is_built_once_the_user_names_its_folder(segladder, 
     assert segladder(*evaluate) == 2
     assert "outside_cam.Mine is no class that conf/ names there" in capsys.readouterr().err
     assert segladder(*evaluate, f"hydra.searchpath=[file://{tmp_path / 'conf'}]") == 0
+    with pytest.raises(ConfigError, match=r"outside_cam\.Mine is no class"):
+        load(folder)
+    with pytest.raises(ConfigError, match="choices=nowhere: no such folder"):
+        load(folder, choices="nowhere")
+    assert type(load(folder, choices=tmp_path / "conf").method).__name__ == "Mine"
 
 
 @pytest.mark.parametrize("command", ["evaluate", "resume"])

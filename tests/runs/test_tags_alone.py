@@ -51,7 +51,7 @@ def test_images_without_a_mask_are_trained_on(root, share):
     assert set(val) <= set(MASKED) and val
     assert sorted(train + val) == sorted(IDS)
     check_training_ready(data, Tags())
-    with pytest.raises(DataError, match="missing training labels"):
+    with pytest.raises(DataError, match="have tags alone, labels=masks are made of masks; train method=cam first"):
         check_training_ready(data, Masks())
     with pytest.raises(DataError, match=r"no mask for .* \(6 in all\); expected one of the same name, or splits/"):
         Folder(root).split("train")

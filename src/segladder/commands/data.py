@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from segladder.data.conversion.base import Found
     from segladder.data.conversion.conversion import Done
 
+MOST_FAULTS = 100  # and remarks that are printed
 MOST_LINES = 20  # of what is left out
 
 
@@ -85,10 +87,12 @@ def check(config: DictConfig, source: Source) -> int:
                 report.faults.append(fault)
     faults = [line for report in reports for line in (*report.faults, *(f for i in report.items for f in i.faults))]
     remarks = [line for report in reports for item in report.items for line in item.remarks]
-    for line in dict.fromkeys(faults):
-        print(f"fault: {printable(line)}")
-    for line in dict.fromkeys(remarks):
-        print(f"remark: {printable(line)}")
+    for kind, lines in (("fault", faults), ("remark", remarks)):
+        each = list(dict.fromkeys(lines))
+        for line in each[:MOST_FAULTS]:
+            print(f"{kind}: {printable(line)}")
+        if len(each) > MOST_FAULTS:
+            print(f"{kind}: ... and {len(each) - MOST_FAULTS:,} more")
     Console().print(class_table(source, reports))
     for report in reports:
         alone = sum(item.tags_alone for item in report.items)
@@ -100,7 +104,7 @@ def check(config: DictConfig, source: Source) -> int:
 
 def class_table(source: Source, reports: list[SplitReport]) -> Table:
     """Images that hold each class, and its share of all pixels, per split."""
-    table = Table("class", title=f"{source.name}: images with the class, share of pixels")
+    table = Table("class", title=f"{escape(source.name)}: images with the class, share of pixels")
     for report in reports:
         table.add_column(f"{report.name} images", justify="right")
         table.add_column("pixels", justify="right")
@@ -109,7 +113,7 @@ def class_table(source: Source, reports: list[SplitReport]) -> Table:
         for report in reports:
             share = report.pixels[index] / max(1, report.pixels.sum())
             cells += [f"{report.images[index]:,}", f"{share:.2%}"]
-        table.add_row(name, *cells)
+        table.add_row(escape(printable(name)), *cells)
     return table
 
 
@@ -264,9 +268,8 @@ def audit(config: DictConfig, source: Source) -> int:
         raise ConfigError(f"action=audit: protocol={protocol.name} has no folds; choose a few-shot protocol")
     train_ids, test_ids = source.split(source.train_split), source.split(protocol.split)
     rows = audited(source, train_ids, test_ids, protocol.folds, protocol.min_object, protocol.min_area, progress=True)
-    title = (
-        f"{source.name}, protocol {protocol.name} {protocol.hash}: novel pixels in training: {protocol.novel_pixels}"
-    )
+    scored = f"{escape(source.name)}, protocol {protocol.name} {protocol.hash}"
+    title = f"{scored}: novel pixels in training: {protocol.novel_pixels}"
     table = Table("fold", "novel classes (test items)", title=title)
     headings = ("training images", "of them with novel objects", "novel items there", "in both lists")
     for heading in (*headings, "test images", "test items"):
@@ -274,7 +277,7 @@ def audit(config: DictConfig, source: Source) -> int:
     for row in rows:
         classes = ", ".join(f"{name} ({pairs})" for name, pairs in row.pairs_per_class.items())
         numbers = (row.train_images, row.train_images_with_novel, row.train_pairs_dropped, len(row.shared_ids))
-        table.add_row(str(row.fold), classes, *(f"{n:,}" for n in (*numbers, row.test_images, row.test_pairs)))
+        table.add_row(str(row.fold), escape(classes), *(f"{n:,}" for n in (*numbers, row.test_images, row.test_pairs)))
     Console().print(table)
     if rows and rows[0].shared_ids:
         print(f"in both lists: {', '.join(rows[0].shared_ids[:5])}{' ...' if len(rows[0].shared_ids) > 5 else ''}")

@@ -70,7 +70,8 @@ def write_graph(model: Model, out: Path, pixels: Pixels = "uint8") -> float:
 def exported(deployed: Deployed, pixels: Pixels, model: Model) -> torch.onnx.ONNXProgram:
     """The graph, which any batch, height and width may enter. Raises ConfigError where ONNX cannot hold it."""
     size = torch.export.Dim.DYNAMIC
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")

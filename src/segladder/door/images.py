@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from segladder.data.sources.decoding import EIGHT_BITS, read_image, read_mask
+from segladder.data.sources.decoding import EIGHT_BITS, ORIENTATION, read_image, read_mask, read_upright_image
 from segladder.data.sources.support import Annotated
 from segladder.errors import DataError
 
@@ -48,6 +48,17 @@ def pixels_of(given: Any, name: str = "image") -> np.ndarray:
     return np.ascontiguousarray(given)
 
 
+def upright_pixels_of(given: Any, name: str) -> np.ndarray:
+    """The same for an image that has a mask. Raises DataError for an EXIF orientation too."""
+    if isinstance(given, (str, Path)):
+        return read_upright_image(Path(given))
+    if isinstance(given, Image.Image) and (turned := given.getexif().get(ORIENTATION, 1)) != 1:
+        raise DataError(
+            f"{name}: EXIF orientation {turned}, expected 1: is its mask of the image as stored or as shown?"
+        )
+    return pixels_of(given, name)
+
+
 def described(values: np.ndarray) -> str:
     """What an array of another type than uint8 holds, with the remedy where that is known."""
     if np.issubdtype(values.dtype, np.floating) and values.size and values.min() >= 0 and values.max() <= 1:
@@ -62,7 +73,7 @@ def annotated_of(supports: Iterable[tuple[Any, Any]]) -> list[Annotated]:
         place = f"supports[{number}]"
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise DataError(f"{place}: {type(pair).__name__}, expected a pair of an image and its mask")
-        image, values = pixels_of(pair[0], f"{place} image"), values_of(pair[1], f"{place} mask")
+        image, values = upright_pixels_of(pair[0], f"{place} image"), values_of(pair[1], f"{place} mask")
         if values.shape != image.shape[:2]:
             (height, width), (rows, columns) = values.shape, image.shape[:2]
             raise DataError(f"{place} mask: size {width}x{height}, expected {columns}x{rows} as its image")

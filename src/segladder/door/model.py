@@ -22,6 +22,7 @@ from segladder.protocols.inference import Views, dense_answers
 from segladder.report.pictures.few_shot_panel import overlay
 from segladder.report.record import Record
 from segladder.runs.few_shot_prediction import Segmenter
+from segladder.runs.instantiation import choices_of
 from segladder.runs.loading import chosen_device, load_run
 from segladder.runs.pictures import palette_picture, write_picture
 from segladder.settings import Positive, Scales, check
@@ -182,9 +183,9 @@ def views_of(given: dict[str, Any]) -> Views:
     return Views(**given)
 
 
-def load(run: str | Path, device: str | None = None) -> Model:
+def load(run: str | Path, device: str | None = None, choices: str | Path | None = None) -> Model:
     """The model of a run's folder or of a packed run; see `segladder.load`."""
-    with opened(Path(run)) as folder:
+    with opened(Path(run)) as folder, choices_of(choices):
         config, record, method = load_run(folder)
     method.to(chosen_device(device))
     return Model(method, record.data["classes"], config.protocol.get("aggregate", "mean"), record)

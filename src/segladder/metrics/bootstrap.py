@@ -25,6 +25,7 @@ from segladder.metrics.scores import FromCounts
 
 DRAWS = 2000
 LEVEL = 0.95
+FEWEST = 5  # images that are drawn from
 SEEDS_DRAWN_FROM = 5  # of fewer, nobody can tell how much they scatter
 
 Fold = int | None
@@ -255,7 +256,7 @@ def _draws(names: tuple[str, ...], draws: int) -> np.ndarray:
     drawn = np.random.default_rng(key).integers(0, max(1, count), (draws, size)) if count else np.zeros((draws, 0), int)
     joint = drawn + np.arange(draws)[:, None] * count
     weights = np.bincount(joint.reshape(-1), minlength=draws * count).reshape(draws, count).astype(np.float64)
-    if count == 1:  # one image says nothing of others
+    if 0 < count < FEWEST:  # so few images say nothing of others
         weights[:] = np.nan
     return np.vstack([np.ones((1, count)), weights])
 

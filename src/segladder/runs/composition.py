@@ -59,10 +59,28 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
         parent, _, key = found[1].rpartition(".")
         chosen, allowed = keys_at(command, overrides, parent)
         place = f" in {parent}{chosen and f'={chosen}'}" if parent else ""
-        return f"{found[1]}: no such key{place}{suggestion(key, allowed)}; allowed: {', '.join(allowed)}"
+        offer = suggestion(key, allowed) or elsewhere(command, key)
+        return f"{found[1]}: no such key{place}{offer}; allowed: {', '.join(allowed)}"
     if (override := getattr(error, "override", None)) is not None:
+        if "=~" in override:
+            return f"{override}: ~ is the shell's word for your folder, which it does not replace there; write $HOME"
         return f"{override}: not understood, expected key=value with closed brackets and quotes"
     return " ".join(text.split())
+
+
+def elsewhere(command: str, key: str) -> str:
+    """` (did you mean trainer.epochs?)`: where a command has a key of that name by default."""
+    with composing():
+        places = list(places_of(key, OmegaConf.to_container(compose(command), resolve=False)))
+    return f" (did you mean {' or '.join(places[:2])}?)" if places else ""
+
+
+def places_of(key: str, value: Any, place: str = "") -> Iterator[str]:
+    """Where nested settings have a key, shallow ones of each node first."""
+    if isinstance(value, dict):
+        yield from (f"{place}{key}" for found in value if found == key)
+        for name, item in value.items():
+            yield from places_of(key, item, f"{place}{name}.")
 
 
 def as_written(group: str, name: str) -> dict[str, Any]:

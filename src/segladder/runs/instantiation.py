@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +24,7 @@ from segladder.settings import Node, UnknownKey, check_value
 
 TARGET = "_target_"
 PACKAGE = re.compile(r"^# @package (\S+)", re.MULTILINE)
+_CHOICES: ContextVar[tuple[Path, ...]] = ContextVar("choices", default=())
 LINK = re.compile(r"\$\{([\w.]+)\}")  # ${loss}: what stands there may stand here
 
 
@@ -63,7 +66,7 @@ def trusted(stored: Any, file: Path) -> DictConfig:
         if key == TARGET and (place, str(value)) not in allowed:
             raise ConfigError(
                 f"{where}: {value} is no class that conf/ names there, so it is not built; for a class of your own give"
-                " hydra.searchpath=[file://DIR], the folder whose yaml names it"
+                " hydra.searchpath=[file://DIR] (segladder.load: choices=DIR), the folder whose yaml names it"
             )
         if key != TARGET and key.startswith("_"):
             raise ConfigError(f"{where}: conf/ has no such key, so nothing is built")
@@ -117,11 +120,26 @@ def package(file: Path, folder: Path) -> str:
     return ".".join(file.relative_to(folder).parent.parts)
 
 
+@contextmanager
+def choices_of(folder: str | Path | None) -> Iterator[None]:
+    """Within the block the user's folder of choices counts, as `hydra.searchpath` does on the command line.
+
+    Raises ConfigError where there is no such folder.
+    """
+    if folder is not None and not Path(folder).is_dir():
+        raise ConfigError(f"choices={folder}: no such folder, expected one of yaml files such as method/mine.yaml")
+    before = _CHOICES.set(() if folder is None else (Path(folder),))
+    try:
+        yield
+    finally:
+        _CHOICES.reset(before)
+
+
 def conf_folders() -> tuple[Path, ...]:
     """The package's choices, and the folders of choices that the user names for this command, `hydra.searchpath`."""
     own = conf_folder()
     if not HydraConfig.initialized():
-        return (own,)
+        return (own, *_CHOICES.get())
     sources = HydraConfig.get().runtime.config_sources
     given = [source for source in sources if source.provider.startswith("hydra.searchpath")]
     return (own, *(Path(str(files(s.path))) if s.schema == "pkg" else Path(s.path) for s in given))

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from segladder.data.sources.decoding import read_image
-from segladder.data.sources.folder import IMAGE_SUFFIXES
+from segladder.data.sources.folder import IMAGE_SUFFIXES, files_and_links
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.errors import ConfigError, DataError
 from segladder.files import write_text, written
@@ -29,16 +29,21 @@ Segment = Callable[[Path, np.ndarray], None]
 
 
 def listed(key: str, folder: Path) -> list[Path]:
-    """The image files of the folder that `key` names, but hidden ones (those still being written).
+    """The image files of the folder that `key` names, but hidden ones (those still being written) and those below.
 
     Raises:
         ConfigError: no such folder, no image in it, or two of one stem.
     """
     if not folder.is_dir():
         raise ConfigError(f"{key}={folder}: no such folder")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    found = [path for path in files_and_links(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = sorted(path for path in found if path.parent == folder)
+    beneath = f"{len(found) - len(paths)} images in folders below are not looked at" if len(found) > len(paths) else ""
     if not paths:
-        raise ConfigError(f"{key}={folder}: no image there, expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+        expected = f"expected files ending in {' '.join(IMAGE_SUFFIXES)}"
+        raise ConfigError(f"{key}={folder}: no image there, {beneath or expected}")
+    if beneath:
+        print(f"{key}={folder}: {beneath}")
     stems = [path.stem for path in paths]
     if twins := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ConfigError(f"{key}={folder}: {twins[0]} exists with several endings, their results would share a name")

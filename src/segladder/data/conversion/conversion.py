@@ -21,7 +21,7 @@ from segladder.data.conversion import formats
 from segladder.data.conversion.base import Entry, Format, Reading, Watch, threaded
 from segladder.data.conversion.listing import Listing
 from segladder.data.conversion.naming import Naming
-from segladder.data.conversion.pairing import EXPECTED
+from segladder.data.conversion.pairing import EXPECTED, paired
 from segladder.data.conversion.raw_masks import counted
 from segladder.data.conversion.splits import Splits, splits_of
 from segladder.data.inspection.prepare import write_mask
@@ -228,8 +228,10 @@ def _format(listing: Listing, name: str | None) -> tuple[str, Format]:
         raise ConfigError(f"from={listing.folder}: holds {told}; choose one")
     if not found:
         kind = f" of format={name}" if name else ""
+        alone = paired(listing).alone
+        unlike = f" ({alone[0]}; {alone[-1]})" if alone and alone[0] != alone[-1] else ""
         raise DataError(
-            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations{kind}"
+            f"{listing.folder}: {len(listing.pictures)} pictures and no annotations{kind}{unlike}"
             f"; expected LabelMe or COCO JSON, or {EXPECTED}"
         )
     return next((each, modules[each]) for each in found)

@@ -9,13 +9,20 @@ from pathlib import Path
 
 from segladder.data.conversion.listing import Listing
 
+SPLIT = r"((?P<split>train(ing)?|val(id(ation)?)?|test(ing)?)[ _-])?"  # as in train_labels
 MASK_FOLDERS = re.compile(
-    r"(masks?|labels?|annotations?|anns?|segmentations?|segmentationclass|seg|gt|ground[_-]?truth|targets?)",
+    SPLIT + r"(masks?|labels?|annotations?|anns?|segmentations?|segmentationclass|seg|gt|ground[_-]?truth|targets?)",
     re.IGNORECASE,
 )
-IMAGE_FOLDERS = re.compile(r"(images?|imgs?|jpegimages|photos?|pictures?|inputs?|rgb)", re.IGNORECASE)
-MASK_END = re.compile(r"[ ._-](masks?|labels?|seg|segmentation|gt|annotation|l|labelids|matte)$", re.IGNORECASE)
-IMAGE_END = re.compile(r"[ ._-](image|img|rgb|sat|leftimg8bit)$", re.IGNORECASE)
+IMAGE_FOLDERS = re.compile(SPLIT + r"(images?|imgs?|jpegimages|photos?|pictures?|inputs?|rgb)", re.IGNORECASE)
+MASK_END = re.compile(
+    r"[ ._-](masks?|labels?|seg|segmentation|gt|annotation|l|labelids|matte)$"
+    r"|(^|(?<=/))(masks?|labels?|seg|segmentation|gt|annotation)[ ._-](?=[^/]+$)",
+    re.IGNORECASE,
+)
+IMAGE_END = re.compile(
+    r"[ ._-](image|img|rgb|sat|leftimg8bit)$|(^|(?<=/))(image|img|photo)[ ._-](?=[^/]+$)", re.IGNORECASE
+)
 JPEG = (".jpg", ".jpeg")
 EXPECTED = "masks in a folder such as masks/, or named NAME_mask.png, or NAME.png beside NAME.jpg"
 
@@ -97,7 +104,10 @@ def _mask_beside(paths: list[Path]) -> Path | None:
 def id_of(listing: Listing, path: Path) -> str:
     """A picture's place without its ending and the folders that say what it is, such as images/."""
     name = listing.name_of(path).with_suffix("")
-    kept = [part for part in name.parts[:-1] if not any(role.fullmatch(part) for role in (MASK_FOLDERS, IMAGE_FOLDERS))]
+    kept: list[str] = []
+    for part in name.parts[:-1]:
+        role = MASK_FOLDERS.fullmatch(part) or IMAGE_FOLDERS.fullmatch(part)
+        kept += [part] if role is None else [role["split"]] if role["split"] else []
     return "/".join([*kept, name.name])
 
 

@@ -137,6 +137,8 @@ def _numbers(seen: Sequence[Seen], naming: Naming) -> Palette:
     if set(total) <= {0, IGNORE} and IGNORE in total and len(naming.names) in (0, 2):
         names = dict(enumerate(naming.names or ("background", "foreground")))
         return Palette("numbers", {0: 0, IGNORE: 1}, names, "binary masks of 0 and 255; 255 becomes 1")
+    if not naming.names and (unlike := _unlike_foregrounds(seen)):
+        raise DataError(unlike)
     found = sorted(set(total) - {IGNORE})
     kept = naming.values()
     count = max(k for k in kept if k != IGNORE) + 1 if kept else found[-1] + 1 if found else 0
@@ -151,6 +153,20 @@ def _numbers(seen: Sequence[Seen], naming: Naming) -> Palette:
     values = {**{k: k for k in range(count)}, IGNORE: IGNORE}
     words = f"masks of class numbers, kept as they are; {IGNORE} is ignored"
     return Palette("numbers", values, {**names, IGNORE: "ignore"}, words, guessed=not naming.names)
+
+
+def _unlike_foregrounds(seen: Sequence[Seen]) -> str | None:
+    """What to ask where some masks hold 0 and 1, others 0 and 255: whether two programs marked one thing."""
+    held = [(each.path, {*(each.numbers or {})}) for each in seen]
+    ones = [path for path, values in held if 1 in values]
+    whites = [path for path, values in held if IGNORE in values]
+    if not ones or not whites or {*ones} & {*whites} or any(values - {0, 1, IGNORE} for _, values in held):
+        return None
+    return (
+        f"{ones[0]} holds 1 and never {IGNORE}, {whites[0]} {IGNORE} and never 1: are both the class, or is {IGNORE}"
+        ' ignored? Say so: classes="{background: 0, foreground: [1, 255]}" or'
+        ' classes="{background: 0, foreground: 1, ignore: 255}"'
+    )
 
 
 def _renumbered(found: Sequence[int]) -> Palette:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segladder.data.inspection.palettes import unlike_palettes
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import image_size, jpeg_damage
@@ -42,10 +43,16 @@ def check_training_ready(source: Source, labels: Labels, scored: str | None = No
         )
     train, val = source.split(source.train_split), source.split(source.val_split)
     _require([source.image_path(i) for i in (*train, *val)], "images")
+    if labels.shows != "tags" and isinstance(source, Tagged) and (alone := list(filter(source.has_tags_alone, train))):
+        raise DataError(
+            f"{source.name}: {some(alone)} of {source.train_split} have tags alone, labels={labels.name} are made of"
+            " masks; train method=cam first (docs/guides/tags.md), or list the images with masks in splits/train.txt"
+        )
     _require([path for i in train for path in labels.files(source, i)], "training labels")
     _require([source.mask_path(i) for i in val], "masks to score against")
     trains_on_masks = source.mask_path(train[0]) in labels.files(source, train[0])
-    for fault in (trains_on_masks and only_ignored(source, train), only_ignored(source, val)):
+    masks = [source.mask_path(image_id) for image_id in (*(train if trains_on_masks else ()), *val)]
+    for fault in (trains_on_masks and only_ignored(source, train), only_ignored(source, val), unlike_palettes(masks)):
         if fault:
             raise DataError(fault)
     for name in {source.val_split, scored or source.val_split} - {source.train_split}:
@@ -232,6 +239,9 @@ def check_splits(source: Source) -> list[SplitReport]:
         reports.append(report)
     if len(reports) == 2 and (shared := overlap(reports[0].ids, reports[1].ids)):
         reports[1].faults.append(f"{source.name}: {shared} in both {reports[0].name} and {reports[1].name}")
+    masks = [source.mask_path(image_id) for report in reports for image_id in report.ids]
+    if reports and (fault := unlike_palettes(masks)):
+        reports[0].faults.append(fault)
     return reports
 
 

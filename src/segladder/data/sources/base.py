@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
-from segladder.data.sources.decoding import read_mask, read_upright_image
+from segladder.data.sources.decoding import CONVERT, read_mask, read_upright_image, stored
 from segladder.data.sources.flow import SMALLEST, dense_flow, relative
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.lists import check_names, checked_folds
@@ -213,7 +213,8 @@ class Source(ABC):
         if (mask + np.uint8(1)).max() > len(self.all_classes):  # 255 becomes 0; five times as fast as a table
             value = int(mask[mask >= len(self.all_classes)].min())
             raise DataError(
-                f"{self.mask_path(image_id)}: value {value}, expected 0..{len(self.all_classes) - 1} or {IGNORE}"
+                f"{self.mask_path(image_id)}: value {value}, expected 0..{len(self.all_classes) - 1} or {IGNORE}:"
+                f" {self.all_classes[0]} to {self.all_classes[-1]}; {CONVERT}"
             )
         return mask
 
@@ -329,7 +330,7 @@ class Source(ABC):
 
     def label_bytes(self, image_id: str) -> bytes:
         """What the fingerprint is over, of an image whose mask is the data set's own: the file of the mask."""
-        return self.drawn_mask_path(image_id).read_bytes()
+        return stored(self.drawn_mask_path(image_id), "a mask")
 
     def image_fingerprint(self, ids: Iterable[str]) -> str:
         """First 16 hex digits of a sha256 over ids and the bytes of the image files; reads no mask."""

@@ -176,7 +176,9 @@ def codec() -> Any:
 
 def _polygons(outline: Sequence[Any], height: int, width: int) -> list[list[float]]:
     far = max(height, width)
-    for polygon in outline or [None]:
+    if not outline:
+        raise ValueError("no outline (a box alone), expected polygons or run lengths; leave it out, or draw it")
+    for polygon in outline:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon without three points or more, expected [x, y, x, y, x, y, ...]")
         for value in polygon:

@@ -8,7 +8,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -27,6 +27,7 @@ COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH  # other depths come as they
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 JPEG_WARNINGS = "Corrupt JPEG data", "Premature end of JPEG"
 DEEP = {"F": "32 bits", "I": "32 bits"}  # modes of gray that cv2 does not read -> how deep they are
+CONVERT = "segladder data action=convert makes such masks of colours, grays and other annotations"
 EIGHT_BITS = "expected 8 bits; scale its range to 0..255 and save it anew"
 DAMAGE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, zlib.error)
 
@@ -37,7 +38,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: a missing, truncated or foreign file, more than 8 bits a channel, more than `LARGEST` pixels.
     """
-    return _decoded(path, _bytes(path, "an image"))
+    return _decoded(path, stored(path, "an image"))
 
 
 def read_upright_image(path: Path) -> np.ndarray:
@@ -45,7 +46,7 @@ def read_upright_image(path: Path) -> np.ndarray:
 
     Some programs draw masks on an image as it is stored, others on one that is turned; the mask does not say which.
     """
-    data = _bytes(path, "an image")
+    data = stored(path, "an image")
     if (turned := orientation(path, data)) != 1:
         raise DataError(
             f"{path}: EXIF orientation {turned}, expected 1: its mask may be of the image as stored or as shown;"
@@ -117,7 +118,7 @@ def jpeg_damage(path: Path) -> str | None:
 def read_mask(path: Path) -> np.ndarray:
     """Decode a palette or gray PNG as class values, uint8 (H, W). Raises DataError for any other kind of file."""
     try:
-        values = plain_png(path, data := _bytes(path, "a mask"))
+        values = plain_png(path, data := stored(path, "a mask"))
     except zlib.error as error:
         raise DataError(f"{path}: damaged or truncated mask ({error})") from error
     if values is not None:
@@ -126,14 +127,25 @@ def read_mask(path: Path) -> np.ndarray:
         if data[24:26] in GRAY_BELOW_8_BITS:
             raise DataError(f"{path}: gray of {data[24]} bits, which decoders stretch to 0..255; save it in 8 bits")
         if image.mode not in ("P", "L"):
-            raise DataError(f"{path}: mode {image.mode}, expected a palette (P) or gray (L) PNG of class values")
+            raise DataError(
+                f"{path}: mode {image.mode}, expected a palette (P) or gray (L) PNG of class values: {CONVERT}"
+            )
         return np.array(image, np.uint8)
+
+
+def stored(path: Path, kind: str) -> bytes:
+    """The bytes of a file; `kind` says of what. Raises DataError where there is no such file, or no way to read it."""
+    try:
+        return content(path)
+    except OSError as error:
+        fault = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DataError(f"{path}: {fault}, expected {kind}") from error
 
 
 @contextmanager
 def opened_mask(path: Path, data: bytes | None = None, formats: Sequence[str] = ("PNG",)) -> Iterator[Image.Image]:
     """A mask of any mode. Raises DataError, also out of the block, for anything but an upright, whole file."""
-    data = _bytes(path, "a mask") if data is None else data
+    data = stored(path, "a mask") if data is None else data
     try:
         with _opened(path, data) as image:
             if image.format not in formats:
@@ -156,17 +168,23 @@ def _opened(path: Path, data: bytes) -> Iterator[Image.Image]:
         yield image
 
 
-def _bytes(path: Path, kind: str) -> bytes:
-    try:
-        return content(path)
-    except OSError as error:
-        fault = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise DataError(f"{path}: {fault}, expected {kind}") from error
-
-
 def _require_size(path: Path, width: int, height: int) -> None:
     if not 0 < width * height <= LARGEST:
         raise DataError(f"{path}: {width}x{height} pixels, expected 1 to {LARGEST:,}; cut it into tiles")
+
+
+def png_palette(path: Path) -> tuple[tuple[int, ...], ...] | None:
+    """The colours of a PNG's palette, None for any other file; no pixel is decoded."""
+    with suppress(OSError, struct.error), path.open("rb") as file:
+        if file.read(8) != b"\x89PNG\r\n\x1a\n":
+            return None
+        while (kind := (head := file.read(8))[4:]) not in (b"IDAT", b""):
+            (length,) = struct.unpack(">I", head[:4])
+            if kind == b"PLTE":
+                colours = file.read(length)
+                return tuple(tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3))
+            file.seek(length + 4, 1)
+    return None
 
 
 def plain_png(path: Path, data: bytes) -> np.ndarray | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -22,6 +23,8 @@ from segladder.settings import Count, Name, ProperShare
 LISTS = ("train", "val", "test")
 LIKE_LISTS = {*LISTS, "training", "valid", "validation", "testing"}  # in any case
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+FIRST_IMAGE = re.compile(rf"^.*?({'|'.join(map(re.escape, IMAGE_SUFFIXES))})(?=\s|$)", re.IGNORECASE)
+NO_NAME = re.compile(r"#|\d+\s*[\s:=,;]\s*\S")  # a comment, or the number of a class before its name
 
 
 class Folder(Tagged):
@@ -130,8 +133,9 @@ class Folder(Tagged):
         """A line of a list: an id, or the name of its image with a suffix, also from images/ on."""
         if line in self._images:
             return line
-        path = PurePosixPath(line.removeprefix("images/"))
-        return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+        first = FIRST_IMAGE.match(line.replace("\\", "/"))  # of a line such as images/a.jpg masks/a.png
+        named = [_id_below_images(each) for each in (line, first[0] if first else line)]
+        return named[1] if named[1] in self._images else named[0]
 
     def _dealt(self, val: bool) -> list[str]:
         """Ids of `val`, or of `train`: those that come first by the hash of the id, one at least."""
@@ -161,8 +165,9 @@ class Folder(Tagged):
         return self._images.get(image_id, self.root / "images" / f"{image_id}.jpg")
 
     def drawn_mask_path(self, image_id: str) -> Path:
-        """masks/ID.png."""
-        return self.root / "masks" / f"{image_id}.png"
+        """masks/ID.png, its ending in any case."""
+        named = self.root / "masks" / f"{image_id}.png"
+        return self._masks.get(image_id, named) if (self.root / "masks").is_dir() else named
 
     def tag_path(self, image_id: str) -> Path:
         """The file of tags, where it lists the image, else its mask."""
@@ -246,13 +251,23 @@ def files_and_links(folder: Path) -> Iterator[Path]:
         yield from (Path(at, name) for name in names if not name.startswith("."))  # such as .NAME.partial.png
 
 
+def _id_below_images(name: str) -> str:
+    path = PurePosixPath(name.removeprefix("./").removeprefix("images/"))
+    return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+
+
 def read_class_names(path: Path) -> list[str]:
     """Class names of a text file, one a line, the background first. Raises DataError if it is missing or too short."""
     try:
         names = [printable(line.strip()) for line in text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         fault = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
+        at = path.parent
+        if not at.is_dir():
+            raise DataError(f"{at}: no such folder from {Path.cwd()}; give data.root=DIR, where it lies now") from error
         raise DataError(f"{path}: {fault}, expected class names, or set data.class_names=[background,...]") from error
+    if wrong := [name for name in names if name.startswith("#")] or (names if all(map(NO_NAME.match, names)) else []):
+        raise DataError(f"{path}: {wrong[0]!r} is no name, expected names alone: the first line is value 0, and so on")
     if len(names) < 2:
         raise DataError(f"{path}: {len(names)} names, expected the background and at least one class, one a line")
     return names

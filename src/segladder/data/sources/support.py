@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segladder.data.sources.decoding import read_mask, read_upright_image
-from segladder.data.sources.folder import IMAGE_SUFFIXES
+from segladder.data.sources.folder import IMAGE_SUFFIXES, by_id
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
 from segladder.mask_values import IGNORE
@@ -66,10 +66,12 @@ def read_supports(folder: Path, value: int | None = None) -> list[Support]:
         DataError: an image without a mask, a damaged file, or as `supports_of` raises it.
     """
     images = folder / "images"
-    paths = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if images.is_dir() else []
-    if not paths:
+    masks = by_id(folder / "masks", (".png",)) if (folder / "masks").is_dir() else {}
+    pairs = by_id(images, IMAGE_SUFFIXES) if images.is_dir() else {}
+    if not pairs:
         raise ConfigError(f"support={folder}: no pair there, expected images/NAME.jpg with masks/NAME.png")
-    return supports_of([read_annotated(path, folder / "masks" / f"{path.stem}.png") for path in paths], value)
+    named = {name: folder / "masks" / f"{name}.png" for name in pairs}
+    return supports_of([read_annotated(path, masks.get(name, named[name])) for name, path in pairs.items()], value)
 
 
 def read_support(image_path: Path, mask_path: Path, value: int | None = None) -> Support:

@@ -235,6 +235,15 @@ def test_image_counts_survive_the_disk(tmp_path):
     assert Counts.load(tmp_path / "none.npz").total().tolist() == [[0] * 3] * 3
 
 
+@pytest.mark.parametrize(("classes", "pixels"), [(4, 200_000), (300, 7)])
+def test_large_images_and_many_classes_survive_the_disk(tmp_path, classes, pixels):
+    counts, matrix = Counts(classes), np.zeros((classes, classes), np.int64)
+    matrix[0, 1], matrix[-1, -1] = 3, pixels
+    counts.add("image", matrix)
+    counts.save(tmp_path / "counts.npz")
+    assert np.array_equal(Counts.load(tmp_path / "counts.npz").total(), matrix)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off", b"no archive"])
 def test_damaged_image_counts_are_named(tmp_path, content):
     path = tmp_path / "counts.npz"
@@ -277,6 +286,14 @@ def test_merging_the_counts_of_processes_equals_counting_in_one():
     assert np.array_equal(merged.dense(), matrices) and merged.images == counts.images
     with pytest.raises(DataError, match="image/1: counted twice"):
         Counts.merged([parts[0], parts[0]])
+
+
+def test_parts_of_counts_know_fold_seed_and_groups():
+    counts, _ = counted_images()
+    counts.fold, counts.seed, counts.groups = 2, 5, {"novel": (2, 3)}
+    parts = counts.select([0, 1]), counts.select([2, 3])
+    for part in (*parts, Counts.merged(parts), counts.of_kinds(), counts.sorted(), counts.bare()):
+        assert (part.fold, part.seed, part.groups) == (2, 5, {"novel": (2, 3)})
 
 
 def test_counts_say_what_was_asked_in_fields(tmp_path):

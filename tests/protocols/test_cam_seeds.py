@@ -250,6 +250,9 @@ def test_kept_scores_belong_to_pixels_and_tags(chain):
     changed[1] = 255 - changed[1]
     assert not torch.equal(answer(changed, tags)[1], first[1]) and asked == [1]
     assert answer(changed, torch.ones(2, 2))[0, 1].any() and asked == [1]
+    answer(images, tags)
+    other = answer(images, torch.tensor([[0.0, 1.0], [1.0, 1.0]]))  # as many classes as were kept, but another
+    assert asked == [1] and other[0, 1].any() and not other[0, 0].any() and torch.equal(other[1], first[1])
 
 
 DAMAGED = {

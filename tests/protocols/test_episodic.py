@@ -22,9 +22,11 @@ from segladder.data.training.episodes import Episode, digest, draw
 from segladder.errors import ConfigError
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold
+from segladder.metrics.bootstrap import estimate
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import foreground_background_iou, mean_iou, painted_shares, swapped
+from segladder.metrics.scores import FromCounts
 from segladder.protocols.episode_runner import Answer, EpisodeRunner, InputSize, aggregated, merged, merged_all
 from segladder.protocols.episodic import DISTRACTORS, EpisodicProtocol
 from segladder.protocols.feature_store import FeatureStore
@@ -151,6 +153,16 @@ def test_a_wrong_answer_is_compared_with_the_other_classes_that_are_asked_for():
     counts.add(Asked("a", (2,)), [[0, 0, 0, 0], [10, 0, 0, 0], [0, 0, 10, 0], [9, 0, 0, 0]])
     right, wrong = swapped(counts)  # class 3 is there, but never asked for
     assert right == pytest.approx([5 / 27, 1]) and wrong == pytest.approx([8 / 24, 0])
+
+
+def test_an_answer_that_follows_the_third_of_three_classes_does_not_follow_its_support():
+    counts, nothing = Counts(4), [0, 0, 0, 0]
+    counts.add(Asked("a", (1,)), [nothing, [8, 2, 0, 0], [9, 1, 0, 0], [1, 9, 0, 0]])
+    counts.add(Asked("a", (2,)), [nothing, [10, 0, 0, 0], [0, 0, 10, 0], [10, 0, 0, 0]])
+    counts.add(Asked("a", (3,)), [nothing, [7, 0, 0, 3], [10, 0, 0, 0], [5, 0, 0, 5]])
+    right, wrong = swapped(counts)
+    assert right == pytest.approx([2 / 20, 1, 5 / 13]) and wrong == pytest.approx([9 / 13, 0, 3 / 15])
+    assert estimate(counts, FromCounts("follows_support"), draws=0).value == pytest.approx(2 / 3)
 
 
 def test_void_pixels_are_left_out_or_background(coloured):

@@ -15,7 +15,16 @@ from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
 from segladder.metrics.counts import Asked
-from segladder.protocols.asking import ALONE, CROWDED, LACKING, SMALL, BaseClasses, Questions, the_surest
+from segladder.protocols.asking import (
+    ALONE,
+    CROWDED,
+    LACKING,
+    SMALL,
+    BaseClasses,
+    Questions,
+    best_threshold,
+    the_surest,
+)
 from segladder.protocols.base import Scoring
 from segladder.protocols.ladder import LadderProtocol
 
@@ -124,8 +133,8 @@ def test_every_image_is_asked_for_every_class():
     assert questions.holders(1) == ["im0", "im1"] and questions.holders(2) == ["im1", "im2"]
 
 
-def expected(source, answer):
-    """mIoU, told and hard mIoU and painted share of answer(image id, class) -> bool (H, W), counted item by item."""
+def by_class(source, answer):
+    """IoU, told IoU and hard IoU (3, 2) of the novel classes, and painted share, counted item by item."""
     counts, told, hard = (np.zeros((5, 2)) for _ in range(3))
     painted = pixels = 0
     for image_id in source.split("val"):
@@ -139,7 +148,13 @@ def expected(source, answer):
             hard[k] += added * (there.any() and crowded)
             if not there.any():
                 painted, pixels = painted + (said & known).sum(), pixels + known.sum()
-    return [(c[1:3, 0] / c[1:3, 1]).mean() for c in (counts, told, hard)] + [painted / pixels]
+    return np.array([c[1:3, 0] / c[1:3, 1] for c in (counts, told, hard)]), painted / pixels
+
+
+def expected(source, answer):
+    """mIoU, told and hard mIoU and painted share of answer(image id, class) -> bool (H, W)."""
+    shares, painted = by_class(source, answer)
+    return [*shares.mean(1), painted]
 
 
 def values(result):
@@ -156,6 +171,9 @@ def test_a_dense_method_answers_where_the_class_wins(source):
     assert values(result) == pytest.approx(expected(source, answer))
     assert result.metrics["mIoU"]["low"] < result.metrics["mIoU"]["value"] < result.metrics["mIoU"]["high"]
     assert [row["class"] for row in result.per_class] == ["apple", "brick"]
+    shares, _ = by_class(source, answer)
+    for name, of_classes in zip(("iou", "told_iou", "hard_iou"), shares, strict=True):
+        assert [row[name] for row in result.per_class] == pytest.approx(of_classes), name
     assert {"base_mIoU", "harmonic_mIoU"} <= set(result.metrics) and result.curve is None
     assert result.metrics["mIoU"]["value"] < result.metrics["told_mIoU"]["value"]
 
@@ -285,10 +303,33 @@ def test_a_few_shot_method_is_judged_by_base_classes_of_held_out_images(source, 
     assert all(set(np.unique(picture.truth)) <= {0, 3, 4, 255} for picture in shown.values())
 
 
+def test_no_image_of_a_novel_class_judges_a_few_shot_run(source):
+    ids = source.split("train")
+    judges = protocol(supervision="few_shot").training(source).judges(source, ids)
+    assert 0 < len(judges) < len(ids)
+    assert list(judges) == [i for i in ids if not np.isin(source.mask(i), NOVEL).any()]
+
+
 def test_too_few_held_out_images_of_base_classes_are_named(source):
     ids = source.ids_without(source.split("train"), FOLDS[0])[:4]
     with pytest.raises(ConfigError, match=r"held_out: no base class has 6 of 4 held-out images"):
         protocol(supervision="few_shot", shots=5).selection_score(SupportColour(), source, ids, batch_size=3)
+
+
+def test_each_pool_seed_draws_supports_of_base_classes_of_its_own(source):
+    ids = source.ids_without(source.split("train"), FOLDS[0])
+    ladders = [protocol(supervision="few_shot", presence="calibrated", pool_seed=seed) for seed in range(3)]
+    found = [ladder.base(source) for ladder in ladders]
+    assert found == [BaseClasses.of(Items.read(source, ids, "none"), (3, 4), 2, 8, seed) for seed in range(3)]
+    assert len({tuple(base.supports.items()) for base in found}) == len({base.images for base in found}) == 3
+
+
+def test_of_equal_thresholds_the_lowest_is_chosen():
+    sure, hit, painted, true = (
+        np.array(column) for column in zip((0.2, 0, 5, 0), (0.5, 0, 0, 0), (0.8, 5, 5, 5), strict=True)
+    )
+    assert best_threshold(np.ones(3, int), sure, hit, painted, true) == 0.5
+    assert best_threshold(np.ones(2, int), sure[1:], hit[1:], painted[1:], true[1:]) == 0
 
 
 def test_of_equals_nobody_has_a_pixel():

@@ -193,15 +193,15 @@ def test_the_budget_rule_keeps_a_share_of_the_seen_score_on_training_images(root
     assert chosen == max(kept) and 0 < chosen < 1
 
 
-def changed(root: Path, target: Path, split: str, values) -> Path:
-    """A copy in which these values are exchanged at random in the masks of a split."""
+def changed(root: Path, target: Path, split: str, values, into=None) -> Path:
+    """A copy in which these values are exchanged at random in the masks of a split, or with others."""
     for folder in ("JPEGImages", "ImageSets"):
         (target / folder).symlink_to(root / folder)
     for path in (root / "SegmentationClass").glob("*.png"):
         mask = read_mask(path)
         if path.name.startswith(split):
             there = np.isin(mask, values)
-            mask[there] = np.random.default_rng(1).choice(values, there.sum())
+            mask[there] = np.random.default_rng(1).choice(into or values, there.sum())
         save_mask(target / "SegmentationClass" / path.name, mask)
     return target
 
@@ -212,6 +212,14 @@ def test_choosing_gamma_looks_at_no_unseen_label_and_no_scored_one(root, tmp_pat
     before, after = (budget.score(method, source(r)) for r in (root, changed(root, tmp_path, split, values)))
     assert value(before, "gamma") == value(after, "gamma") > 0
     assert (before.metrics == after.metrics) == (split == "train")
+
+
+@pytest.mark.parametrize("into", [[255], [0], [0, 255, *UNSEEN_INDICES]])
+def test_choosing_gamma_does_not_tell_unseen_classes_from_what_is_ignored(root, tmp_path, into):
+    budget = protocol(gamma_rule="seen_budget", gammas=tuple(np.linspace(0.02, 1, 50).round(2)))
+    same = changed(root, tmp_path, "train", UNSEEN_INDICES, into)
+    before, after = (budget.score(NearestColour(1.5), source(r)) for r in (root, same))
+    assert before.metrics == after.metrics and value(before, "gamma") > 0
 
 
 def test_held_out_images_choose_a_checkpoint_by_seen_labels_alone(root, tmp_path):

@@ -69,6 +69,14 @@ def test_costs_of_today_stand_and_those_of_means_are_unknown():
     assert mean_annotation(with_costs_of_today([oldest]), "novel_seconds") is None
 
 
+@pytest.mark.parametrize("unknown", [None, {"novel_seconds": 5.0}, {"seconds": None, "at_least": 3.0}])
+def test_runs_of_which_one_has_an_unknown_cost_have_no_mean(unknown):
+    other = a_run("other", 30.0)
+    assert mean_annotation([CAM, other]) == 315
+    other.annotation_cost = unknown
+    assert mean_annotation([CAM, other]) is mean_annotation([other, CAM]) is mean_annotation([]) is None
+
+
 def test_the_weak_study_costs_what_its_first_tags_cost():
     found = with_costs_of_today(record for record, _ in find_records(EXPERIMENTS / "weak_mobilenetv2")[0])
     assert {r.annotation_cost["seconds"] for r in found if "cam" in "".join([r.method, *r.lineage])} == {18786.0}

@@ -1,6 +1,7 @@
 """What annotation buys, in words, tables and a picture: from records whose scores and costs are known."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from segladder.data.labels.kinds import kinds
-from segladder.metrics.bootstrap import compare
+from segladder.metrics.bootstrap import Comparison, compare
 from segladder.metrics.counts import Counts
 from segladder.metrics.scores import FromCounts, Score
 from segladder.report.budget import classes_asked, decisions, seconds_of
@@ -91,6 +92,33 @@ def test_the_summary_says_what_the_next_hour_buys(records):
         f" better by 5.0{untested}.",
         "Beside another object fcn8s reaches 37.5 %; where the class is not there, it paints 10.0 % of the image.",
     ]
+
+
+@pytest.mark.parametrize(("p_value", "sure"), [(0.049, True), (0.051, False), (0.09, False)])
+def test_what_is_no_clearer_than_five_in_a_hundred_may_be_chance(records, p_value, sure):
+    found = Comparison(0.1, 0.0, 0.2, p_value, 0.001)
+    said = in_words(records, SimpleNamespace(compared=lambda table, pairs: [found for _ in pairs]))
+    assert all(line.endswith("; this may be chance.") is not sure for line in said[1:4])
+    (about_cam,) = [line for line in said if line.startswith("cam (")]
+    assert ("is not told apart from what costs no more" in about_cam) is not sure
+
+
+@pytest.mark.parametrize(("seconds", "within"), [(HOUR, "unet"), (HOUR + 1, "sg_one"), (1.9 * HOUR, "sg_one")])
+def test_the_first_hour_is_no_longer_than_that(records, seconds, within):
+    (unet,) = (record for record in records if record.method == "unet")
+    unet.annotation_cost["novel_seconds"] = float(seconds)
+    (line,) = [line for line in in_words(records) if line.startswith("The first hour")]
+    assert f" at most: {within}" in line
+
+
+def test_more_work_for_an_equal_score_is_not_worth_it(records):
+    (cam,) = (record for record in records if record.method == "cam")
+    cam.metrics["mIoU"]["value"] = 0.45  # what sg_one reaches for less
+    (table,) = rank(records)
+    assert [rung.row.method for rung in frontier(rungs(table, records), table.score)] == [
+        *("spnet", "sg_one", "unet", "fcn8s")
+    ]
+    assert any(line.startswith("cam (30 min, 45.0 %) buys nothing here: sg_one") for line in in_words(records))
 
 
 def test_a_rung_without_a_label_is_said_to_cost_nothing_too(records):

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from segladder.report.record import read
 from segladder.runs import callbacks
-from segladder.runs.callbacks import ResumePoints
+from segladder.runs.callbacks import BEST, KeepWeights, ResumePoints
 from segladder.runs.interruption import Interruption
 from segladder.runs.scoring import scores_text, show_scores
-from segladder.runs.watching.looks import undisturbed
+from segladder.runs.watching.looks import Looks, Patience, undisturbed
 
 BASE = [
     *("data.train_size=24", "data.val_size=10", "data.size=64", "backbone.width=8", "protocol.bootstrap=20"),
@@ -188,6 +188,37 @@ def test_a_resume_point_of_an_older_version_holds_one_random_state(tmp_path):
     assert torch.equal(torch.rand(3), expected) and points.earlier_seconds == 2.0
 
 
+def heard(keeps, epoch, value):
+    """Tell it of a look in an epoch, whose number is the weight."""
+    weights = {"weight": torch.tensor(epoch)}
+    strategy = SimpleNamespace(lightning_module_state_dict=lambda: weights)
+    keeps.hear(SimpleNamespace(current_epoch=epoch, is_global_zero=True, strategy=strategy), value)
+
+
+def test_of_equal_looks_the_first_is_kept_and_a_resumed_run_still_knows_it(tmp_path):
+    first, resumed = (KeepWeights(tmp_path, None, True, None) for _ in range(2))
+    heard(first, 0, 0.5)
+    heard(first, 1, 0.5)
+    resumed.load_state_dict(first.state_dict())
+    heard(resumed, 2, 0.4)
+    assert (resumed.best, resumed.best_epoch) == (0.5, 0)
+    assert torch.load(tmp_path / BEST)["weight"] == 0
+    heard(resumed, 3, 0.6)
+    assert resumed.best_epoch == torch.load(tmp_path / BEST)["weight"] == 3
+
+
+@pytest.mark.long
+def test_a_resumed_run_ends_with_the_weights_of_a_better_look_before_the_interruption(
+    train, segladder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Looks, "look", lambda self, trainer, method: -float(trainer.current_epoch))  # worse and worse
+    words = ["selection=held_out", "logger=none"]
+    assert train(tmp_path / "whole", *words)["label_access"]["epoch"] == 0
+    record = interrupted_and_resumed(segladder, monkeypatch, tmp_path / "run", 6, *words)
+    assert record["label_access"]["epoch"] == 0 and record["steps"] == 3 * 4
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
 def test_steps_between_looks_where_steps_are_counted(train, tmp_path):
     train(tmp_path / "run", "trainer.steps=5", "trainer.watch.every=2", "trainer.watch.pictures=0")
     looks = [int(row["step"]) for row in rows_of(tmp_path / "run") if row.get("held_out/mIoU")]
@@ -201,6 +232,17 @@ def test_training_ends_early_and_says_so(train, tmp_path):
     assert access["early_stopping"] == {"patience": 1, "ended": True, "chosen_by": "pixels"}
     assert access["epoch"] in (0, 1) and record["steps"] == 2 * 4
     assert "epoch 2/9" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("looks", "ended"), [([0.5, 0.4], False), ([0.5, 0.4, 0.5], True), ([0.5, 0.4, 0.6], False)])
+def test_a_run_killed_after_the_look_that_ended_it_does_not_train_on(looks, ended):
+    before, resumed = Patience(2, 0.0), Patience(2, 0.0)
+    for value in looks:
+        before.hear(SimpleNamespace(), value)
+    resumed.load_state_dict(before.state_dict())
+    trainer = SimpleNamespace(should_stop=False)
+    resumed.on_train_start(trainer, None)
+    assert trainer.should_stop is resumed.ended is ended
 
 
 def test_early_stopping_counts_on_after_an_interruption(segladder, tmp_path, monkeypatch):

@@ -95,6 +95,21 @@ def test_laundering_through_any_number_of_hops_is_refused(train, runs, tmp_path,
     assert complaint is None or f"run {record_of(runs / f'hop{hops}')['id']} {complaint}" in said, said
 
 
+@pytest.mark.parametrize("without", [True, False])
+def test_only_a_run_that_was_kept_from_images_of_novel_classes_may_start_one_that_drops_them(
+    train, tmp_path, capsys, without
+):
+    left_out = ["loader.without=[apple,brick]"] if without else []
+    start = ["method=fcn8s", "protocol=semantic", "data.classes=[cloud,drum]", *left_out]
+    assert train(tmp_path / "start", *start) == 0
+    assert record_of(tmp_path / "start")["label_access"]["absent"] == (["apple", "brick"] if without else [])
+    strict = ["protocol=strict", "method=prototype", "protocol.min_object=none", "protocol.episodes=4"]
+    code = train(tmp_path / "run", *strict, f"backbone.weights={tmp_path}/start")
+    said = capsys.readouterr().err
+    assert code == (0 if without else 2), said
+    assert without or "has seen images that hold apple" in said, said
+
+
 def test_eight_other_images_are_no_start_of_a_pool_of_eight(train, runs, tmp_path, capsys):
     assert train(tmp_path / "all", "method=fcn8s", "protocol=semantic", "pool=8") == 0
     assert train(tmp_path / "few", *LADDER, "method=fcn8s", f"backbone.weights={tmp_path}/all") == 2

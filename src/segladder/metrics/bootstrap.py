@@ -216,13 +216,16 @@ class Runs:
 def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> dict[Fold, np.ndarray]:
     """How often each fold's images count, (1 + draws, N) each; the first time all count once.
 
-    Equal images give equal draws, whoever was scored on them.
+    Equal images give equal draws, whoever was scored on them. Fewer than `FEWEST` in all say nothing of others: nan.
     """
     weights: dict[Fold, np.ndarray] = {}
+    enough = len({name for names in images.values() for name in names}) >= FEWEST
     for folds in _sharing_images(images):
         names = sorted({name for fold in folds for name in images[fold]})
         place = {name: number for number, name in enumerate(names)}
         drawn = _draws(tuple(names), draws)
+        if not enough or len(names) == 1:
+            drawn = np.vstack([drawn[:1], np.full_like(drawn[1:], np.nan)])
         weights |= {fold: drawn[:, [place[name] for name in images[fold]]] for fold in folds}
     return weights
 
@@ -256,8 +259,6 @@ def _draws(names: tuple[str, ...], draws: int) -> np.ndarray:
     drawn = np.random.default_rng(key).integers(0, max(1, count), (draws, size)) if count else np.zeros((draws, 0), int)
     joint = drawn + np.arange(draws)[:, None] * count
     weights = np.bincount(joint.reshape(-1), minlength=draws * count).reshape(draws, count).astype(np.float64)
-    if 0 < count < FEWEST:  # so few images say nothing of others
-        weights[:] = np.nan
     return np.vstack([np.ones((1, count)), weights])
 
 

@@ -59,7 +59,7 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
         parent, _, key = found[1].rpartition(".")
         chosen, allowed = keys_at(command, overrides, parent)
         place = f" in {parent}{chosen and f'={chosen}'}" if parent else ""
-        offer = suggestion(key, allowed) or elsewhere(command, key)
+        offer = suggestion(key, allowed) or elsewhere(command, key, found[1])
         return f"{found[1]}: no such key{place}{offer}; allowed: {', '.join(allowed)}"
     if (override := getattr(error, "override", None)) is not None:
         if "=~" in override:
@@ -68,10 +68,11 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     return " ".join(text.split())
 
 
-def elsewhere(command: str, key: str) -> str:
-    """` (did you mean trainer.epochs?)`: where a command has a key of that name by default."""
+def elsewhere(command: str, key: str, asked: str) -> str:
+    """` (did you mean trainer.epochs?)`: where a command has a key of that name by default, but for the place asked."""
     with composing():
-        places = list(places_of(key, OmegaConf.to_container(compose(command), resolve=False)))
+        found = places_of(key, OmegaConf.to_container(compose(command), resolve=False))
+        places = [place for place in found if place != asked]
     return f" (did you mean {' or '.join(places[:2])}?)" if places else ""
 
 

@@ -596,6 +596,16 @@ def test_words_before_names_and_behind_splits_say_what_a_picture_is(
     assert all(same(tmp_path / "out", image_id, drawn(index)) for index, image_id in enumerate(ids))
 
 
+def test_a_mask_that_two_images_could_have_is_nobody_s(tmp_path: Path) -> None:
+    for index, name in enumerate(("img_1", "photo_1", "img_2")):
+        save_picture(tmp_path / "from" / "images" / f"{name}.jpg", index)
+    for name in ("mask_1", "mask_2"):
+        save(tmp_path / "from" / "masks" / f"{name}.png", drawn(0))
+    _, done = run(tmp_path / "from", tmp_path / "out")
+    assert any("mask_1.png: a mask without an image" in line for line in done.left_out)
+    assert [path.stem for path in (tmp_path / "out" / "masks").rglob("*.png")] == ["img_2"]
+
+
 def test_pictures_that_do_not_pair_are_named(tmp_path: Path) -> None:
     save_picture(tmp_path / "images" / "one.jpg")
     save(tmp_path / "masks" / "two.png", COLOURS[drawn(0)])

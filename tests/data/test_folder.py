@@ -11,6 +11,7 @@ from dummy_data import picture, save_image, save_mask, write_folder
 from PIL import Image
 
 from segladder.data.inspection.checks import check_training_ready, remarks
+from segladder.data.inspection.palettes import unlike_palettes
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.folder import Folder
 from segladder.errors import ConfigError, DataError
@@ -234,6 +235,21 @@ def test_colours_of_values_that_no_mask_holds_may_differ(tmp_path: Path) -> None
         mask.putpalette([*mask.getpalette()[: 3 * 200], *[77] * 3 * 56])
         mask.save(path)
     check_training_ready(Folder(root), Masks())
+
+
+def test_a_palette_that_is_shorter_than_values_go_is_no_fault(tmp_path: Path) -> None:
+    root = write_folder(tmp_path)
+    path = sorted((root / "masks").rglob("*.png"))[1]
+    with Image.open(path) as mask:
+        mask.putpalette(mask.getpalette()[:3])  # of 0 alone
+        mask.save(path)
+    other = sorted((root / "masks").rglob("*.png"))[0]
+    with Image.open(other) as mask:
+        mask.putpalette([*mask.getpalette()[:3], *[9] * 765])
+        mask.save(other)
+    save_mask(root / "masks" / "third.png", np.ones((8, 8), np.uint8))
+    assert "value 1 is painted" in (unlike_palettes([other, path, root / "masks" / "third.png"]) or "")
+    assert unlike_palettes([path, other]) is None
 
 
 def test_masks_whose_ending_is_in_capitals_are_read(tmp_path: Path) -> None:

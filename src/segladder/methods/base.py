@@ -117,7 +117,7 @@ class Method(pl.LightningModule):
     tells_objects: ClassVar[bool] = False  # whether it tells the single objects of an image apart, `objects`
     scores_features: ClassVar[bool] = False  # whether it scores the places of its feature map, `feature_scores`
     studies: ClassVar[str] = ""  # what it looks at once where others are optimised, `study`: `images` or `labels`
-    learns_unseen: bool = False  # whether it learns from labels of classes that it does not know yet
+    learns_unseen: bool = False  # whether labels of unseen classes, where training has some, teach it
     cuts: ClassVar[bool] = False  # whether it cuts images into segments that have one class each, `segments`
     study_images: int = 0  # how many images `study` looks at
     naming_images: int = 0  # how many drawn masks it is given for names of what it found: an oracle's

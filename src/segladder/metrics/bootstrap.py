@@ -25,7 +25,7 @@ from segladder.metrics.scores import FromCounts
 
 DRAWS = 2000
 LEVEL = 0.95
-FEWEST = 5  # images that are drawn from
+FEWEST = 5  # images; fewer have no interval
 SEEDS_DRAWN_FROM = 5  # of fewer, nobody can tell how much they scatter
 
 Fold = int | None

@@ -77,9 +77,10 @@ def elsewhere(command: str, key: str, asked: str) -> str:
 
 
 def places_of(key: str, value: Any, place: str = "") -> Iterator[str]:
-    """Where nested settings have a key, shallow ones of each node first."""
+    """Where nested settings have a key."""
     if isinstance(value, dict):
-        yield from (f"{place}{key}" for found in value if found == key)
+        if key in value:
+            yield f"{place}{key}"
         for name, item in value.items():
             yield from places_of(key, item, f"{place}{name}.")
 

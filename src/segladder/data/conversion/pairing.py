@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,8 +127,10 @@ def _grouped(images: list[tuple[str, Path]], found: Pairs) -> dict[str, Path]:
 
 
 def _bare(images: list[tuple[str, Path]], end: re.Pattern[str]) -> dict[str, str]:
-    """Ids by what is left of them without an end such as _image."""
-    return {end.sub("", key): key for key, _ in images if end.search(key)}
+    """Ids by what is left of them without a word such as _image, where that is left of one alone."""
+    left = [(end.sub("", key), key) for key, _ in images if end.search(key)]
+    times = Counter(name for name, _ in left)
+    return {name: key for name, key in left if times[name] == 1}
 
 
 def _by_last_name(by_id: dict[str, Path], wanted: dict[str, list[Path]], lone: list[tuple[str, Path]]) -> None:

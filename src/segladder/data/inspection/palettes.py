@@ -30,7 +30,8 @@ def unlike_palettes(paths: Sequence[Path]) -> str | None:
     painted: dict[int, tuple[Colour, Path]] = {}
     for path, palette in palettes.items() if unlike else ():
         with suppress(DataError):
-            for value in np.intersect1d(read_mask(path), unlike).tolist():
+            held = np.intersect1d(read_mask(path), unlike).tolist()
+            for value in (each for each in held if each < len(palette)):  # palettes may be shorter than values go
                 colour, first = painted.setdefault(value, (palette[value], path))
                 if palette[value] != colour:
                     here, there = hexadecimal(palette[value]), hexadecimal(colour)

@@ -86,6 +86,16 @@ def test_items_are_the_files_seen_for_one_base_class(root, policy):
     assert len(novel_free) < len(trained)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_padding_is_told_from_pixels_without_a_label(root, policy):
+    dataset = episodes(voc(root), novel_pixels=policy, augment=TrainAugmentation(crop=SIDE + 16))
+    batch = collate_episodes([dataset[key] for key in keys(dataset)])
+    for mask, inside in ((batch["mask"], batch["inside"]), (batch["support_mask"], batch["support_inside"])):
+        assert inside.shape == mask.shape and set(inside.flatten(-2).sum(-1).unique().tolist()) == {SIDE * SIDE}
+        assert (mask[~inside] == 255).all() and (mask[inside] == 255).any()
+        assert set(mask.unique().tolist()) == {0, 1, 255}
+
+
 def scrambled(root: Path, folder: Path, allowed: list[int]) -> Path:
     """The same data set in which every novel pixel has another of the allowed values, at random."""
     random = np.random.default_rng(0)

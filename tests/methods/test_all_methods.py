@@ -77,6 +77,7 @@ def training_batch(method: Method) -> dict[str, Any]:
         masks[masks == 2] = 255
         supports = draw(2, SHOTS, 3, HEIGHT, WIDTH, seed=1)
         episode = {"image": images(), "mask": masks[:, 0], "support_image": supports, "support_mask": masks[:, 1:]}
+        episode |= {"support_inside": torch.ones(2, SHOTS, HEIGHT, WIDTH, dtype=torch.bool)}
         return method.normalized(episode)
     batch: dict[str, Any] = {"image": method.normalize(images()), "id": ["a", "b"]}
     if method.reads_flow:

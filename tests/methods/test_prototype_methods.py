@@ -130,7 +130,8 @@ def episodes(seed: int = 0) -> dict[str, torch.Tensor]:
     support_masks = blocks(2, 2, 48, 64, seed=seed + 1)
     support_masks[..., :3, :] = 255
     pictures = {"image": draw(2, 3, 48, 64, seed=seed), "support_image": draw(2, 2, 3, 48, 64, seed=seed + 2)}
-    return {**pictures, "mask": blocks(2, 48, 64, seed=seed + 3), "support_mask": support_masks}
+    shown = {"inside": torch.ones(2, 48, 64, dtype=torch.bool), "support_inside": torch.ones_like(support_masks).bool()}
+    return {**pictures, **shown, "mask": blocks(2, 48, 64, seed=seed + 3), "support_mask": support_masks}
 
 
 def test_alignment_segments_supports_with_prototypes_of_the_prediction():
@@ -167,6 +168,17 @@ def test_episodes_without_a_predicted_class_add_nothing():
         first = [tuple(maps[:n] for maps in features) for features, n in ((queries, 1), (supports, 2))]
         alone = method.alignment_loss(first[0], predictions[:1], first[1], batch["support_mask"][:1])
     torch.testing.assert_close(half, alone / 2)
+
+
+def test_the_criterion_is_told_what_is_padding_in_queries_and_supports(monkeypatch):
+    method, batch, told = panet().eval(), episodes(), []
+    batch["inside"][:, :5] = False
+    batch["support_inside"][:, 1, :, :9] = False
+    monkeypatch.setattr(
+        method.criterion, "forward", lambda logits, target, pictures: told.append(pictures.inside) or logits.sum()
+    )
+    method.loss(batch)
+    assert torch.equal(told[0], batch["inside"]) and torch.equal(told[1], batch["support_inside"].flatten(0, 1))
 
 
 def test_weight_zero_leaves_the_alignment_out():

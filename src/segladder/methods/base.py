@@ -55,6 +55,7 @@ class Batch(TypedDict, total=False):
         tags: float32 (B, K - 1) of 0 and 1.
         support_image: of S supports an episode, (B, S, 3, H, W), as `image`.
         support_mask: uint8 (B, S, H, W), 1 = the episode's class, 255 ignored.
+        support_inside: bool (B, S, H, W), as `inside`.
         support_ids: B lists of S names.
         class_index: (B,) the episodes' classes.
     """
@@ -68,6 +69,7 @@ class Batch(TypedDict, total=False):
     tags: Tensor
     support_image: Tensor
     support_mask: Tensor
+    support_inside: Tensor
     support_ids: list[list[str]]
     class_index: Tensor
 

@@ -57,6 +57,7 @@ class Item(TypedDict, total=False):
         tags: which foreground classes the image holds, float32 (K - 1,) of 0 and 1.
         support_image: of the S supports of an episode, (S, 3, H, W).
         support_mask: (S, H, W).
+        support_inside: bool (S, H, W).
         support_ids: S names.
         class_index: the episode's class.
     """
@@ -70,6 +71,7 @@ class Item(TypedDict, total=False):
     tags: torch.Tensor
     support_image: torch.Tensor
     support_mask: torch.Tensor
+    support_inside: torch.Tensor
     support_ids: list[str]
     class_index: int
 

@@ -14,7 +14,7 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.sources.scene import size_error
 from segladder.data.training.cache import images_of, masks_of
-from segladder.data.training.dataset import Augmentation, Item, Key, TrainingSet, collate
+from segladder.data.training.dataset import UNLABELLED, Augmentation, Item, Key, TrainingSet, collate
 from segladder.data.training.episodes import pick, sample
 from segladder.errors import ConfigError, DataError
 from segladder.mask_values import IGNORE
@@ -82,7 +82,7 @@ class EpisodeDataset(TrainingSet):
         self.classes, self.shots, self.augment = source.classes, shots, augment
         self.class_draw, self.multi_object = class_draw, multi_object
         self.base = tuple(k for k in range(1, len(source.classes)) if k not in hidden)
-        self._tables = _tables(self.base, hidden, 0 if novel_pixels == "background" else IGNORE)
+        self._tables = _tables(self.base, hidden, 0 if novel_pixels == "background" else UNLABELLED)
         self._all_ids = list(ids)  # positions count here: all folds share one cache of pixels
         self._images, self._masks = images_of(source, ids), masks_of(source, ids)
         self._label_place = source.label_place
@@ -105,9 +105,8 @@ class EpisodeDataset(TrainingSet):
         """The episode at (index, seed), or at an index alone: not augmented, drawn with the index as seed.
 
         Returns:
-            All uint8: `image` (3, H, W) and `mask` (H, W) of the query, `support_image` (K, 3, H, W) and `support_mask`
-            (K, H, W), masks with 1 = the class, 0 = anything else, 255 = ignored; `class_index` into the source's
-            classes, `id` of the query, `support_ids`.
+            `Item` of an episode: masks are 1 = the class, 0 = anything else, 255 = ignored; `class_index` counts in the
+            source's classes, `id` is the query's.
         """
         index, seed = key if isinstance(key, tuple) else (key, None)
         random = Random(index if seed is None else seed)
@@ -119,11 +118,15 @@ class EpisodeDataset(TrainingSet):
         self._check_sizes(positions, pairs)
         images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)  # (1 + K, 3, H, W)
         masks = torch.from_numpy(np.stack([mask for _, mask in pairs]))  # (1 + K, H, W)
+        inside = masks != IGNORE
+        masks[masks == UNLABELLED] = IGNORE
         return {
             "image": images[0],
             "mask": masks[0],
+            "inside": inside[0],
             "support_image": images[1:],
             "support_mask": masks[1:],
+            "support_inside": inside[1:],
             "class_index": class_index,
             "id": self._all_ids[query],
             "support_ids": [self._all_ids[position] for position in positions[1:]],
@@ -146,7 +149,7 @@ class EpisodeDataset(TrainingSet):
         return query, pick(random, self._asked[query])
 
     def _read(self, position: int, class_index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) and mask (H, W) of one class."""
+        """Image (H, W, 3) and mask (H, W) of one class, in which what is ignored is `UNLABELLED`."""
         image, mask = self._images[position], self._masks[position]
         if mask.shape != image.shape[:2]:
             raise size_error(self._label_place(self._all_ids[position]), mask.shape, image.shape)
@@ -207,7 +210,7 @@ def _tables(base: Sequence[int], novel: frozenset[int], novel_value: int) -> dic
     tables = {}
     for k in base:
         table = np.zeros(256, np.uint8)
-        table[[IGNORE, k]] = IGNORE, 1
+        table[[IGNORE, k]] = UNLABELLED, 1
         table[list(novel)] = novel_value
         tables[k] = table
     return tables

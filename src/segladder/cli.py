@@ -46,7 +46,12 @@ def main() -> int:
 
         print(command_help(words[0]))
         return 0
-    return max(run(words[0], overrides) for overrides in each_protocol(*words))
+    code = 0
+    for overrides in each_protocol(*words):
+        code = max(code, run(words[0], overrides))
+        if code in INTERRUPTED:
+            break
+    return code
 
 
 def completion(option: str, *words: str) -> int:

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeGuard
@@ -15,8 +17,11 @@ import orjson
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab, line feed
 HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can spell it, no file can hold it
 
-
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # names that lead nowhere on any system
+NO_ARCHIVE = (  # what reading a damaged or foreign .npz raises, and taking arrays and JSON out of it
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError, RuntimeError),
+    *(ValueError, KeyError, IndexError, TypeError, OverflowError),
+)
 ESCAPES = (b"\\u", b"\\b", b"\\f", b"\\r")  # how ASCII JSON spells control characters
 
 

@@ -34,6 +34,15 @@ def test_help_lists_commands_and_choices(capsys, monkeypatch):
     assert "fcn8s" in text and "ddp_cpu" in text
 
 
+def test_an_interrupt_ends_the_protocols_that_would_follow(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "run", lambda command, overrides: asked.append(overrides[-1]) or 130)
+    monkeypatch.setattr(sys, "argv", ["segladder", "evaluate", "run=a", "protocol=[semantic,boundary]"])
+    assert cli.main() == 130 and asked == ["protocol=semantic"]
+    monkeypatch.setattr(cli, "run", lambda command, overrides: asked.append(overrides[-1]) or 1)
+    assert cli.main() == 1 and asked[1:] == ["protocol=semantic", "protocol=boundary"]
+
+
 def test_help_imports_nothing_heavy():
     script = "import sys; from segladder import cli; sys.argv[1:] = ['--help']; cli.main(); print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -274,6 +274,25 @@ def test_saved_vectors_that_are_damaged_are_named(tmp_path, content):
         Embeddings.load(tmp_path / "embeddings.npz")
 
 
+@pytest.mark.parametrize("sources", ["3", "[" * 100_000, "", "{", '"a"', "[1]"])
+def test_saved_vectors_with_foreign_sources_are_named(tmp_path, sources):
+    path = tmp_path / "embeddings.npz"
+    np.savez(path, names=np.array(["background", "cat"]), vectors=np.zeros((2, 3)), sources=np.str_(sources))
+    with pytest.raises(DataError, match=r"embeddings\.npz: no saved embeddings"):
+        Embeddings.load(path)
+
+
+def test_an_encrypted_archive_holds_no_saved_vectors(tmp_path):
+    path = tmp_path / "embeddings.npz"
+    Embeddings(("background", "cat"), np.zeros((2, 3), np.float32), ()).save(path)
+    held = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        held[held.index(signature) + flags] |= 1
+    path.write_bytes(held)
+    with pytest.raises(DataError, match=r"embeddings\.npz: no saved embeddings"):
+        Embeddings.load(path)
+
+
 def test_a_damaged_cache_of_rows_is_written_anew(tmp_path, monkeypatch):
     monkeypatch.setattr("segladder.data.words.word_vectors.CACHED", 1)
     path = write(tmp_path / "plain.bin")

@@ -524,6 +524,7 @@ def test_csv_and_json_hold_exact_values():
     fcn = next(row for row in rows if row["setting"] == "loss.name=cross_entropy")
     assert (float(fcn["value"]), fcn["seeds"], fcn["status"]) == (tables[0].rows[4].value, "0 1 2", "finished")
     assert [row["reason"] for row in rows if row["status"] != "finished"].count("boom") == 1
+    assert not any("(" in str(cell) for row in rows for cell in row.values())  # no object of ours as Python spells it
     assert json.loads(json_text(tables))[0]["rows"][4]["scores"] == tables[0].rows[4].scores
 
 

@@ -128,7 +128,7 @@ def test_a_loaded_run_answers_and_scores_as_it_did(trained, segladder, name, bac
         assert record_of(again)[key] == record_of(run.folder)[key]
 
 
-@pytest.mark.parametrize("name", ["spnet", "transductive"])
+@pytest.mark.parametrize("name", ["spnet", "transductive", "attribute"])
 def test_few_labels_are_known_after_loading(trained, name):
     run = trained(name, "ignore", "pool=1")
     assert_equal(dict(load_run(run.folder)[2].named_buffers()), dict(run.method.named_buffers()))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -13,6 +11,7 @@ import numpy as np
 
 from segladder.errors import DataError
 from segladder.files import written
+from segladder.foreign import NO_ARCHIVE
 
 COUNTS = "counts.npz"  # in a run's folder
 MOST_CLASSES = 1 << 12  # of counts that are read; masks know 255
@@ -228,17 +227,7 @@ class Counts:
             counts = cls._read(json.loads(str(about)), text, fields, classes, supports, ends, cells, pixels, measured)
             counts.listed = {name: _split(whole, ends, len(counts)) for name, (whole, ends) in listed.items()}
             return counts
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            IndexError,
-            TypeError,
-            RuntimeError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except NO_ARCHIVE as error:
             raise DataError(f"{name}: no counts of images ({error}); score the run again to write them") from error
 
     @classmethod

@@ -24,6 +24,7 @@ from segladder.protocols.inference import resized
 
 PADDING = (124, 116, 104)
 BLACK = (0, 0, 0)
+FEATURES_MB = 4096.0  # of encoded images that are kept in memory
 STEP = 8  # of the sides of `floored`
 
 
@@ -143,7 +144,6 @@ class EpisodeRunner:
         batch_size: images encoded and episodes decoded at once.
         at_input: answer at the size of the network's input instead of the query's own.
         annotation: what the method is given of a support's mask, see `of_supports`.
-        memory_mb: limit of features kept in memory.
     """
 
     def __init__(
@@ -155,13 +155,12 @@ class EpisodeRunner:
         batch_size: int,
         at_input: bool = False,
         annotation: str = "mask",
-        memory_mb: float = 4096,
     ) -> None:
         check_joins(method, aggregate)
         self.method, self.source, self.size, self.at_input = method, source, size, at_input
         self.aggregate, self.batch_size, self.annotation = aggregate, batch_size, of_supports(annotation)
-        self.features = FeatureStore(memory_mb)
-        self.states = FeatureStore(memory_mb / 4)
+        self.features = FeatureStore(FEATURES_MB)
+        self.states = FeatureStore(FEATURES_MB / 4)
         self.masks: dict[str, np.ndarray] = {}
         self.areas: dict[tuple[str, int], int] = {}  # annotated pixels of each support met
         self.seconds = 0.0  # spent on encoding and decoding

@@ -9,8 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import segladder
-
 if TYPE_CHECKING:
     import torch
 
@@ -38,7 +36,7 @@ class GitState(NamedTuple):
 
 def git_state() -> GitState:
     """State of the checkout this package is imported from; changes count under `src` and `conf` only."""
-    root = Path(segladder.__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():  # a wheel, perhaps inside somebody else's repository
         return GitState(None, None)
     commit = _git(root, "rev-parse", "HEAD")

@@ -160,7 +160,7 @@ def without_tags(text: str) -> str:
 
 def csv_text(tables: Sequence[Table]) -> str:
     """One row per row of every table and per unranked run, plain values; lists are separated by spaces."""
-    own = [name for name in Row.__dataclass_fields__ if name != "rung"]
+    own = [name for name in Row.__dataclass_fields__ if name != "standing"]
     names = ["protocol", "hash", "data", "fingerprint", "metric", "status", *own, "labels", "reason"]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")

@@ -79,16 +79,17 @@ def training(config: DictConfig, source: Source, view: TrainingView, labels: Lab
     """What feeds a method whose training items show labels of one kind, within a protocol's view."""
     settings: Any = OmegaConf.to_container(config.loader, resolve=True)
     settings = {key: value for key, value in settings.items() if key not in ("augment", "episodes")}
+    ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
+    dataset = view.dataset(source, ids, labels, recipe(config))
+    held_out = HeldOut.of(source, kept_back, labels, view)
+    groups = (
+        by_class(config, source.as_seen(view.sight(source, labels)), ids) if settings.pop("balanced", False) else ()
+    )
     try:
-        ids, kept_back = training_ids(source, view.ids(source), settings.pop("held_out"), settings.pop("without"))
-        dataset = view.dataset(source, ids, labels, recipe(config))
-        held_out = HeldOut.of(source, kept_back, labels, view)
-        groups = (
-            by_class(config, source.as_seen(view.sight(source, labels)), ids) if settings.pop("balanced", False) else ()
-        )
-        return Training(DataModule(dataset, config.seed, **settings, groups=groups), held_out)
+        module = DataModule(dataset, config.seed, **settings, groups=groups)
     except TypeError as error:
         raise ConfigError(f"loader: {error}") from error
+    return Training(module, held_out)
 
 
 def count_classes(method: Method, dataset: TrainingSet) -> None:

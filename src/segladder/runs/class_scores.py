@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +18,7 @@ from torch import Tensor
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError
 from segladder.files import write_text, written
-from segladder.foreign import content
+from segladder.foreign import NO_ARCHIVE, content
 from segladder.methods.base import Method, evaluating
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.image_level.base import SCORE_STRIDE, TagMethod
@@ -30,10 +28,6 @@ from segladder.report import record as records
 from segladder.runs.folder import content_of
 
 FOLDER = "class_scores"
-DAMAGE = (
-    *(OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError),
-    *(ValueError, KeyError, TypeError, OverflowError),
-)
 
 
 class StoredScores:
@@ -166,7 +160,7 @@ def read_scores(path: Path, tags: Tensor, digest: str) -> Tensor | None:
             scores, background = stored["scores"], int(stored["channels"]) - len(tags)
             of_this = str(stored["image"]) == digest and str(stored["digest"]) == digest_of(scores)
             of_this &= np.array_equal(stored["classes"], classes := np.flatnonzero(tags.numpy()))
-    except DAMAGE:
+    except NO_ARCHIVE:
         return None
     fits = scores.dtype == np.float16 and scores.ndim == 3 and min(scores.shape[1:]) > 0
     if not (of_this and fits and background in (0, 1) and len(scores) == background + len(classes)):

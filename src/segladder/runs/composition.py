@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra import compose
@@ -86,10 +86,14 @@ def places_of(key: str, value: Any, place: str = "") -> Iterator[str]:
 
 
 def as_written(group: str, name: str) -> dict[str, Any]:
-    """What the file of a choice says, over the files of its group that it builds on; nothing is resolved."""
+    """What the file of a choice says, over the files of its group that it builds on; nothing is resolved.
+
+    What such files choose of other groups is left out.
+    """
     said = yaml.safe_load((conf_folder() / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    below = [as_written(group, each) for each in said.pop("defaults", []) if each != "_self_"]
-    return {key: value for each in (*below, said) for key, value in each.items()}
+    below = [each for each in said.pop("defaults", []) if isinstance(each, str) and each != "_self_"]
+    merged = OmegaConf.merge(*(as_written(group, each) for each in below), said)
+    return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=False))
 
 
 def is_group(key: str) -> bool:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from segladder.data.words.embeddings import Embeddings
-from segladder.data.words.word_vectors import DAMAGE
 from segladder.errors import DataError
+from segladder.foreign import NO_ARCHIVE
 from segladder.runs.folder import EMBEDDINGS
 
 
@@ -56,7 +56,7 @@ def kept(folder: Path) -> Told | None:
             if "seen" not in stored:
                 return None
             seen, few_labels = stored["seen"], stored["few_labels"]
-    except DAMAGE as error:
+    except NO_ARCHIVE as error:
         raise DataError(f"{path}: damaged ({error}), expected which classes are seen") from error
     if seen.dtype != bool or seen.shape != (len(embeddings.vectors),) or few_labels.shape:
         raise DataError(

@@ -13,9 +13,10 @@ import numpy as np
 
 from segladder.configuration import conf_folder
 from segladder.data.sources.shapes import SHAPES_CLASSES, attribute_table
-from segladder.data.words.word_vectors import DAMAGE, FORMATS, Rows, close_words, read_rows
+from segladder.data.words.word_vectors import FORMATS, Rows, close_words, read_rows
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.foreign import NO_ARCHIVE
 from segladder.machine import cache_folder
 from segladder.settings import Seed
 
@@ -51,9 +52,9 @@ class Embeddings:
         """Read what `save` wrote. Raises DataError for a missing, damaged or foreign file."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                sources = json.loads(str(stored["sources"]))
-                return cls(tuple(stored["names"].tolist()), stored["vectors"].astype(np.float32), tuple(sources))
-        except DAMAGE as error:
+                sources = tuple(map(dict, json.loads(str(stored["sources"]))))
+                return cls(tuple(stored["names"].tolist()), stored["vectors"].astype(np.float32), sources)
+        except NO_ARCHIVE as error:
             raise DataError(f"{path}: no saved embeddings ({error}); build them again") from error
 
 

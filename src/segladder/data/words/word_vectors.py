@@ -9,8 +9,6 @@ import csv
 import difflib
 import hashlib
 import mmap
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +19,10 @@ import numpy as np
 
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
+from segladder.foreign import NO_ARCHIVE
 
 Entries = Iterator[tuple[bytes, Any]]  # a word, and what `FORMATS` says how to parse
-DAMAGE = (ValueError, KeyError, IndexError, OSError, EOFError, csv.Error, zlib.error, zipfile.BadZipFile)
+DAMAGE = (*NO_ARCHIVE, csv.Error)
 CACHED = 1 << 24  # bytes; rows of larger files are kept
 
 

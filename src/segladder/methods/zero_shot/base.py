@@ -40,7 +40,6 @@ class SemanticVectorMethod(Method):
     learns_from: ClassVar[str] = "nothing"
     reads_class_vectors: ClassVar[bool] = True
     scores_features: ClassVar[bool] = True
-    learns_few_labels: ClassVar[bool] = False  # of unseen classes
 
     embeddings: Tensor
     seen: Tensor
@@ -50,7 +49,7 @@ class SemanticVectorMethod(Method):
     ) -> None:
         backbone: Any = features.backbone
         super().__init__(mean=backbone.mean, std=backbone.std, **common)
-        if few_labels and not self.learns_few_labels:
+        if few_labels and not self.learns_unseen:
             raise ConfigError(
                 f"pool: method={self.name} does not learn from masks of unseen classes; leave it out or choose another"
                 " method, such as spnet"

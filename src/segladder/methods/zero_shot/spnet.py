@@ -49,7 +49,7 @@ class SPNet(SemanticVectorMethod):
     """
 
     takes = ("features", "masks")
-    learns_few_labels = True
+    learns_unseen = True  # with few labels, or where all classes compete
 
     trained: Tensor
     candidates: Tensor

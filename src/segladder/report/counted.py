@@ -169,14 +169,13 @@ class Counted:
 
         Rows of other supervisions are compared too: they answer the same questions.
         """
-        ranked = [row for row in table.rows if row.value is not None]
-        if not ranked:
+        best = table.best
+        if best is None:
             return table
-        best = max(ranked, key=lambda row: table.score.sign * (row.value or 0.0))
-        others = [row for row in ranked if row is not best]
-        found = self.compared(table, [(row, best) for row in others])
-        tested = {id(row): one for row, one in zip(others, found, strict=True) if one is not None}
-        rows = [replace(r, against_best=tested[id(r)]) if id(r) in tested else r for r in table.rows]
+        others = [n for n, row in enumerate(table.rows) if row.value is not None and row is not best]
+        rows = list(table.rows)
+        for n, one in zip(others, self.compared(table, [(rows[n], best) for n in others]), strict=True):
+            rows[n] = replace(rows[n], against_best=one)
         return replace(table, rows=rows)
 
 

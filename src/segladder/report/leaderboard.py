@@ -134,6 +134,12 @@ class Table:
         return self.declared[self.metric]
 
     @property
+    def best(self) -> Row | None:
+        """The row that ranks first; None where none is ranked."""
+        ranked = [row for row in self.rows if row.value is not None]
+        return max(ranked, key=lambda row: self.score.sign * (row.value or 0.0), default=None)
+
+    @property
     def title(self) -> str:
         """What was measured, on what."""
         if not self.hash:

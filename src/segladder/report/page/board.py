@@ -6,13 +6,14 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
-from segladder.report.page.naming import Name, labels_of, method_of
+from segladder.report.means import mean_annotation
+from segladder.report.page.naming import Name, Shown, labels_of, method_of
 from segladder.report.rendering import against_best, beside, csv_text, duration, no_formula, number, seeds
 
 LEADING_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -69,37 +70,28 @@ class Column:
     """
 
     heading: str
-    text: Callable[[Row], str]
-    order: Callable[[Row], float | None] | None = None
+    text: Callable[[Shown], str]
+    order: Callable[[Shown], float | None] | None = None
     folds: bool = True
 
 
-def board(
-    table: Table, named: Mapping[int, Name], costs: Mapping[str, Mapping[int, float | None]], anchors: Mapping[int, str]
-) -> Board:
-    """The table of a leaderboard.
-
-    Args:
-        table: with its rows.
-        named: of `segladder.report.page.naming.names`.
-        costs: seconds of annotation of every row by the heading of their column.
-        anchors: the id of each row's details, empty for none.
-    """
+def board(table: Table, rows: Sequence[Shown]) -> Board:
+    """The table of a leaderboard with its rows."""
     told, common = [], []
-    for column in _columns(table, costs):
-        texts = [column.text(row) for row in table.rows]
+    for column in _columns(table):
+        texts = [column.text(shown) for shown in rows]
         if all(text in NOTHING for text in texts):
             continue
         if column.folds and len(texts) > 1 and len(set(texts)) == 1:
             common.append(f"{column.heading} {texts[0]}")
         elif column.heading not in ("method", "labels"):  # the name says them
             told.append(column)
-    cells = [[_cell(column, row, table.score) for row in table.rows] for column in told]
+    cells = [[_cell(column, shown, table.score) for shown in rows] for column in told]
     numeric = [all(cell.text in NOTHING or not isinstance(cell.order, str) for cell in line) for line in cells]
     headings = [(column.heading, right) for column, right in zip(told, numeric, strict=True)]
     lines = [
-        Line(named[id(row)], anchors[id(row)], [line[i] for line in cells], labels_of(row), row.supervision)
-        for i, row in enumerate(table.rows)
+        Line(shown.name, shown.anchor, [line[i] for line in cells], labels_of(shown.row), shown.row.supervision)
+        for i, shown in enumerate(rows)
     ]
     return Board(headings, lines, common)
 
@@ -109,45 +101,54 @@ def heading_of(score: Score) -> str:
     return f"{score.heading}, %" if score.unit == "share" else score.heading
 
 
-def _columns(table: Table, costs: Mapping[str, Mapping[int, float | None]]) -> list[Column]:
+def _columns(table: Table) -> list[Column]:
     """All that a table may have, in the order in which one asks."""
     score = table.score
-    found = [
-        Column("method", method_of),
-        Column("labels", labels_of),
-        Column(score.axis, lambda row: _ranking(row, score), lambda row: _scaled(row.value, score), folds=False),
-        Column("against the best, points", lambda row: against_best(row, score), folds=False),
-    ]
-    for heading, seconds in costs.items():
-        found.append(_cost(heading, seconds))
-    for one in map(table.declared.__getitem__, dict.fromkeys(name for row in table.rows for name in row.others)):
-        found.append(_beside(one))
+    costs = {"annotation": "seconds"}
+    if table.declared.ladder is not None:
+        costs = {"novel labels": "novel_seconds", "all labels": "seconds"}
+    others = map(table.declared.__getitem__, dict.fromkeys(name for row in table.rows for name in row.others))
+    percent = ", %" if score.unit == "share" else ""
     return [
-        *found,
-        Column(
-            f"each seed{', %' if score.unit == 'share' else ''}",
-            lambda row: seeds(row, score) if row.seeds[1:] else "-",
-        ),
-        Column("seeds", lambda row: str(len(row.seeds) or "-")),
-        Column("folds", lambda row: str(row.folds or "-")),
-        Column("backbone", lambda row: row.backbone),
-        Column("pretraining", lambda row: row.pretraining),
-        Column("selection", lambda row: row.selection),
-        Column("supervision", lambda row: row.supervision.replace("_", " ")),
-        Column("parameters", lambda row: "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
-        Column("training", lambda row: duration(row.train_seconds), lambda row: row.train_seconds),
-        Column("images/s", lambda row: number(row.images_per_second, 0)),
-        Column("memory, MB", lambda row: number(row.peak_memory_mb, 0)),
-        Column("note", lambda row: row.note),
+        _of_row("method", method_of),
+        _of_row("labels", labels_of),
+        _of_row(score.axis, lambda row: _ranking(row, score), lambda row: _scaled(row.value, score), folds=False),
+        _of_row("against the best, points", lambda row: against_best(row, score), folds=False),
+        *(_cost(heading, key) for heading, key in costs.items()),
+        *map(_beside, others),
+        _of_row(f"each seed{percent}", lambda row: seeds(row, score) if row.seeds[1:] else "-"),
+        _of_row("seeds", lambda row: str(len(row.seeds) or "-")),
+        _of_row("folds", lambda row: str(row.folds or "-")),
+        _of_row("backbone", lambda row: row.backbone),
+        _of_row("pretraining", lambda row: row.pretraining),
+        _of_row("selection", lambda row: row.selection),
+        _of_row("supervision", lambda row: row.supervision.replace("_", " ")),
+        _of_row("parameters", lambda row: "-" if row.parameters is None else f"{row.parameters / 1e6:.2f} M"),
+        _of_row("training", lambda row: duration(row.train_seconds), lambda row: row.train_seconds),
+        _of_row("images/s", lambda row: number(row.images_per_second, 0)),
+        _of_row("memory, MB", lambda row: number(row.peak_memory_mb, 0)),
+        _of_row("note", lambda row: row.note),
     ]
 
 
-def _cost(heading: str, seconds: Mapping[int, float | None]) -> Column:
-    return Column(heading, lambda row: duration(seconds[id(row)]), lambda row: seconds[id(row)])
+def _of_row(
+    heading: str, text: Callable[[Row], str], order: Callable[[Row], float | None] | None = None, folds: bool = True
+) -> Column:
+    return Column(
+        heading, lambda shown: text(shown.row), None if order is None else lambda shown: order(shown.row), folds
+    )
+
+
+def _cost(heading: str, key: str) -> Column:
+    return Column(
+        heading,
+        lambda shown: duration(mean_annotation(shown.records, key)),
+        lambda shown: mean_annotation(shown.records, key),
+    )
 
 
 def _beside(score: Score) -> Column:
-    return Column(
+    return _of_row(
         heading_of(score), lambda row: beside(row, score), lambda row: _scaled(row.others.get(score.name), score)
     )
 
@@ -161,17 +162,17 @@ def _ranking(row: Row, score: Score) -> str:
     return f"{score.text(row.value)}{interval}"
 
 
-def _cell(column: Column, row: Row, score: Score) -> Cell:
-    text = column.text(row)
+def _cell(column: Column, shown: Shown, score: Score) -> Cell:
+    text = column.text(shown)
     if column.order is not None:
-        order: float | str | None = column.order(row)
+        order: float | str | None = column.order(shown)
     elif text in NOTHING:
         order = None
     else:
         begun = LEADING_NUMBER.match(text)
         order = float(begun.group()) if begun else text
-    shown = column.heading == score.axis and score.unit == "share" and row.value is not None
-    return Cell(text or "-", order, _bar(row, score) if shown else None)
+    has_bar = column.heading == score.axis and score.unit == "share" and shown.row.value is not None
+    return Cell(text or "-", order, _bar(shown.row, score) if has_bar else None)
 
 
 def _bar(row: Row, score: Score) -> Bar:

@@ -21,7 +21,7 @@ from segladder.report.means import class_means
 from segladder.report.page.board import data_url, heading_of
 from segladder.report.page.charts import Chart
 from segladder.report.page.drawn import run_curves, training_charts
-from segladder.report.page.naming import Name
+from segladder.report.page.naming import Name, Shown
 from segladder.report.page.pictures import Picture
 from segladder.report.record import Record, plain
 from segladder.report.settings import typed
@@ -72,26 +72,30 @@ class Details:
     left_out: int
 
 
-def details(
-    table: Table, row: Row, name: Name, anchor: str, runs: list[Run], records: Sequence[Record], counted: Counted
-) -> Details:
+def details(table: Table, shown: Shown, runs: list[Run], counted: Counted) -> Details:
     """A row in full.
 
     Args:
         table: where it stands.
-        row: with at least one run.
-        name: of the row.
-        anchor: its id in the page.
+        shown: the row, with at least one run.
         runs: those that are shown.
-        records: of all of its runs.
-        counted: their counts.
+        counted: the counts of all of its runs.
     """
-    headings, classes = _classes(table, row, records, counted)
+    row = shown.row
+    headings, classes = _classes(table, row, shown.records, counted)
     known = row.low is not None and row.high is not None
     span = f" [{table.score.text(row.low)}, {table.score.text(row.high)}]" if known else ""
     score = f"{table.score.title} {table.score.text(row.value)}{span}{table.score.percent}"
     return Details(
-        anchor, name, row, score, headings, classes, _confusion(table, row, counted), runs, len(row.runs) - len(runs)
+        shown.anchor,
+        shown.name,
+        row,
+        score,
+        headings,
+        classes,
+        _confusion(table, row, counted),
+        runs,
+        len(row.runs) - len(runs),
     )
 
 

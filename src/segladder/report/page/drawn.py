@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from segladder.foreign import files_below
 from segladder.metrics.scores import Score
 from segladder.report.declared import declared
-from segladder.report.leaderboard import Row, Table
+from segladder.report.leaderboard import Table
 from segladder.report.page.charts import Chart, Series, chart
+from segladder.report.page.naming import Shown
 from segladder.report.pictures.curves import units_of
 from segladder.report.record import Record
 
@@ -22,20 +23,14 @@ NO_CURVES = ("step", "epoch", "rate/")  # columns of a CSV log, by how they begi
 MOST_LINES = 8  # of one chart
 
 
-def _best_first(rows: Sequence[Row], score: Score) -> list[Row]:
-    return sorted(rows, key=lambda row: -score.sign * (row.value or 0))
-
-
-def sweep_charts(
-    table: Table, records: Mapping[int, list[Record]], names: Mapping[int, str], links: Mapping[int, str]
-) -> list[Chart]:
+def sweep_charts(table: Table, rows: Sequence[Shown]) -> list[Chart]:
     """The score that ranks along what records sweep, a line for the first run of each of the best rows."""
     swept, score = table.declared.swept, table.score
     series: list[Series] = []
-    for row in _best_first(table.rows, score):
-        points = swept_points(records[id(row)], swept, score)
+    for shown in sorted(rows, key=lambda shown: -score.sign * (shown.row.value or 0)):
+        points = swept_points(shown.records, swept, score)
         if points and len(series) < MOST_LINES:
-            series.append(Series(names[id(row)], points, style=len(series), link=links[id(row)]))
+            series.append(Series(shown.name.short, points, style=len(series), link=shown.anchor))
     return _drawn(f"{score.title} along the {swept}", series, swept, score.axis)
 
 

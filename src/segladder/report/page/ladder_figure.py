@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from segladder.metrics.scores import Score
 from segladder.report.ladder import Rung, frontier
 from segladder.report.page.charts import round_ticks
-from segladder.report.page.naming import Name
+from segladder.report.page.naming import Shown
 from segladder.report.pictures.cost_curve import TICKS
 from segladder.report.rendering import duration
 
@@ -72,18 +72,23 @@ class LadderFigure:
     bottom: int = HEIGHT - BOTTOM
 
 
-def ladder_figure(
-    ladder: Sequence[Rung], score: Score, named: Mapping[int, Name], links: Mapping[int, str], of_what: str
-) -> LadderFigure | None:
+@dataclass(frozen=True)
+class Step:
+    """A rung, and how the page shows its row."""
+
+    rung: Rung
+    shown: Shown
+
+
+def ladder_figure(steps: Sequence[Step], score: Score, of_what: str) -> LadderFigure | None:
     """Lay rungs out; None where they do not differ in cost, or not in score.
 
     Args:
-        ladder: of one table, the cheapest first.
+        steps: of one table, the cheapest first.
         score: what ranks.
-        named: of rows by `id()`, like `links`.
-        links: the id of what tells each in full.
         of_what: whose labels cost.
     """
+    ladder = [step.rung for step in steps]
     if len({rung.work for rung in ladder}) < 2 or len({rung.value for rung in ladder}) < 2:
         return None
     x, x_ticks, free = _x_axis([rung.work for rung in ladder])
@@ -94,34 +99,21 @@ def ladder_figure(
         share = (score.scale * value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
 
-    best_first = sorted(ladder, key=lambda rung: -score.sign * rung.value)
-    places = [(x(rung.work), y(rung.value)) for rung in best_first]
-    texts = _texts(ladder, named)
-    labels = _labels([texts[id(rung.row)] for rung in best_first], places)
-    points = [
-        Point(
-            *place,
-            None if rung.low is None else y(rung.low),
-            None if rung.high is None else y(rung.high),
-            number,
-            rung.row.standing.style,
-            not rung.row.standing.all,
-            named[id(rung.row)].text,
-            f"{score.text(rung.value)}{score.percent} for {duration(rung.work)}",
-            links[id(rung.row)],
-            bool(label.text) or not texts[id(rung.row)],
-            label,
-        )
-        for number, (rung, place, label) in enumerate(zip(best_first, places, labels, strict=True), 1)
-    ]
-    steps = [(x(rung.work), y(rung.value)) for rung in frontier(ladder, score)]
-    path = f"M{steps[0][0]} {steps[0][1]}" + "".join(f"H{a}V{b}" for a, b in steps[1:]) + f"H{WIDTH - RIGHT}"
+    best_first = sorted(steps, key=lambda step: -score.sign * step.rung.value)
+    places = [(x(step.rung.work), y(step.rung.value)) for step in best_first]
+    curves = _curves(steps)
+    texts = [_text(step, curves[step.rung.curve]) for step in best_first]
+    labels = _labels(texts, places)
+    told = zip(best_first, places, texts, labels, strict=True)
+    points = [_point(n, step, place, text, label, y, score) for n, (step, place, text, label) in enumerate(told, 1)]
+    bends = [(x(rung.work), y(rung.value)) for rung in frontier(ladder, score)]
+    path = f"M{bends[0][0]} {bends[0][1]}" + "".join(f"H{a}V{b}" for a, b in bends[1:]) + f"H{WIDTH - RIGHT}"
     return LadderFigure(
         f"What labels{of_what} buy: {score.title} against the work of annotators",
         f"work on labels{of_what} (logarithmic)",
         score.axis,
         points,
-        _lines(ladder, x, y),
+        _lines(curves.values(), x, y),
         path,
         x_ticks,
         [(y(tick / score.scale), f"{tick:.6g}") for tick in y_ticks],
@@ -145,27 +137,49 @@ def _x_axis(work: Sequence[float]) -> tuple[Scale, list[tuple[float, str]], floa
     return x, ([(x(0), "nothing")] if free else []) + ticks, free
 
 
-def _curves(ladder: Sequence[Rung]) -> list[list[Rung]]:
-    """Rungs that differ in nothing but how many labels they have, the cheapest first."""
-    curves: dict[str, list[Rung]] = defaultdict(list)
-    for rung in ladder:
-        curves[rung.curve].append(rung)
-    return list(curves.values())
+def _point(
+    number: int, step: Step, place: tuple[float, float], text: str, label: Label, y: Scale, score: Score
+) -> Point:
+    """The point of the `number`-th best step, with what of its text found room."""
+    rung = step.rung
+    return Point(
+        *place,
+        None if rung.low is None else y(rung.low),
+        None if rung.high is None else y(rung.high),
+        number,
+        rung.row.standing.style,
+        not rung.row.standing.all,
+        step.shown.name.text,
+        f"{score.text(rung.value)}{score.percent} for {duration(rung.work)}",
+        step.shown.anchor,
+        label.text == text,
+        label,
+    )
 
 
-def _texts(ladder: Sequence[Rung], named: Mapping[int, Name]) -> dict[int, str]:
-    """What stands beside each row's point: its name; of a line that of the line, at its dear end."""
-    texts = {id(curve[0].row): named[id(curve[0].row)].short for curve in _curves(ladder) if len(curve) == 1}
-    for curve in (curve for curve in _curves(ladder) if len(curve) > 1):
-        texts |= {id(rung.row): "" for rung in curve[:-1]} | {id(curve[-1].row): named[id(curve[-1].row)].curve}
-    return texts
+def _curves(steps: Sequence[Step]) -> dict[str, list[Step]]:
+    """Steps that differ in nothing but how many labels they have, the cheapest first."""
+    curves: dict[str, list[Step]] = defaultdict(list)
+    for step in steps:
+        curves[step.rung.curve].append(step)
+    return curves
 
 
-def _lines(ladder: Sequence[Rung], x: Scale, y: Scale) -> list[tuple[str, int]]:
+def _text(step: Step, curve: Sequence[Step]) -> str:
+    """What stands beside a point: the name of its row; of a line that of the line, at its dear end."""
+    if len(curve) == 1:
+        return step.shown.name.short
+    return step.shown.name.curve if step is curve[-1] else ""
+
+
+def _lines(curves: Iterable[Sequence[Step]], x: Scale, y: Scale) -> list[tuple[str, int]]:
     """A line for the rungs of each curve, with its style."""
     return [
-        ("M" + "L".join(f"{x(rung.work)} {y(rung.value)}" for rung in curve), curve[0].row.standing.style)
-        for curve in _curves(ladder)
+        (
+            "M" + "L".join(f"{x(step.rung.work)} {y(step.rung.value)}" for step in curve),
+            curve[0].rung.row.standing.style,
+        )
+        for curve in curves
         if len(curve) > 1
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from segladder.data.labels.kinds import kinds
 from segladder.report.leaderboard import Row, Table
+from segladder.report.record import Record
 from segladder.report.settings import is_amount
 
 
@@ -35,8 +36,25 @@ class Name:
         return _cut(", ".join(word for word in (self.lead, *self.more) if word not in self.amounts) or self.lead)
 
 
-def names(table: Table) -> dict[int, Name]:
-    """The name of every row of a table, by the row's `id()`."""
+@dataclass(frozen=True)
+class Shown:
+    """A row as the page shows it.
+
+    Attributes:
+        row: of a table.
+        name: what the page calls it.
+        anchor: the id of its details; empty where none are shown.
+        records: of all of its runs.
+    """
+
+    row: Row
+    name: Name
+    anchor: str
+    records: list[Record]
+
+
+def names(table: Table) -> list[Name]:
+    """The name of every row of a table."""
     words = [_words(row) for row in table.rows]
     keys = [key for key in dict.fromkeys(key for row in words for key in row) if len({w.get(key) for w in words}) > 1]
     if keys[:1] not in (["method"], ["labels"], ["tag"]):  # a setting alone names nothing
@@ -50,9 +68,7 @@ def names(table: Table) -> dict[int, Name]:
             for named, row in zip(told, table.rows, strict=True)
         ]
     spoken = [_spoken(named) for named in told]
-    return {
-        id(row): Name(said[0], tuple(said[1:]), _amounts(row)) for row, said in zip(table.rows, spoken, strict=True)
-    }
+    return [Name(said[0], tuple(said[1:]), _amounts(row)) for row, said in zip(table.rows, spoken, strict=True)]
 
 
 def method_of(row: Row) -> str:

@@ -17,13 +17,13 @@ from segladder.metrics.scores import Score
 from segladder.report.counted import Counted
 from segladder.report.ladder import findings, rungs
 from segladder.report.leaderboard import Table
-from segladder.report.means import class_means, mean_annotation
+from segladder.report.means import class_means
 from segladder.report.page.board import Board, board, board_csv, heading_of, lines_csv
 from segladder.report.page.charts import Chart
 from segladder.report.page.details import Details, Run, details, run_of
 from segladder.report.page.drawn import sweep_charts
-from segladder.report.page.ladder_figure import LadderFigure, ladder_figure
-from segladder.report.page.naming import Name, labels_of, names
+from segladder.report.page.ladder_figure import LadderFigure, Step, ladder_figure
+from segladder.report.page.naming import Name, Shown, labels_of, names
 from segladder.report.page.pictures import MOST_BYTES, Room, SideBySide, embedded, panels, place, side_by_side
 from segladder.report.page.questions import questions, told
 from segladder.report.published import Published, published
@@ -158,25 +158,20 @@ class _Sections:
         """The section of a table, of one fold `alone` where that is named."""
         key = "-".join(filter(None, (table.hash or "none", *alone.lower().split()[:2])))
         anchor = self._anchor(f"table-{'-'.join(filter(None, (key, table.fingerprint[:8])))}")
-        named = names(table)
-        records = {id(row): [self.by_id[run, table.hash][0] for run in row.runs] for row in table.rows}
-        anchors = {id(row): self._row_anchor(row.runs, table.hash, key) for row in table.rows}
-        rows = [
-            details(
-                table,
+        shown = [
+            Shown(
                 row,
-                named[id(row)],
-                anchors[id(row)],
-                self._runs(table, row.runs, key),
-                records[id(row)],
-                self.counted,
+                name,
+                self._row_anchor(row.runs, table.hash, key),
+                [self.by_id[run, table.hash][0] for run in row.runs],
             )
-            for row in table.rows
-            if anchors[id(row)]
+            for row, name in zip(table.rows, names(table), strict=True)
         ]
-        worth, not_worth, figure = self._ladder(table, records, named, anchors)
-        texts = {id_: name.short for id_, name in named.items()}
-        classes, heat = _heat_map(table, records, named, anchors)
+        rows = [
+            details(table, each, self._runs(table, each.row.runs, key), self.counted) for each in shown if each.anchor
+        ]
+        worth, not_worth, figure = self._ladder(table, shown)
+        classes, heat = _heat_map(table, shown)
         alongside = published(table.protocol)
         seen = [(row.name.text, row.anchor, self.panels[run.anchor]) for row in rows for run in row.runs[:1]]
         return Section(
@@ -184,13 +179,13 @@ class _Sections:
             title=title,
             tooltip=told(table),
             table=table,
-            best=_best(table, named),
+            best=_best(table, shown),
             worth=worth,
             not_worth=not_worth,
-            board=board(table, named, _costs(table, records), anchors),
+            board=board(table, shown),
             csv=board_csv(table),
             figure=figure,
-            charts=sweep_charts(table, records, texts, anchors),
+            charts=sweep_charts(table, shown),
             row_score=table.declared.row_score,
             classes=classes,
             heat=heat,
@@ -229,52 +224,41 @@ class _Sections:
                 made.append(run_of(table, record, folder, anchor, bool(self.panels[anchor])))
         return made
 
-    def _ladder(
-        self, table: Table, records: Mapping[int, list[Record]], named: Mapping[int, Name], anchors: Mapping[int, str]
-    ) -> tuple[list[str], list[str], LadderFigure | None]:
+    def _ladder(self, table: Table, shown: Sequence[Shown]) -> tuple[list[str], list[str], LadderFigure | None]:
         """What a ladder says in words, and the figure of any table whose rows cost differently."""
-        oracle = {id(row): ", by an oracle" if row.selection == "oracle" else "" for row in table.rows}
-        steps = [
-            replace(rung, label=named[id(rung.row)].text + oracle[id(rung.row)])
-            for rung in rungs(table, [record for row in records.values() for record in row])
-        ]
+        of_row = {each.row.runs[0]: each for each in shown if each.row.runs}
+        steps = []
+        for rung in rungs(table, [record for each in shown for record in each.records]):
+            each = of_row[rung.row.runs[0]]
+            oracle = ", by an oracle" if rung.row.selection == "oracle" else ""
+            steps.append(Step(replace(rung, label=each.name.text + oracle), each))
         if not steps:
             return [], [], None
         is_ladder = table.declared.ladder is not None
-        figure = ladder_figure(steps, table.score, named, anchors, " of novel classes" if is_ladder else "")
-        worth, not_worth, remarks = findings(table, steps, self.counted) if is_ladder else ([], [], [])
+        figure = ladder_figure(steps, table.score, " of novel classes" if is_ladder else "")
+        if not is_ladder:
+            return [], [], figure
+        worth, not_worth, remarks = findings(table, [step.rung for step in steps], self.counted)
         return [*worth, *remarks], not_worth, figure
 
 
-def _best(table: Table, named: Mapping[int, Name]) -> str:
+def _best(table: Table, shown: Sequence[Shown]) -> str:
     """The best row and its score."""
-    ranked = [row for row in table.rows if row.value is not None]
-    if not ranked:
+    name = next((each.name.text for each in shown if each.row is table.best), None)
+    if name is None or table.best is None:
         return ""
-    best = max(ranked, key=lambda row: table.score.sign * (row.value or 0.0))
-    return f"{named[id(best)].text}: {table.score.title} {table.score.text(best.value)}{table.score.percent}"
+    return f"{name}: {table.score.title} {table.score.text(table.best.value)}{table.score.percent}"
 
 
-def _costs(table: Table, records: Mapping[int, list[Record]]) -> dict[str, dict[int, float | None]]:
-    keys = {"annotation": "seconds"}
-    if table.declared.ladder is not None:
-        keys = {"novel labels": "novel_seconds", "all labels": "seconds"}
-    return {
-        heading: {id(row): mean_annotation(records[id(row)], key) for row in table.rows}
-        for heading, key in keys.items()
-    }
-
-
-def _heat_map(
-    table: Table, records: Mapping[int, list[Record]], named: Mapping[int, Name], anchors: Mapping[int, str]
-) -> tuple[list[str], list[tuple[Name, str, list[float | None]]]]:
+def _heat_map(table: Table, rows: Sequence[Shown]) -> tuple[list[str], list[tuple[Name, str, list[float | None]]]]:
     """What sums up each class (columns), by row, mean over runs; the row's name and the id of its details before it."""
     score = table.declared.row_score.name
-    means = [(row, class_means(records[id(row)], score)) for row in table.rows[:MOST_CLASS_ROWS]]
+    means = [(shown, class_means(shown.records, score)) for shown in rows[:MOST_CLASS_ROWS]]
     known = dict.fromkeys([*table.classes, *(name for _, scores in means for name in scores)])
     classes = [name for name in known if any(name in scores for _, scores in means)]
-    lines = [(row, [scores.get(name) for name in classes]) for row, scores in means if scores]
-    return classes, [(named[id(row)], anchors[id(row)], shares) for row, shares in lines]
+    return classes, [
+        (shown.name, shown.anchor, [scores.get(name) for name in classes]) for shown, scores in means if scores
+    ]
 
 
 def _add_pictures(runs: Sequence[Run], files: Mapping[str, Sequence[Path]], room: Room) -> None:

@@ -259,9 +259,9 @@ def git(folder, *words):
 
 def test_git_state_follows_the_checkout(tmp_path, monkeypatch):
     package = tmp_path / "src" / "segladder"
-    package.mkdir(parents=True)
+    (package / "report").mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(segladder, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "report" / "provenance.py"))
     assert provenance.git_state() == (None, None)
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")

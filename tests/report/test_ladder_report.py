@@ -96,7 +96,7 @@ def test_the_summary_says_what_the_next_hour_buys(records):
 
 @pytest.mark.parametrize(("p_value", "sure"), [(0.049, True), (0.051, False), (0.09, False)])
 def test_what_is_no_clearer_than_five_in_a_hundred_may_be_chance(records, p_value, sure):
-    found = Comparison(0.1, 0.0, 0.2, p_value, 0.001)
+    found = Comparison(0.1, 0.0, 0.2, p_value)
     said = in_words(records, SimpleNamespace(compared=lambda table, pairs: [found for _ in pairs]))
     assert all(line.endswith("; this may be chance.") is not sure for line in said[1:4])
     (about_cam,) = [line for line in said if line.startswith("cam (")]
@@ -155,7 +155,7 @@ def test_differences_in_the_summary_are_paired_tests(tmp_path):
     ladder = rungs(table, records)
     assert ladder[0].high > ladder[1].low  # the intervals overlap
     said = summary(table, ladder, counted)
-    assert said[1].startswith("12 min more buy 5.0 points [5.0, 5.0; p < 0.003]: sg_one, 5 masks a class reaches")
+    assert said[1].startswith("12 min more buy 5.0 points [5.0, 5.0; p < 0.001]: sg_one, 5 masks a class reaches")
     assert not said[1].endswith("chance.")
     once, several = (
         decisions(table, ladder, counted, budgets).splitlines()[-1] for budgets in (["90h"], ["80h", "90h"])

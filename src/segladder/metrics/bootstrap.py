@@ -3,9 +3,9 @@
 `under_draws` is that function: runs and weights to scores. A draw only changes how often each image counts (percentile
 bootstrap, Efron 1979). Drawn is what was sampled from the world: the image, with all that was asked about it. An image
 that several folds score is drawn once for all of them, folds that share no image are drawn apart. Of several random
-seeds the score is the mean; from five on, seeds are drawn too, their scatter widened as Student's t is. Of n images
-n - 1 are drawn, since the scatter of draws is then the unbiased one (Rao and Wu 1988). Not covered: which images were
-the supports.
+seeds the score is the mean; from five on, seeds are drawn too. Of n images n - 1 are drawn, since the scatter of draws
+is then the unbiased one (Rao and Wu 1988), and it is widened as Student's t is wider than a normal distribution. A test
+sets a difference against that scatter. Not covered: which images were the supports.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from segladder.metrics.scores import FromCounts
 DRAWS = 2000
 LEVEL = 0.95
 FEWEST = 5  # images; fewer have no interval
+ROUNDING = 1e-12  # scores that lie closer are one
 SEEDS_DRAWN_FROM = 5  # of fewer, nobody can tell how much they scatter
 
 Fold = int | None
@@ -46,19 +47,17 @@ class Comparison:
     Attributes:
         difference: first - second, with the ends `low` and `high` of its 95 % interval.
         p_value: two-sided, of no difference; adjusted where several comparisons stand together (`holm`).
-        least: the smallest p-value that so many draws can show.
     """
 
     difference: float
     low: float
     high: float
     p_value: float
-    least: float
 
     @property
     def p_text(self) -> str:
-        """As printed: `< 0.001` where no draw contradicts the difference."""
-        return f"< {self.least:.3f}" if self.p_value <= self.least < 1 else f"{self.p_value:.3f}"
+        """As printed."""
+        return "< 0.001" if self.p_value < 0.001 else f"{self.p_value:.3f}"
 
 
 def estimate(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = DRAWS) -> Estimate:
@@ -97,9 +96,8 @@ def holm(found: Sequence[Comparison]) -> list[Comparison]:
     adjusted = list(found)
     largest = 0.0
     for rank, i in enumerate(order):
-        one, factor = found[i], len(found) - rank
-        largest = max(largest, min(1.0, factor * one.p_value))
-        adjusted[i] = replace(one, p_value=largest, least=largest if one.p_value <= one.least else one.least)
+        largest = max(largest, min(1.0, (len(found) - rank) * found[i].p_value))
+        adjusted[i] = replace(found[i], p_value=largest)
     return adjusted
 
 
@@ -123,11 +121,15 @@ def ends(scores: np.ndarray, rule: FromCounts) -> tuple[np.ndarray, np.ndarray]:
     They are the percentiles of the draws; mirrored at the score where draws repeat its bias (the basic bootstrap
     interval, Davison and Hinkley 1997), within 0 and 1.
     """
+    low, high = _around(scores, rule)
+    return (low, high) if formula(rule.formula).signed else (np.maximum(0, low), np.minimum(1, high))
+
+
+def _around(scores: np.ndarray, rule: FromCounts) -> tuple[np.ndarray, np.ndarray]:
     low, high = interval(scores[1:])
-    of = formula(rule.formula)
-    if of.flatters:
-        low, high = np.minimum(scores[0], 2 * scores[0] - high), np.maximum(scores[0], 2 * scores[0] - low)
-    return (low, high) if of.signed else (np.maximum(0, low), np.minimum(1, high))
+    if formula(rule.formula).flatters:
+        return np.minimum(scores[0], 2 * scores[0] - high), np.maximum(scores[0], 2 * scores[0] - low)
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -191,21 +193,38 @@ class Runs:
         """The difference to other runs, see `compare`."""
         _check_same(self, other)
         scores = self.under_draws(draws) - other.under_draws(draws)
+        low, high = _around(scores, self.rule)
+        return Comparison(float(scores[0]), float(low), float(high), self._p_value(scores))
+
+    def _p_value(self, scores: np.ndarray) -> float:
+        """How likely Student's t makes a difference (1 + draws,) as large as the first, where there is none."""
+        from scipy.special import stdtr  # takes long to import
+
         drawn = scores[1:][~np.isnan(scores[1:])]
-        low, high = interval(drawn)
-        tail = 1 + min((drawn <= 0).sum(), (drawn >= 0).sum())
-        least = min(1.0, 2 / (len(drawn) + 1))
-        return Comparison(float(scores[0]), float(low), float(high), min(1.0, float(tail * least)), least)
+        if not len(drawn):
+            return 1.0
+        bias = drawn.mean() - scores[0] if formula(self.rule.formula).flatters else 0.0
+        difference, scatter = abs(scores[0] - bias), drawn.std() / few_widen(self.freedom)
+        if scatter <= ROUNDING:
+            return float(difference <= ROUNDING)
+        return float(2 * stdtr(self.freedom, -difference / scatter))
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of what is drawn: the images less one for each group that is drawn apart."""
+        groups = _sharing_images(self.images)
+        return sum(len({name for fold in folds for name in self.images[fold]}) - 1 for folds in groups)
 
     def under_draws(self, draws: int) -> np.ndarray:
-        """The score, and the score under each draw, (1 + draws, ...)."""
+        """The score, and the score under each draw, (1 + draws, ...), as far apart as so few images make them."""
         weights = image_weights(self.images, draws)
         seeds = [
             np.mean([self._score(run, weights[fold]) for fold, run in folds.items()], axis=0)
             for folds in self.runs.values()
         ]
         shares = seed_weights([str(seed) for seed in self.runs], draws)  # (draws, S)
-        return np.asarray(sum(values.T * share for values, share in zip(seeds, shares.T, strict=True))).T
+        scores = np.asarray(sum(values.T * share for values, share in zip(seeds, shares.T, strict=True))).T
+        return np.asarray(scores[:1] + few_widen(self.freedom) * (scores - scores[:1]))
 
     def _score(self, run: _Drawn, weights: np.ndarray) -> np.ndarray:
         """The score of one run under each weighting (D, N), (D, ...)."""
@@ -239,16 +258,16 @@ def seed_weights(seeds: Sequence[str], draws: int) -> np.ndarray:
     weights = _draws(tuple(sorted(seeds)), draws)
     shares = weights / weights.sum(1, keepdims=True)
     order = np.argsort(np.argsort(seeds))
-    return np.asarray(equal + few_seeds_widen(count) * (shares - equal))[:, order]
+    return np.asarray(equal + few_widen(count - 1) * (shares - equal))[:, order]
 
 
 @lru_cache
-def few_seeds_widen(count: int) -> float:
-    """How much wider Student's t is at 95 % than a normal distribution, for the scatter of so few seeds."""
+def few_widen(freedom: int) -> float:
+    """How much wider Student's t is at 95 % than a normal distribution, for so many degrees of freedom; 1 for none."""
     from scipy.special import ndtri, stdtrit  # takes long to import
 
     upper = (1 + LEVEL) / 2
-    return float(stdtrit(count - 1, upper) / ndtri(upper))
+    return float(stdtrit(freedom, upper) / ndtri(upper)) if freedom > 0 else 1.0
 
 
 @lru_cache(maxsize=4)

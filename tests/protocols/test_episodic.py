@@ -131,6 +131,7 @@ def test_swapped_queries_are_scored_for_the_class_asked_for_alone(coloured):
     assert value(result, "mIoU") > 0.95
     assert value(result, "swap_right_iou") > 0.95
     assert protocol("swap").ranked_by == "swap_follows"
+    assert "fb_iou_pooled" not in {score.name for score in protocol("swap").scores}  # its rows lack base classes
 
 
 @pytest.mark.parametrize("salient", [False, True])

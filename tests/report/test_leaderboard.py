@@ -732,6 +732,8 @@ def test_scores_beside_the_ranking_one_have_columns_and_fb_iou_is_pooled_over_fo
     assert row.others["hard_mIoU"] == pytest.approx(0.25)
     assert row.others["fb_iou_pooled"] == pytest.approx((40 / 70 + 200 / 230) / 2)
     assert "| hard mIoU | fb iou pooled |" in markdown(rank(runs))
+    runs[1].per_class[0]["fp"] += 1  # a pixel of another class that was asked for, which has no row
+    assert "fb_iou_pooled" not in rank(runs)[0].rows[0].others
 
 
 def test_slim_records_hold_no_folder_of_the_machine():

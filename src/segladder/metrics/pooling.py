@@ -15,15 +15,16 @@ def fb_iou_pooled(rows: Sequence[Row]) -> float | None:
         rows: of all folds of one seed, with `tp`, `fp` and `fn`; each fold's begin with the background.
 
     Returns:
-        A share; None where a row does not hold these counts.
+        A share; None where a row does not hold these counts, or rows of classes that were asked for are missing.
     """
     if not rows or any(type(row.get(key)) is not int for row in rows for key in ("tp", "fp", "fn")):
         return None
     background = [row for row in rows if row["class"] == rows[0]["class"]]
+    objects = [row for row in rows if row["class"] != rows[0]["class"]]
     kept, invented, missed = (sum(row[key] for row in background) for key in ("tp", "fn", "fp"))
-    found = (
-        sum(row["tp"] + row["fn"] for row in rows if row["class"] != rows[0]["class"]) - missed
-    )  # as whichever class
+    if missed > sum(row["fn"] for row in objects):  # pixels of another class
+        return None
+    found = sum(row["tp"] + row["fn"] for row in objects) - missed  # as whichever class
     return float(kept / max(1, kept + invented + missed) + found / max(1, found + invented + missed)) / 2
 
 

@@ -94,7 +94,8 @@ class EpisodicProtocol(FewShotProtocol):
         """Overlap and area of its own episodes, and of each distractor test."""
         overlap = () if self.kind == "negative" else self.overlap_scores
         beside = [score for kind, scores in OF_DISTRACTORS.items() if kind in self.kinds for score in scores]
-        return (*overlap, *AREA, *beside, OVER_FOLDS)
+        pooled = () if self.kind == "swap" else (OVER_FOLDS,)  # asks for base classes too, which have no rows
+        return (*overlap, *AREA, *beside, *pooled)
 
     @property
     def overlap_scores(self) -> tuple[Score, ...]:

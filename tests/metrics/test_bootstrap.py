@@ -391,17 +391,19 @@ def test_equal_methods_on_few_images_are_told_apart_as_seldom_as_promised(images
 
 
 @pytest.mark.slow
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    """Of 95 % intervals 93 to 97 % hold it: of a score, and of a paired difference."""
+@pytest.mark.parametrize("images", [150, 60, 34, 12])
+def test_intervals_hold_the_truth_as_often_as_they_say(images):
+    """Of a score, and of a paired difference; docs/how_sure.md has what this prints (`pytest -s`)."""
     world, rule = World(), FromCounts("mean_iou", ("novel",))
     truth = world.truth()
     single, paired, drawn = 0, 0, 800
     for _ in range(drawn):
-        first, second = (as_runs(sums) for sums in world.outcomes(100))
+        first, second = (as_runs(sums) for sums in world.outcomes(images))
         found, difference = estimate(first, rule, draws=300), compare(first, second, rule, draws=300)
         single += found.low <= truth[0] <= found.high
         paired += difference.low <= truth[0] - truth[1] <= difference.high
-    assert 0.93 <= single / drawn <= 0.97
+    print(f"{images} images a fold: of a score {single / drawn:.1%}, of a difference {paired / drawn:.1%}")
+    assert 0.9 <= single / drawn <= 0.97
     assert 0.93 <= paired / drawn <= 0.97
 
 

@@ -12,7 +12,7 @@ from segladder.data.labels.kinds import kinds
 from segladder.metrics.bootstrap import Comparison, compare
 from segladder.metrics.counts import Counts
 from segladder.metrics.scores import FromCounts, Score
-from segladder.report.budget import classes_asked, decisions, seconds_of
+from segladder.report.budget import as_good, classes_asked, decisions, seconds_of
 from segladder.report.counted import Counted
 from segladder.report.ladder import by_fold, described, duration, frontier, rungs, summary
 from segladder.report.leaderboard import rank
@@ -161,6 +161,11 @@ def test_differences_in_the_summary_are_paired_tests(tmp_path):
         decisions(table, ladder, counted, budgets).splitlines()[-1] for budgets in (["90h"], ["80h", "90h"])
     )
     assert once == several  # one test, however many budgets it answers
+    assert once.endswith("| - |")  # nothing cheaper is as good as fcn8s, which each image shows
+    by_method = {rung.row.method: rung for rung in ladder}
+    cheaper, (difference, _) = as_good(by_method["cam"], ladder, table, counted)
+    assert cheaper is by_method["sg_one"] and float(difference) > 0
+    assert as_good(by_method["fcn8s"], ladder, table, counted) is None
     (about_cam,) = [line for line in said if line.startswith("cam (")]
     assert about_cam.startswith("cam (30 min, ") and "is not told apart from what costs no more: sg_one" in about_cam
     sure = compare(
@@ -284,7 +289,7 @@ def test_no_budget_buys_what_an_oracle_chose_and_one_may_buy_nothing(records):
         record.label_access = {"selection": "oracle" if record.method == "spnet" else "fixed"}
     (table,) = rank(records)
     text = decisions(table, rungs(table, records), Counted([(r, Path("nowhere")) for r in records]), ["1min", "1h"])
-    assert "| 1min | - | - | - | - | - | - |" in text and "| 1h | sg_one, 5 masks a class |" in text
+    assert "| 1min | - | - | - | - | - | - | - |" in text and "| 1h | sg_one, 5 masks a class |" in text
     assert "over the best without a label" in text
 
 

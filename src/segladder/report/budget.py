@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from segladder.errors import ConfigError, DataError
 from segladder.report.counted import Counted
 from segladder.report.ladder import HOUR, Rung, with_interval
 from segladder.report.leaderboard import Table
@@ -17,6 +18,7 @@ from segladder.report.rendering import comparison_cells, duration, markdown_tabl
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(s|min|h)$", description="a duration such as 30s, 10min or 1h")]
 UNITS = {"s": 1, "min": 60, "h": HOUR}
 HEADINGS = ("budget a class", "best for it", "takes a class")
+CHEAPER = "cheapest not told apart, takes a class: difference"
 
 
 def seconds_of(text: str) -> float:
@@ -28,7 +30,8 @@ def seconds_of(text: str) -> float:
 def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: Sequence[str]) -> str:
     """A Markdown table: for each budget the best rung that costs no more, and how far it is above the best free one.
 
-    Rungs that an oracle chose are left out. The best of many is the luckiest too: its score flatters it a little.
+    Beside it stands the cheapest rung that is not told apart from it. Rungs that an oracle chose are left out. The best
+    of many is the luckiest too: its score flatters it a little.
 
     Args:
         table: whose rungs they are.
@@ -43,15 +46,42 @@ def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: S
     distinct = {id(rung): rung for rung in bought if rung and free and rung is not free}  # one test each, for Holm
     pairs = [(rung.row, free.row) for rung in distinct.values() if free]
     tests = dict(zip(distinct, counted.compared(table, pairs), strict=True))
+    second = {id(rung): as_good(rung, fair, table, counted) for rung in bought if rung}
     lines = []
     for budget, rung in zip(budgets, bought, strict=True):
         test = tests.get(id(rung))
         cells = ["-"] * 3 if test is None else comparison_cells(test, table.score)
         found = ["-"] * 3 if rung is None else [rung.label, duration(each[id(rung)]), with_interval(rung, table.score)]
-        lines.append([budget, *found, *cells])
+        cheaper = "-"
+        if other := second.get(id(rung)):
+            cheaper = f"{other[0].label}, {duration(each[id(other[0])])}: {' '.join(other[1])}"
+        lines.append([budget, *found, *cells, cheaper])
     against = "the best without a label" if free is None else free.label
-    headings = [*HEADINGS, table.score.heading, f"over {against}", "95 % interval", "p"]
+    headings = [*HEADINGS, table.score.heading, f"over {against}", "95 % interval", "p", CHEAPER]
     return markdown_table(headings, lines)
+
+
+def as_good(rung: Rung, ladder: Sequence[Rung], table: Table, counted: Counted) -> tuple[Rung, tuple[str, str]] | None:
+    """The cheapest rung whose difference to another's has a 95 % interval that holds 0, and that difference."""
+    cheaper = [other for other in ladder if other.work < rung.work and _may_be_as_good(other, rung, table)]
+    for other in sorted(cheaper, key=lambda other: other.work):
+        try:
+            found = counted.compare(table, other.row, rung.row)
+        except (DataError, ConfigError):
+            continue
+        if found.low <= 0 <= found.high:
+            difference, interval, _ = comparison_cells(found, table.score)
+            return other, (difference, interval)
+    return None
+
+
+def _may_be_as_good(other: Rung, rung: Rung, table: Table) -> bool:
+    """Whether the intervals overlap: of equal images they are wider than that of the difference."""
+    ends = other.low, other.high, rung.low, rung.high
+    if any(end is None for end in ends):
+        return True
+    (other_low, other_high, low, high) = (end or 0.0 for end in ends)
+    return other_high >= low and high >= other_low
 
 
 def classes_asked(rung: Rung, table: Table, records: Iterable[Record]) -> float:

@@ -129,6 +129,17 @@ def test_a_rung_without_a_label_is_said_to_cost_nothing_too(records):
     assert f"{found} (no counts were kept, so not tested)." in in_words(records)
 
 
+def test_rungs_of_several_backbones_are_told_apart_and_of_one_cost_the_best_is_a_step():
+    smaller, larger = a_record("fcn8s", score=0.3), a_record("fcn8s", score=0.5)
+    smaller.backbone, larger.backbone = {"name": "resnet18"}, {"name": "resnet50"}
+    larger.id = "larger"
+    larger.annotation_cost["novel_seconds"] += 0.2
+    (table,) = rank([smaller, larger])
+    ladder = rungs(table, [smaller, larger])
+    assert [rung.label for rung in ladder] == [f"fcn8s on {backbone}" for backbone in ("resnet50", "resnet18")]
+    assert len({rung.curve for rung in ladder}) == 2 and frontier(ladder, table.score) == ladder[:1]
+
+
 def test_differences_in_the_summary_are_paired_tests(tmp_path):
     """Rungs whose intervals overlap are told apart where every image says so; rungs that differ by chance are not."""
     random = np.random.default_rng(0)

@@ -124,7 +124,7 @@ class Score:
 
     def rounded(self, scaled: float, digits: int = 1, sign: str = "") -> str:
         """What is `scale` times a value, or times a difference of values, as printed."""
-        return f"{scaled:{sign}.{digits + (self.unit == 'number')}f}"
+        return f"{scaled:{sign}z.{digits + (self.unit == 'number')}f}"
 
     def under(self, absent: str) -> Score:
         """The score with another rule for absent classes, `skip` or `zero`."""

@@ -59,7 +59,7 @@ def by_fold(table: Table, counted: Counted) -> dict[str, Table]:
 
 
 def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
-    """The ranked rows of a table whose cost is known, the cheapest first."""
+    """The ranked rows of a table whose cost is known, the cheapest first; with their backbones where these differ."""
     found = list(found)
     by_id = {record.id: record for record in found if record.protocol.get("hash") == table.hash}
     of_novel, among = table.declared.ladder is not None, Settings({record.id: record for record in found})
@@ -67,14 +67,18 @@ def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
     told: dict[tuple[str, ...], set[str]] = defaultdict(set)  # of one method, whatever its shots
     for row in ranked:
         told[_without_amount(row)].update(row.setting)
+    several = len({row.backbone for row in ranked if row.backbone}) > 1
     made = []
     for row in ranked:
         runs = [by_id[run] for run in row.runs]
         settings = among.of(runs[0])
         shared = {key: settings[key] for key in told[_without_amount(row)] if key in settings}
-        made.append(_rung(row, runs, shared | row.setting, of_novel))
+        rung = _rung(row, runs, shared | row.setting, of_novel)
+        if rung is not None and several and row.backbone:
+            rung = replace(rung, label=f"{rung.label} on {row.backbone}", curve=f"{rung.curve} on {row.backbone}")
+        made.append(rung)
     sign = table.score.sign
-    return sorted((rung for rung in made if rung is not None), key=lambda rung: (rung.work, -sign * rung.value))
+    return sorted((rung for rung in made if rung is not None), key=lambda rung: (round(rung.work), -sign * rung.value))
 
 
 def _without_amount(row: Row) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def test_one_checkpoint_is_scored_under_several_protocols(segladder, run, capsys
     [
         (
             ["method=sg_one"],
-            "protocol=semantic scores full, image_level and none methods, but method=sg_one is few_shot; choose",
+            "protocol=semantic scores full, image_level, none methods, but method=sg_one is few_shot; choose",
         ),
         (
             ["protocol=strict"],

@@ -52,7 +52,7 @@ REFUSED = [
     ("train logger=[csv,foo]", "logger=foo: no such choice; choose from csv, none, tensorboard, wandb"),
     (
         "train method=zs3net",
-        "protocol=semantic scores full, image_level and none methods, but method=zs3net is zero_shot; choose",
+        "protocol=semantic scores full, image_level, none methods, but method=zs3net is zero_shot; choose",
     ),
     ("train logger=none logger={a:1}", "logger"),
     ("train +foo=1", "foo: no such key; allowed: "),

@@ -173,7 +173,7 @@ def test_labels_that_are_not_among_the_few_change_nothing_that_was_learnt(runs, 
         (["method=zs3net", *OPEN], "method=zs3net builds on another run"),
         (
             ["method=spnet"],
-            "protocol=semantic scores full, image_level and none methods, but method=spnet is zero_shot",
+            "protocol=semantic scores full, image_level, none methods, but method=spnet is zero_shot",
         ),
     ],
 )

@@ -243,7 +243,7 @@ def test_the_first_mask_of_each_video_is_paid_for(videos):
 
 def test_no_support_is_paid_for_and_single_images_have_no_flow(videos):
     assert automatic().supports(videos) == []
-    with pytest.raises(ConfigError, match="protocol=davis2016_automatic scores full, image_level and none methods"):
+    with pytest.raises(ConfigError, match="protocol=davis2016_automatic scores full, image_level, none methods"):
         automatic().check_method("sg_one", "few_shot")
     semantic = instantiate(configured("protocol=semantic").protocol)
     semantic.check_built(Blob(reads_flow=False))

@@ -7,8 +7,8 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Protocol(ABC):
     gives_flow: ClassVar[bool] = False  # whether methods are shown how the pixels of videos move
     needs_background: ClassVar[bool] = True  # whether its questions tell objects from a background
     on_training_images: ClassVar[bool] = False  # whether training may see the scored images, though not their labels
+    not_asked: ClassVar[frozenset[str]] = frozenset({"fold", "pool", "pool_seed"})  # fields that no hash holds
 
     name: str
     dataset: str
@@ -146,7 +147,8 @@ class Protocol(ABC):
         """Raise ConfigError if methods of this supervision cannot be scored."""
         if supervision not in self.supervisions:
             raise ConfigError(
-                f"protocol={self.name} scores {listed(self.supervisions)} methods, but method={name} is {supervision}"
+                f"protocol={self.name} scores {', '.join(self.supervisions)} methods, but method={name} is"
+                f" {supervision}"
             )
 
     def check_built(self, method: Method) -> None:
@@ -248,10 +250,10 @@ class Protocol(ABC):
         return ()
 
     def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types, but those that came later and have the value that was meant before."""
-        found = {key: value for key, value in asdict(self).items() if value != self.__dataclass_fields__[key].default}
-        plain: dict[str, Any] = json.loads(json.dumps(found, default=list))
-        return plain
+        """What is asked, in plain JSON types: all fields but `not_asked` and later ones with the value meant before."""
+        before = {field.name: field.default for field in fields(self) if field.name not in self.not_asked}
+        found = {key: value for key, value in asdict(self).items() if value != before.get(key, value)}
+        return cast(dict[str, Any], json.loads(json.dumps(found, default=list)))
 
     def described(self) -> dict[str, Any]:
         """What a record says of the protocol."""
@@ -259,11 +261,11 @@ class Protocol(ABC):
 
     def place(self) -> Place:
         """Where a run under this protocol stands among those that it is averaged or compared with."""
-        return Place(getattr(self, "fold", None), getattr(self, "shots", None))
+        return Place(None, None)
 
     @property
     def hash(self) -> str:
-        """First 8 hex digits of the sha256 of the canonical JSON of all fields."""
+        """First 8 hex digits of the sha256 of the canonical JSON of `fields`."""
         text = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -343,8 +345,3 @@ def measured(counts: Counts, scores: Sequence[Score], draws: int) -> Metrics:
 def scored(value: float, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
     """A score with its interval, where it has one."""
     return {"value": value, "low": low, "high": high}
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)

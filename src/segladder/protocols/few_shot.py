@@ -27,7 +27,7 @@ from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import mean_iou
 from segladder.metrics.scores import Score
-from segladder.protocols.base import Picture, Protocol, Result, Scoring, Shown
+from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, Shown
 from segladder.protocols.episode_runner import (
     EpisodeRunner,
     InputSize,
@@ -106,12 +106,15 @@ class FewShotProtocol(Protocol):
         """How many of some classes a query is asked for at once."""
 
     def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but the fold; of a list of items what it holds."""
+        """What is asked, in plain JSON types; of a list of items what it holds."""
         fields = super().fields()
-        del fields["fold"]
         if self.items is not None:
             fields["items"] = digest_of(files_of(self.items, len(self.folds)))
         return fields
+
+    def place(self) -> Place:
+        """The fold and the shots."""
+        return Place(self.fold, self.shots)
 
     def check_built(self, method: Method) -> None:
         """Raise ConfigError for a method that does not join supports by `aggregate`, or for a missing list of items."""

@@ -75,7 +75,6 @@ SCORES = (
     Score("gamma", unit="number", better="", shown=("summary",)),
     Score("least_sure", unit="number", better="", shown=("summary",)),  # of presence=calibrated
 )
-NOT_THE_SCORE = {"supervision", "fold", "pool", "pool_seed", "shots", "presence"}  # fields of the rung
 ZERO_SHOT_TOO = (  # fields that mean the same to `ZeroShotProtocol`
     *("name", "dataset", "split", "classes", "other_classes", "folds", "fold", "fit", "input_side", "bootstrap"),
     *("gamma_on", "gammas", "gamma_rule", "gamma", "seen_kept", "gamma_images"),
@@ -108,6 +107,7 @@ class LadderProtocol(Protocol):
 
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "few_shot", "zero_shot", "none")
     swept: ClassVar[str] = "gamma"
+    not_asked: ClassVar[frozenset[str]] = Protocol.not_asked | {"supervision", "shots", "presence"}  # of the rung
     ladder: ClassVar[tuple[str, ...]] = ("told_mIoU", "hard_mIoU", "negative_area", "base_mIoU", "harmonic_mIoU")
 
     supervision: Literal["full", "image_level", "few_shot", "zero_shot", "none"]
@@ -131,10 +131,6 @@ class LadderProtocol(Protocol):
     bootstrap: Positive
     pool_seed: Seed = 0
     presence: Presence = "always"
-
-    def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but those of the rung."""
-        return {key: value for key, value in super().fields().items() if key not in NOT_THE_SCORE}
 
     def described(self) -> dict[str, Any]:
         """What a record says of the protocol, and of few-shot methods how they say that a class is not there."""

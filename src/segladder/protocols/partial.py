@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.boxes import Boxes
@@ -33,10 +32,6 @@ class PartialProtocol(InstanceProtocol):
 
     folds: tuple[tuple[str, ...], ...]
     fold: Count
-
-    def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but the fold."""
-        return {key: value for key, value in super().fields().items() if key != "fold"}
 
     def place(self) -> Place:
         """The fold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -75,10 +75,6 @@ class SemanticProtocol(Protocol):
     bootstrap: Positive
     pool: Positive | None = field(default=None, kw_only=True)
     pool_seed: Seed = field(default=0, kw_only=True)
-
-    def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but those of the pool."""
-        return {key: value for key, value in super().fields().items() if key not in ("pool", "pool_seed")}
 
     def training(self, source: Source) -> TrainingView:
         """All training images, or the pool: the first in an order that no label decides."""

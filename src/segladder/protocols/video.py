@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 from typing import Protocol as Interface
 
 import cv2
@@ -101,6 +101,10 @@ class VideoProtocol(Protocol):
     def columns(self) -> tuple[Score, ...]:
         """J, under the name of every protocol's first column, and F of each sequence."""
         return (Score("iou", "IoU"), Score("F"))
+
+    def place(self) -> Place:
+        """The one mask that is given."""
+        return Place(None, self.shots)
 
     def training(self, source: Source) -> TrainingView:
         """Episodes of every frame that shows an object, its supports from any video."""
@@ -201,10 +205,6 @@ class AutomaticVideoProtocol(VideoProtocol):
 
     folds: Positive | None = None
     fold: Count = 0
-
-    def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but the fold."""
-        return {key: value for key, value in super().fields().items() if key != "fold"}
 
     def place(self) -> Place:
         """The fold, where there are any."""

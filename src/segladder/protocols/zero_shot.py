@@ -117,10 +117,8 @@ class ZeroShotProtocol(Protocol):
         HiddenClasses((), self.background, self.unseen_pixels, self.transductive)  # refuses what does not fit
 
     def fields(self) -> dict[str, Any]:
-        """All fields in plain JSON types but fold and pool, and the folds where they do not decide what is unseen."""
+        """What is asked, in plain JSON types, without the folds where they do not decide what is unseen."""
         fields = super().fields()
-        del fields["fold"]
-        fields.pop("pool", None)
         if self.split_name != "folds":
             del fields["folds"]
         return fields

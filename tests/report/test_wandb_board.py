@@ -1,16 +1,15 @@
 """The leaderboard in Weights & Biases: what an offline run holds, read back from its own log."""
 
 import json
-import struct
 
 import pytest
+from wandb_logs import of_kind
 
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, write
 from segladder.report.wandb_board import boards, push
 
 wandb = pytest.importorskip("wandb")
-BLOCK, HEADER, FILE_HEADER = 32768, 7, 7
 
 
 def a_record(method, seed, value, **changes):
@@ -36,32 +35,14 @@ def some():
     return [a_record("cam", 0, 0.25), a_record("cam", 1, 0.75), a_record("seam", 0, 0.625, annotation_cost=None)]
 
 
-def records_of(file):
-    """Protocol buffers of a run's log: LevelDB's format, blocks of 32 KiB holding pieces of records."""
-    from wandb.proto.wandb_internal_pb2 import Record as Logged
-
-    data, at, piece = file.read_bytes(), FILE_HEADER, b""
-    while at + HEADER <= len(data):
-        if BLOCK - at % BLOCK < HEADER:
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + HEADER])
-        piece += data[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        if kind in (1, 4):  # whole, or the last piece
-            yield Logged.FromString(piece)
-            piece = b""
-
-
 def read_back(folder):
     """Run id, tables and exit code of the one offline run in a folder."""
     (log,) = folder.glob("wandb/offline-run-*/*.wandb")
-    logged = list(records_of(log))
-    (history,) = (record.history for record in logged if record.WhichOneof("record_type") == "history")
+    (history,) = of_kind(log, "history")
     paths = {i.nested_key[0]: json.loads(i.value_json) for i in history.item if list(i.nested_key[1:]) == ["path"]}
     files = {name: json.loads((log.parent / "files" / path).read_text()) for name, path in paths.items()}
-    (run,) = (record.run for record in logged if record.WhichOneof("record_type") == "run")
-    (end,) = (record.exit for record in logged if record.WhichOneof("record_type") == "exit")
+    (run,) = of_kind(log, "run")
+    (end,) = of_kind(log, "exit")
     return run.run_id, files, end.exit_code
 
 
@@ -95,7 +76,7 @@ def test_a_push_that_failed_is_no_finished_run(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         push(rank(some()), some(), "ladder", tmp_path)
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    (end,) = (record.exit for record in records_of(log) if record.WhichOneof("record_type") == "exit")
+    (end,) = of_kind(log, "exit")
     assert end.exit_code == 1
     monkeypatch.undo()
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -108,3 +89,21 @@ def test_the_command_pushes(tmp_path, segladder, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert segladder("leaderboard", "runs=runs", "wandb=ladder") == 0
     assert read_back(tmp_path)[0] in capsys.readouterr().err
+
+
+def test_a_leaderboard_that_cannot_be_sent_is_one_line(tmp_path, segladder, capsys, monkeypatch):
+    def unreachable(**settings):
+        raise wandb.errors.CommError("Run initialization has timed out\nafter 90 sec")
+
+    for record in some():
+        write(record, tmp_path / "runs" / record.id)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(wandb, "init", unreachable)
+    assert segladder("leaderboard", "runs=runs", "wandb=ladder") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("segladder: wandb=ladder: Run initialization has timed out after 90 sec; WANDB_MODE=offline")
+
+
+def test_a_project_that_cannot_be_is_told_before_anything_is_read(segladder, capsys):
+    assert segladder("leaderboard", "runs=nowhere", "wandb=a/b") == 2
+    assert "wandb=a/b: expected a name without /" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from segladder.report.leaderboard import Table
 from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
 from segladder.report.rendering import csv_text, json_text, markdown, per_class, show, without_tags
+from segladder.report.wandb_client import Project
 from segladder.runs.composition import check_keys
 
 PAGE = "leaderboard.html"
@@ -39,7 +40,7 @@ class Keys(TypedDict):
     format: Literal["terminal", "markdown", "csv", "json"]
     out: str | None
     report: Literal["html"] | None
-    wandb: str | None
+    wandb: Project | None
     per_class: bool
     costs: bool
     budget: Duration | list[Duration] | None

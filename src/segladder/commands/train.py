@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError, Diverged, SegLadderError
 from segladder.processes.relaunch import relaunchable
+from segladder.runs import build
 from segladder.runs.choices import check_choices, check_data, check_pool
 from segladder.runs.composition import check_keys, one_line
 from segladder.runs.fitting import carry_out
@@ -18,6 +19,7 @@ from segladder.runs.job import discard, discard_if_empty, fresh_folder, holds_no
 from segladder.runs.keys import TrainKeys
 from segladder.runs.recording import start_record, write_status
 from segladder.runs.watching.log import note, warnings_noted
+from segladder.runs.watching.mirrors import Mirror, close
 from segladder.stages.chain import run_stages
 from segladder.stages.preparation import prepare
 
@@ -46,18 +48,22 @@ def carry_through(config: DictConfig, folder: Path) -> int:
     """Train and score in a folder that this process owns, and record how that ends; returns the exit code."""
     new = holds_nothing_else(folder)
     record = start_record(config, folder)
+    mirrors: list[Mirror] = []
     with Interruption() as interruption, relaunchable(folder), warnings_noted(folder):
         try:
             write_status(record, folder, "running")
             known = ", ".join(f"{name} {version}" for name, version in record.versions.items())
             note(folder, f"{'started' if new else 'goes on'}: {record.command}\n{known}")
+            mirrors += build.mirrors(config, folder)
             run = prepare(config, folder, record, interruption)
+            run.mirrors = mirrors
             write_status(record, folder, "running")  # with the data that it learns from
             carry_out(run)
         except BaseException as error:
             if record.status == "finished":  # such as a pipe that nobody reads any more
                 raise
             if new and isinstance(error, ConfigError) and not has_learnt(folder):
+                close(mirrors, "failed")
                 discard(folder, Path(config.runs))
                 raise
             if not interruption.explains(error):
@@ -69,4 +75,6 @@ def carry_through(config: DictConfig, folder: Path) -> int:
                 raise
             write_status(record, folder, "interrupted")
             return interruption.end()
+        finally:
+            close(mirrors, record.status)
     return 0

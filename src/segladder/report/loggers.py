@@ -1,14 +1,39 @@
-"""Mirrors of a run beside its record: CSV, TensorBoard, Weights & Biases. Each factory takes the run's folder."""
+"""Loggers that mirror a run beside its record: CSV, TensorBoard, Weights & Biases. Factories take the run's folder."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from segladder.report.wandb_client import Project, mode_of, quiet
 from segladder.settings import Positive
+
+
+class Wandb(WandbLogger):
+    """A run in Weights & Biases.
+
+    Args:
+        mode: `online`, `offline` or `disabled`.
+        settings: further ones of `wandb.init`.
+    """
+
+    def __init__(self, mode: str, **settings: Any) -> None:
+        super().__init__(mode=mode, **settings)
+        self.mode, self.settings = mode, settings
+
+    def offline(self) -> Wandb:
+        """The same run in a folder, where it could not be started online."""
+        import wandb as client
+
+        client.teardown()  # its service keeps the id of a run that did not start
+        return Wandb("offline", **self.settings)
+
+    def finish(self, status: str) -> None:
+        """End the run, if it was started, with the status of its record."""
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "finished" else 1)
 
 
 def csv(folder: Path, every_steps: Positive) -> Logger:
@@ -22,22 +47,19 @@ def tensorboard(folder: Path, every_steps: Positive) -> Logger:
 
 
 def wandb(
-    folder: Path, every_steps: Positive, project: str, mode: Literal["online", "offline", "disabled"] | None
+    folder: Path,
+    every_steps: Positive,
+    project: Project,
+    mode: Literal["online", "offline", "disabled"] | None,
 ) -> Logger:
-    """A Weights & Biases run of its own, named after the folder; offline unless logged in or told otherwise."""
-    mode = mode or ("online" if logged_in() else "offline")
+    """A Weights & Biases run of its own, named after the folder.
+
+    Raises ConfigError where it is to be online and nobody is logged in.
+    """
+    chosen = mode_of(mode)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"mode": mode, "group": folder.parent.name, "reinit": "finish_previous"}
-    return WandbLogger(name=folder.name, project=project, save_dir=folder / "logs", **settings)
-
-
-def logged_in() -> bool:
-    """Whether Weights & Biases has a key for this user, without asking for one."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    import wandb as client
-
-    return bool(client.api.api_key)
+    settings: dict[str, Any] = {"group": folder.parent.name, "reinit": "finish_previous", "settings": quiet()}
+    return Wandb(chosen, name=folder.name, project=project, save_dir=folder / "logs", **settings)
 
 
 def log_image(logger: Logger, name: str, path: Path, step: int | None = None) -> None:
@@ -51,3 +73,10 @@ def log_image(logger: Logger, name: str, path: Path, step: int | None = None) ->
         picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if picture is not None:
             logger.experiment.add_image(name, np.ascontiguousarray(picture[..., ::-1]), step, dataformats="HWC")
+
+
+def close(logger: Logger, status: str) -> None:
+    """Close a logger, if it was ever opened, for a run whose record has this status."""
+    logger.finalize("success" if status == "finished" else "failed")
+    if isinstance(logger, Wandb):
+        logger.finish(status)

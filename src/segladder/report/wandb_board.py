@@ -6,16 +6,17 @@ The run's id is a digest of what it shows: the same records give the same run, o
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segladder.errors import SegLadderError
 from segladder.report.leaderboard import Row, Table
 from segladder.report.means import class_means, mean_annotation
 from segladder.report.record import Record, hash_of
 from segladder.report.rendering import json_text
+from segladder.report.wandb_client import mode_of, quiet
 
 DONE = "leaderboard.json"  # in the run's folder once everything is in it
 PLAIN = ("supervision", "backbone", "pretraining", "selection", "shots", "folds")
@@ -42,6 +43,9 @@ def push(tables: Sequence[Table], records: Iterable[Record], project: str, folde
         records: behind the tables.
         project: name of the project.
         folder: gets `wandb/`, as it does from other runs.
+
+    Raises:
+        SegLadderError: the run cannot be started, for want of a network or of a login.
     """
     shown = boards(tables, records)
     run_id = f"leaderboard-{hash_of({name: vars(board) for name, board in shown.items()})}"
@@ -49,19 +53,24 @@ def push(tables: Sequence[Table], records: Iterable[Record], project: str, folde
         return f"{run_id} is in {done.parent} already"
     import wandb  # a second, and only where it is asked for
 
-    mode = _mode()
-    run = wandb.init(
-        project=project,
-        id=run_id,
-        name="leaderboard",
-        job_type="leaderboard",
-        dir=folder,
-        mode=mode,
-        resume=None if mode == "offline" else "allow",
-        config={"tables": [table.title for table in tables], "runs": sum(len(r.runs) for t in tables for r in t.rows)},
-        settings=wandb.Settings(console="off", silent=True),
-        reinit="finish_previous",
-    )
+    mode = mode_of()
+    shown_runs = sum(len(row.runs) for table in tables for row in table.rows)
+    try:
+        run = wandb.init(
+            project=project,
+            id=run_id,
+            name="leaderboard",
+            job_type="leaderboard",
+            dir=folder,
+            mode=mode,
+            resume=None if mode == "offline" else "allow",
+            config={"tables": [table.title for table in tables], "runs": shown_runs},
+            settings=quiet(),
+            reinit="finish_previous",
+        )
+    except Exception as error:
+        fault = " ".join(str(error).split())
+        raise SegLadderError(f"wandb={project}: {fault}; WANDB_MODE=offline keeps it for wandb sync") from error
     place, exit_code = Path(run.dir).parent, 1
     try:
         run.log(_logged(shown), step=0)  # a resumed run is past step 0 and keeps what it has
@@ -72,14 +81,6 @@ def push(tables: Sequence[Table], records: Iterable[Record], project: str, folde
         wandb.teardown()  # finish returns before the last lines of an offline log are on disk
     place.joinpath(DONE).write_text(json_text(tables), encoding="utf-8")
     return f"{run_id} is in {place}" + (f"; send it with: wandb sync {place}" if mode == "offline" else "")
-
-
-def _mode() -> Any:
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    from segladder.report.loggers import logged_in  # brings Lightning
-
-    return "online" if logged_in() else "offline"
 
 
 def boards(tables: Sequence[Table], records: Iterable[Record]) -> dict[str, Board]:

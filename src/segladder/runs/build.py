@@ -13,7 +13,6 @@ import torch
 from hydra.utils import get_class
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
@@ -29,7 +28,9 @@ from segladder.methods.base import Method
 from segladder.nets.bfloat16 import CpuBfloat16, has_bfloat16
 from segladder.nets.losses import CrossEntropy
 from segladder.protocols.base import Protocol
+from segladder.runs.folder import is_first_process
 from segladder.runs.instantiation import instantiated
+from segladder.runs.watching.mirrors import Mirror
 
 
 def source(config: DictConfig) -> Source:
@@ -131,12 +132,13 @@ def recipe(config: DictConfig) -> Recipe:
     return Recipe(augment, settings["episodes"], reads.reads_objects, reads.reads_flow)
 
 
-def loggers(config: DictConfig, folder: Path) -> list[Logger]:
-    """The mirrors chosen by `logger=`."""
-    return [instantiated(node, f"logger.{name}", folder=folder) for name, node in (config.logger or {}).items()]
+def mirrors(config: DictConfig, folder: Path) -> list[Mirror]:
+    """The mirrors chosen by `logger=`, not opened yet; the first process has them."""
+    nodes = (config.logger or {}) if is_first_process() else {}
+    return [Mirror(name, instantiated(node, f"logger.{name}", folder=folder), folder) for name, node in nodes.items()]
 
 
-def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirrors: list[Logger]) -> pl.Trainer:
+def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirrors: Sequence[Mirror]) -> pl.Trainer:
     """A Lightning trainer for `config.strategy` and `config.trainer`; resume points are ours, not Lightning's."""
     strategy, settings = config.strategy, config.trainer
     if strategy.accelerator == "gpu" and not torch.cuda.is_available():
@@ -155,7 +157,7 @@ def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirr
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
         log_every_n_steps=logged_every(config),
-        logger=mirrors,
+        logger=[*mirrors],
         callbacks=callbacks,
         default_root_dir=folder,
         enable_checkpointing=False,

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, WandbLogger
 
 from segladder.data.sources.base import Source
 from segladder.errors import DataError
@@ -31,6 +30,7 @@ from segladder.runs.studying import Study
 from segladder.runs.watching.judging import judge_of, watched_every
 from segladder.runs.watching.log import note
 from segladder.runs.watching.looks import Looks, Patience
+from segladder.runs.watching.mirrors import Mirror
 from segladder.runs.watching.progress import Lines, Progress, Rates
 
 STATE: dict[str, type] = {  # what Lightning writes and goes on from
@@ -58,35 +58,33 @@ class Run:
     record: records.Record
     interruption: Interruption
     study: Study = field(default_factory=Study)
-    mirrors: list[Logger] = field(default_factory=list)
+    mirrors: list[Mirror] = field(default_factory=list)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 def carry_out(run: Run) -> None:
     """Fit unless the final weights are there already, score, and write the finished record."""
-    finished = False
+    known = {"record_id": run.record.id, "protocol_hash": run.record.protocol["hash"], **run.record.config}
+    for mirror in run.mirrors:
+        mirror.open(known)
     run.record.threads = torch.get_num_threads()
-    try:
-        weights = run.folder / WEIGHTS
-        if not weights.exists():
-            learn(run)
-        if weights.exists():
-            run.method.float()  # precision=bf16-true trains in less; whoever scores the weights again does so in this
-            fill(run.method, weights_of(run.folder, run.record) or {}, weights)
-            run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
-        settings = run.config.trainer
-        run.method.to(run.device)
-        result = run.protocol.score(run.method, run.source, batch_size=settings.score_batch, progress=settings.progress)
-        if is_first_process():
-            fill_scores(run.record, result, run.folder)
-            panels = write_panels(run.method, run.source, run.protocol, result, run.folder, settings.panels)
-            log_scores(run.record, run.mirrors, panels)
-            write_status(run.record, run.folder, "finished")
-            print_scores(run.record, run.folder)
-            note(run.folder, f"finished\n{scores_text(run.record, run.folder)}")
-        finished = True
-    finally:
-        finish(run.mirrors, 0 if finished else 1)
+    weights = run.folder / WEIGHTS
+    if not weights.exists():
+        learn(run)
+    if weights.exists():
+        run.method.float()  # precision=bf16-true trains in less; whoever scores the weights again does so in this
+        fill(run.method, weights_of(run.folder, run.record) or {}, weights)
+        run.record.checkpoint = {"path": WEIGHTS, "sha256": sha256(weights)}
+    settings = run.config.trainer
+    run.method.to(run.device)
+    result = run.protocol.score(run.method, run.source, batch_size=settings.score_batch, progress=settings.progress)
+    if is_first_process():
+        fill_scores(run.record, result, run.folder)
+        panels = write_panels(run.method, run.source, run.protocol, result, run.folder, settings.panels)
+        write_status(run.record, run.folder, "finished")
+        log_scores(run.record, run.mirrors, panels)
+        print_scores(run.record, run.folder)
+        note(run.folder, f"finished\n{scores_text(run.record, run.folder)}")
 
 
 def learn(run: Run) -> None:
@@ -103,8 +101,6 @@ def learn(run: Run) -> None:
 def fit(run: Run) -> None:
     """Optimise, from the last resume point where there is one. Raises KeyboardInterrupt when asked to stop."""
     points = ResumePoints(run.folder, run.config.trainer.checkpoint_every, run.interruption)
-    if is_first_process():
-        run.mirrors = build.loggers(run.config, run.folder)
     trainer = build.trainer(run.config, run.folder, callbacks(run, points), run.mirrors)
     if run.config.strategy.compile:
         compile_network(run.method)
@@ -182,11 +178,3 @@ def whole_resume_point(folder: Path) -> Path | None:
     if missing := [key for key, kind in STATE.items() if not isinstance(found.get(key), kind)]:
         raise DataError(f"{path}: no state of training in it ({missing[0]}), expected {expected}")
     return path
-
-
-def finish(mirrors: list[Logger], code: int) -> None:
-    """Close the mirrors; wandb learns whether the run succeeded."""
-    for mirror in mirrors:
-        mirror.finalize("success" if code == 0 else "failed")
-        if isinstance(mirror, WandbLogger):
-            mirror.experiment.finish(exit_code=code)

@@ -7,7 +7,6 @@ from functools import partial
 from io import StringIO
 from pathlib import Path
 
-from pytorch_lightning.loggers import Logger
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
@@ -20,10 +19,10 @@ from segladder.metrics.counts import COUNTS
 from segladder.metrics.declaration import Declaration
 from segladder.protocols.base import Protocol, Result
 from segladder.report.declared import declared
-from segladder.report.loggers import log_image
 from segladder.report.pictures.curves import CURVE, save_sweep
 from segladder.report.pictures.panels import save_panels
 from segladder.report.record import FILE_NAME, Record
+from segladder.runs.watching.mirrors import Mirror
 
 NAMES = 24  # columns that class names get at least, where they need them; longer ones go on in the next line
 BETWEEN = 2  # columns between two of a table
@@ -110,7 +109,7 @@ def class_table(record: Record, says: Declaration, width: int) -> Table:
     return table
 
 
-def log_scores(record: Record, mirrors: Sequence[Logger], panels: Sequence[Path]) -> None:
+def log_scores(record: Record, mirrors: Sequence[Mirror], panels: Sequence[Path]) -> None:
     """Hand the final scores and panels to the run's mirrors."""
     scores = {f"{record.protocol['name']}/{name}": score["value"] for name, score in record.metrics.items()}
     name = declared(record).row_score.name
@@ -118,4 +117,4 @@ def log_scores(record: Record, mirrors: Sequence[Logger], panels: Sequence[Path]
     for mirror in mirrors:
         mirror.log_metrics({k: v for k, v in scores.items() if v is not None and v == v}, record.steps)
         for path in panels:
-            log_image(mirror, f"panels/{path.stem}", path)
+            mirror.log_image(f"panels/{path.stem}", path)

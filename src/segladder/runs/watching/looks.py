@@ -21,10 +21,10 @@ from segladder.files import written
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.scores import Score
 from segladder.protocols.base import Shown
-from segladder.report.loggers import log_image
 from segladder.report.pictures.panels import panel
 from segladder.runs.callbacks import ResumePoints
 from segladder.runs.watching.log import note
+from segladder.runs.watching.mirrors import Mirror
 from segladder.runs.watching.progress import place
 
 FOLDER = "watched"  # RUN/watched/IMAGE/step-NNNNNN.png
@@ -134,8 +134,8 @@ class Looks(Callback):
         path = folder / f"step-{step:06d}.png"
         with written(path) as partial:
             Image.fromarray(drawn).save(partial, format="PNG")
-        for mirror in trainer.loggers:
-            log_image(mirror, f"{FOLDER}/{folder.name}", path, step)
+        for mirror in cast(list[Mirror], trainer.loggers):
+            mirror.log_image(f"{FOLDER}/{folder.name}", path, step)
 
     def state_dict(self) -> dict[str, Any]:
         """The step of the last look."""

@@ -63,6 +63,8 @@ def test_an_offline_run_holds_the_tables_once(tmp_path):
     assert {f"{name}/leaderboard_cost_table", f"{name}/threshold_curve_table"} <= tables.keys()  # of the plots
     assert push(rank(some()[::-1]), some()[::-1], "ladder", tmp_path).endswith("already")
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+    assert "already" not in push(rank(some()), some(), "another", tmp_path)
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
 
 
 def test_other_records_show_something_else_and_their_order_nothing():

@@ -18,7 +18,7 @@ from segladder.report.record import Record, hash_of
 from segladder.report.rendering import json_text
 from segladder.report.wandb_client import mode_of, quiet
 
-DONE = "leaderboard.json"  # in the run's folder once everything is in it
+DONE = "leaderboard-{project}.json"  # in the run's folder once everything is in it
 PLAIN = ("supervision", "backbone", "pretraining", "selection", "shots", "folds")
 MEASURED = ("low", "high", "parameters", "train_seconds", "images_per_second", "peak_memory_mb")
 PER_CLASS = ["method", "backbone", "class"]
@@ -34,7 +34,7 @@ class Board:
 
 
 def push(tables: Sequence[Table], records: Iterable[Record], project: str, folder: Path) -> str:
-    """Log the leaderboard to a project, once for the same records, and say where it went.
+    """Log the leaderboard to a project, once for the same records and project, and say where it went.
 
     `WANDB_MODE` decides between online and offline; without it, online for those who are logged in.
 
@@ -49,8 +49,10 @@ def push(tables: Sequence[Table], records: Iterable[Record], project: str, folde
     """
     shown = boards(tables, records)
     run_id = f"leaderboard-{hash_of({name: vars(board) for name, board in shown.items()})}"
-    if done := next(folder.glob(f"wandb/*run-*-{run_id}/{DONE}"), None):
-        return f"{run_id} is in {done.parent} already"
+    done = DONE.format(project=project)
+    for place in folder.glob(f"wandb/*run-*-{run_id}"):
+        if (place / done).exists():
+            return f"{run_id} is in {place} already"
     import wandb  # a second, and only where it is asked for
 
     mode = mode_of()
@@ -79,7 +81,7 @@ def push(tables: Sequence[Table], records: Iterable[Record], project: str, folde
     finally:
         run.finish(exit_code=exit_code)
         wandb.teardown()  # finish returns before the last lines of an offline log are on disk
-    place.joinpath(DONE).write_text(json_text(tables), encoding="utf-8")
+    place.joinpath(done).write_text(json_text(tables), encoding="utf-8")
     return f"{run_id} is in {place}" + (f"; send it with: wandb sync {place}" if mode == "offline" else "")
 
 

@@ -165,3 +165,24 @@ def test_methods_that_do_not_train_are_mirrored_with_their_settings(segladder, t
     (row,) = csv.DictReader(rows.open())
     assert float(row[name]) == pytest.approx(record["metrics"]["mIoU"]["value"])
     assert len(list(folder.glob("logs/*/version_0/hparams.yaml"))) == 2
+
+
+def test_a_resumed_run_goes_on_with_its_run(segladder, tmp_path, monkeypatch):
+    folder, fill = tmp_path / "run", fitting.fill
+
+    def stopped(*rest):
+        monkeypatch.setattr(fitting, "fill", fill)
+        raise KeyboardInterrupt(2)
+
+    monkeypatch.setattr(fitting, "fill", stopped)
+    with pytest.raises(SystemExit):
+        segladder("train", *UNTRAINED, "logger=[csv,wandb]", f"hydra.run.dir={folder}")
+    assert (folder / "weights.pt").exists() and record_of(folder)["status"] == "interrupted"
+    first = log_of(folder)
+    assert len(of_kind(first, "preempting")) == 1
+    assert segladder("train", f"resume={folder}") == 0
+    wandb.teardown()
+    logs = sorted(folder.glob("logs/wandb/offline-run-*/*.wandb"))
+    assert len(logs) == 2 and len({of_kind(log, "run")[0].run_id for log in logs}) == 1
+    assert [end.exit_code for log in logs for end in of_kind(log, "exit")] == [1, 0]
+    assert "semantic/mIoU" in (folder / "logs" / "csv" / "version_1" / "metrics.csv").read_text()

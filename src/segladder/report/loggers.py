@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from segladder.report.record import read
 from segladder.report.wandb_client import Project, mode_of, quiet
 from segladder.settings import Positive
 
@@ -32,8 +34,11 @@ class Wandb(WandbLogger):
 
     def finish(self, status: str) -> None:
         """End the run, if it was started, with the status of its record."""
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=0 if status == "finished" else 1)
+        if self._experiment is None:
+            return
+        if status == "interrupted":
+            self._experiment.mark_preempting()  # shown as preempted, not as failed
+        self._experiment.finish(exit_code=0 if status == "finished" else 1)
 
 
 def csv(folder: Path, every_steps: Positive) -> Logger:
@@ -52,14 +57,16 @@ def wandb(
     project: Project,
     mode: Literal["online", "offline", "disabled"] | None,
 ) -> Logger:
-    """A Weights & Biases run of its own, named after the folder.
+    """A Weights & Biases run, named after the folder; its id is a digest of the record's, so that it is gone on with.
 
     Raises ConfigError where it is to be online and nobody is logged in.
     """
     chosen = mode_of(mode)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"group": folder.parent.name, "reinit": "finish_previous", "settings": quiet()}
-    return Wandb(chosen, name=folder.name, project=project, save_dir=folder / "logs", **settings)
+    run_id = hashlib.sha256(read(folder).id.encode()).hexdigest()[:16]
+    settings: dict[str, Any] = {"id": run_id, "resume": "allow", "group": folder.parent.name, "settings": quiet()}
+    named = {"name": folder.name, "project": project, "save_dir": folder / "logs"}
+    return Wandb(chosen, **named, **settings, reinit="finish_previous")
 
 
 def log_image(logger: Logger, name: str, path: Path, step: int | None = None) -> None:

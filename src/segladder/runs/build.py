@@ -13,6 +13,7 @@ import torch
 from hydra.utils import get_class
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
@@ -138,7 +139,7 @@ def mirrors(config: DictConfig, folder: Path) -> list[Mirror]:
     return [Mirror(name, instantiated(node, f"logger.{name}", folder=folder), folder) for name, node in nodes.items()]
 
 
-def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirrors: Sequence[Mirror]) -> pl.Trainer:
+def trainer(config: DictConfig, folder: Path, callbacks: list[pl.Callback], mirrors: Sequence[Logger]) -> pl.Trainer:
     """A Lightning trainer for `config.strategy` and `config.trainer`; resume points are ours, not Lightning's."""
     strategy, settings = config.strategy, config.trainer
     if strategy.accelerator == "gpu" and not torch.cuda.is_available():

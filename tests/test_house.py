@@ -29,6 +29,7 @@ MAY_IMPORT = {  # room -> the rooms whose modules it may import
 LONGEST_FILE, LARGEST_ROOM = 350, 20
 FOR_ALL = {  # files beside the rooms that any of them may import -> what they need beside the standard library
     **{name: set() for name in ("configuration", "errors", "machine", "mask_values")},
+    "command_line": {"hydra", "segladder"},
     "files": {"segladder"},
     "foreign": {"orjson"},
     "settings": {"annotated_types", "pydantic", "segladder"},

@@ -78,9 +78,15 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
+    from segladder.command_line import with_own_choices
+    from segladder.errors import ConfigError
     from segladder.processes.memory import keep_freed_memory
     from segladder.runs.composition import explain, not_a_choice, opened
 
+    try:
+        overrides = with_own_choices(overrides)
+    except ConfigError as error:
+        return complain_of(error)
     if complaint := not_a_choice(overrides):
         return complain(complaint)
     if empty := next((word for word in overrides if word.rstrip("'\"") in ("runs=", "hydra.run.dir=")), None):
@@ -105,7 +111,10 @@ def run(command: str, overrides: list[str]) -> int:
     try:
         hydra.main(version_base="1.3", config_path="pkg://segladder.conf", config_name=command)(task)()
     except (HydraException, OmegaConfBaseException) as error:
-        return complain(explain(command, overrides, error))
+        from segladder.runs.folder import FOLDER_VARIABLE
+
+        started = FOLDER_VARIABLE in os.environ  # by the first process of a run, which composed
+        return complain(explain(command, overrides, error), first_alone=not started)
     except KeyboardInterrupt as error:
         return complain("interrupted", 128 + (error.args or [INTERRUPTED[0] - 128])[0])
     except Exception as error:  # of a launcher, or of making the folder
@@ -124,9 +133,9 @@ def complain_of(error: Exception) -> int:
     return complain(one_line(known), 2 if isinstance(known, ConfigError) else 1)
 
 
-def complain(text: str, code: int = 2) -> int:
-    """Print one line to standard error (from the first process of a distributed run only) and return `code`."""
-    if rank() == 0:
+def complain(text: str, code: int = 2, first_alone: bool = True) -> int:
+    """Print one line to standard error, of a distributed run from the first process alone, and return `code`."""
+    if rank() == 0 or not first_alone:
         print(f"segladder: {printable(text)}", file=sys.stderr)
     return code
 

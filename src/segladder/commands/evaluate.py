@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segladder.data.labels.kinds import kinds
@@ -24,7 +23,7 @@ from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 from segladder.runs import build
 from segladder.runs.choices import check_choices
-from segladder.runs.composition import check_keys
+from segladder.runs.composition import check_keys, given_words
 from segladder.runs.folder import plain_config
 from segladder.runs.loading import chosen_device, load_run
 from segladder.runs.recording import describe_scoring
@@ -85,7 +84,7 @@ def run(config: DictConfig) -> int:
     record.time = now.isoformat(timespec="seconds")
     record.commit, record.dirty = git_state()  # of the scoring; the parent's record has that of the training
     record.versions, record.threads = versions(), torch.get_num_threads()
-    record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, HydraConfig.get().overrides.task)])
+    record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, given_words())])
     if record.annotation_cost:
         record.annotation_cost = cost_under(record.annotation_cost, access, source, protocol, scored)
     fill_scores(record, result, place)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from segladder.errors import ConfigError
@@ -21,7 +20,7 @@ from segladder.processes.search_space import distributions, first_of, overrides
 from segladder.processes.sweep import known_runs
 from segladder.report import record as records
 from segladder.runs.choices import check_choices, check_pool
-from segladder.runs.composition import check_keys
+from segladder.runs.composition import check_keys, given_words
 from segladder.runs.folder import config_hash_of, plain_config
 from segladder.runs.keys import TrainKeys
 from segladder.runs.ownership import owned
@@ -83,7 +82,7 @@ def check(config: DictConfig) -> None:
 def shared_overrides(config: DictConfig) -> list[str]:
     """The overrides of `segladder train` that all trials share."""
     own = {*OWN, "selection", "loader.held_out"}
-    given = [o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0] not in own]
+    given = [o for o in given_words() if o.lstrip("+~").split("=")[0] not in own]
     return [*given, "selection=held_out", f"loader.held_out={config.loader.held_out}"]
 
 

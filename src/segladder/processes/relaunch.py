@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 
 from segladder.processes.start import end_with_parent
+from segladder.runs.composition import given_words
 from segladder.runs.folder import FOLDER_VARIABLE, is_first_process
 
 LAUNCH_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", FOLDER_VARIABLE)
@@ -26,7 +26,7 @@ def relaunchable(folder: Path) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in LAUNCH_VARIABLES}
     arguments = sys.argv
     os.environ[FOLDER_VARIABLE] = str(folder.resolve())
-    sys.argv = [arguments[0], "train", *HydraConfig.get().overrides.task]
+    sys.argv = [arguments[0], "train", *given_words()]
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globa
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from segladder.command_line import own_choices
 from segladder.errors import SegLadderError
 from segladder.processes.parallel import Job, Slots
 from segladder.report import record as records
@@ -68,7 +69,8 @@ class Sweep:
             subdir = whole.hydra.sweep.subdir if is_named(whole.hydra) else f"{config.method.name}/{what}"
             status, folder = known.get(what, ("", Path(whole.hydra.sweep.dir) / subdir))
             own, finished = [o for o in overrides if o not in shared], status == "finished" and not config.stages
-            yield Job(number, list(filter_overrides(overrides)), " ".join(own), folder), finished
+            told = [*own_choices(self.config.hydra.overrides.hydra), *filter_overrides(overrides)]
+            yield Job(number, told, " ".join(own), folder), finished
 
     def answer(self, job: Job) -> JobReturn:
         """What Hydra is told of a job."""

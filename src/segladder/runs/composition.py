@@ -10,9 +10,11 @@ from typing import Any, cast
 import yaml
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.initialize import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from segladder.command_line import own_choices
 from segladder.configuration import choices, conf_folder
 from segladder.settings import MISSING, check, hints_of, suggestion
 
@@ -104,8 +106,9 @@ def is_group(key: str) -> bool:
 def keys_at(command: str, overrides: list[str], parent: str) -> tuple[str, list[str]]:
     """What is chosen for node `parent` ("" if it is no choice) and its keys; settings may be at fault themselves."""
     named = [o for o in overrides if is_group(o.split("=")[0]) and "{" not in o]
+    named = [*own_choices(overrides), *(o for o in named if not o.startswith("hydra"))]
     with composing():
-        config = compose(command, [o for o in named if not o.startswith("hydra")], return_hydra_config=True)
+        config = compose(command, named, return_hydra_config=True)
     chosen = config.hydra.runtime.choices.get(parent) or ""
     while parent:
         node = OmegaConf.select(config, parent)
@@ -119,6 +122,12 @@ def one_line(error: Exception) -> str:
     """An error's own line, without the traceback that a loading process wraps around it."""
     last = str(error).strip().splitlines()[-1]
     return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+
+
+def given_words() -> list[str]:
+    """The overrides that this command was given, and the folders of the user's own choices, which they may name."""
+    given = HydraConfig.get().overrides
+    return [*own_choices(given.hydra), *given.task]
 
 
 def composed(overrides: list[str]) -> DictConfig:

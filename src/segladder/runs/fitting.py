@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,12 +106,20 @@ def fit(run: Run) -> None:
     if run.config.strategy.compile:
         compile_network(run.method)
     start = whole_resume_point(run.folder)
-    held = watched(run.interruption, lambda status: write_status(run.record, run.folder, status))
+    held = watched(run.interruption, lambda status: give_up(run, status))
     with held, float32_products(run.method.tf32):
         trainer.fit(run.method, run.training.module, ckpt_path=start, weights_only=True)
     if points.interrupted:
         raise KeyboardInterrupt
     run.device = trainer.strategy.root_device
+
+
+def give_up(run: Run, status: str) -> None:
+    """Record how a run ends that another of its processes has left hanging, and print a line where that one failed."""
+    if status == "failed":
+        run.record.error = "another process of the run failed; see what it printed"
+        print(f"segladder: {run.record.error}", file=sys.stderr, flush=True)
+    write_status(run.record, run.folder, status)
 
 
 def compile_network(method: Method) -> None:

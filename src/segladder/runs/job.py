@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from segladder.command_line import own_choices
 from segladder.errors import ConfigError, SegLadderError
 from segladder.files import written
 from segladder.machine import tasks
@@ -243,9 +244,10 @@ def fits(record: records.Record, given: Sequence[str]) -> bool:
     if not given or words[:2] != ["segladder", "train"]:
         return not given
     own_words = [word for word in words[2:] if not word.lstrip("+~").startswith((*NOT_THE_RUNS, HYDRAS_OWN))]
+    found = own_choices(HydraConfig.get().overrides.hydra)
     further = [o for o in given if not (o in own_words and o.startswith(("+", "~")))]  # these cannot be given twice
     try:
-        configs = [plain_config(composed(overrides)) for overrides in (own_words, [*own_words, *further])]
+        configs = [plain_config(composed([*found, *each])) for each in (own_words, [*own_words, *further])]
     except (HydraException, OmegaConfBaseException):
         return False
     return configs[0] == configs[1]

@@ -18,6 +18,7 @@ from segladder.errors import SegLadderError
 from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
+from segladder.runs.composition import given_words
 from segladder.runs.folder import config_hash_of, has_learnt, is_first_process, plain_config
 from segladder.runs.watching.log import note
 
@@ -34,7 +35,7 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
             record.commit, record.dirty, record.versions = state.commit, state.dirty, versions()
         return record
     now = datetime.now(UTC)
-    overrides = [shlex.quote(o) for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    overrides = [shlex.quote(o) for o in given_words() if not o.startswith("resume=")]
     return records.Record(
         id=f"{now:%Y%m%d-%H%M%S}-{hashlib.sha256(f'{folder.resolve()}{now}'.encode()).hexdigest()[:6]}",
         time=now.isoformat(timespec="seconds"),

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from segladder.command_line import own_choices
 from segladder.configuration import each_protocol
 from segladder.errors import ConfigError
 from segladder.machine import cores
 from segladder.processes.start import Waitable, run_child, start, waited_for
 from segladder.report import record as records
 from segladder.runs import build
-from segladder.runs.composition import composed
+from segladder.runs.composition import composed, given_words
 from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, content_of, is_finished, plain_config
 
 NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
@@ -31,7 +31,8 @@ SCORES_AGAIN = (
     "evaluate="  # first word of a stage that is no run: `evaluate=STAGE`, then overrides of segladder evaluate
 )
 
-NOT_OF_A_STAGE = ("stages", "at_once", "hydra.", "resume=auto")  # overrides of the chain alone
+NOT_OF_A_STAGE = ("stages", "at_once", "resume=auto")  # overrides of the chain alone
+NOT_OF_A_SCORE = ("run=", "hydra.searchpath=")  # words of an evaluation that say where it finds things
 POLL = 0.1  # seconds between looks at the stages that run
 
 
@@ -67,7 +68,7 @@ def run_stages(config: DictConfig) -> int:
     Raises:
         ConfigError: a stage that does not compose or names a stage that is not before it.
     """
-    given = [o for o in HydraConfig.get().overrides.task if not o.startswith(NOT_OF_A_STAGE)]
+    given = [o for o in given_words() if not o.startswith(NOT_OF_A_STAGE)]
     stages = stages_of(config)
     folders: dict[str, Path] = {}
 
@@ -164,7 +165,7 @@ def told(stage: Stage, given: Sequence[str], folders: Mapping[str, Path]) -> tup
     """The command of a stage, its folder, and whether it is there already; those that it needs are."""
     if stage.scores is not None:
         folder, words = folders[stage.scores], list(stage.words[1:])
-        return ["evaluate", f"run={folder}", *words], folder, is_scored(folder, words)
+        return ["evaluate", *own_choices(given), f"run={folder}", *words], folder, is_scored(folder, words)
     overrides = [*given, *(with_folder(word, folders) for word in stage.words), "stages=null"]
     folder = stage_folder(stage.name, overrides)
     return ["train", *overrides, f"hydra.run.dir={folder}"], folder, is_finished(folder)
@@ -174,7 +175,7 @@ def is_scored(folder: Path, words: list[str]) -> bool:
     """Whether a run has been evaluated with these overrides, under each of their protocols, wherever it lay then."""
     places = [path.parent for path in folder.glob(f"evaluations/*/{records.FILE_NAME}")]
     commands = [shlex.split(records.read(place).command)[2:] for place in places if is_finished(place)]
-    done = [sorted(word for word in words if not word.startswith("run=")) for words in commands]
+    done = [sorted(word for word in words if not word.startswith(NOT_OF_A_SCORE)) for words in commands]
     return all(sorted(asked) in done for asked in each_protocol("evaluate", *words))
 
 

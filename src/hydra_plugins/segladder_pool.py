@@ -19,12 +19,11 @@ class PoolLauncher(Launcher):
         self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before `launch`."""
-        self.context = hydra_context
-        self.config = config
+        """Called by Hydra before `launch`; raises ConfigError where a setting holds what it may not."""
+        from segladder.processes.sweep import Sweep
+
+        self.sweep = Sweep(hydra_context, config, **self.settings)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; raises SegLadderError if any failed."""
-        from segladder.processes.sweep import Sweep
-
-        return Sweep(self.context, self.config, **self.settings).launch(job_overrides, initial_job_idx)
+        return self.sweep.launch(job_overrides, initial_job_idx)

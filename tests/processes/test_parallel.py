@@ -23,3 +23,19 @@ def test_too_few_devices_are_named(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     with pytest.raises(ConfigError, match="slots=2 gpus=1: CUDA_VISIBLE_DEVICES=5 names 1 devices, expected 2"):
         Slots(2, gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("slots=0", "hydra.launcher.slots=0: expected a whole number at least 1"),
+        ("slots=two", "hydra.launcher.slots=two: expected a whole number at least 1"),
+        ("gpus=-1", "hydra.launcher.gpus=-1: expected a whole number at least 0"),
+        ("threads=0", "hydra.launcher.threads=0: expected a whole number at least 1 or null"),
+        ("nope=2", "hydra.launcher.nope: no such key in hydra/launcher=pool; allowed: slots, threads, gpus"),
+    ],
+)
+def test_a_setting_of_the_pool_that_cannot_be_gets_one_clear_line(segladder, tmp_path, capsys, setting, said):
+    words = ["hydra/launcher=pool", f"hydra.launcher.{setting}", f"runs={tmp_path}"]
+    assert segladder("train", "-m", *words) == 2
+    assert capsys.readouterr().err == f"segladder: {said}\n" and not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from segladder.machine import cores
 from segladder.processes.start import Child, start_child, waited_for
 from segladder.report import record as records
 from segladder.runs.ownership import owner_of
+from segladder.settings import Count, Positive
 
 POLL = 0.2  # seconds between looks at the running jobs
 
@@ -41,7 +42,7 @@ class Slots:
         ConfigError: it names fewer devices than the slots need.
     """
 
-    def __init__(self, slots: int = 1, threads: int | None = None, gpus: int = 0) -> None:
+    def __init__(self, slots: Positive = 1, threads: Positive | None = None, gpus: Count = 0) -> None:
         self.slots = slots
         self.threads = threads or max(1, cores() // slots)
         self.gpus = gpus

@@ -20,6 +20,7 @@ from segladder.processes.parallel import Job, Slots
 from segladder.report import record as records
 from segladder.runs.folder import CONFIG, config_hash_of
 from segladder.runs.job import is_named
+from segladder.settings import check
 
 
 class Sweep:
@@ -29,11 +30,15 @@ class Sweep:
         context: Hydra's, composes the configuration of a job.
         config: of the sweep.
         settings: those of `Slots`.
+
+    Raises:
+        ConfigError: settings that are none of `Slots`.
     """
 
     def __init__(self, context: HydraContext, config: DictConfig, **settings: Any) -> None:
         self.context = context
         self.config = config
+        check(Slots, settings, "hydra.launcher")
         self.slots = Slots(**settings)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:

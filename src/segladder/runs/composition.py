@@ -60,9 +60,10 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     if found := re.search(r"Could not override '([^']+)'", text):
         parent, _, key = found[1].rpartition(".")
         chosen, allowed = keys_at(command, overrides, parent)
-        place = f" in {parent}{chosen and f'={chosen}'}" if parent else ""
+        group = f"{parent.replace('.', '/')}={chosen}" if chosen else parent
+        place = f" in {group}" if group else ""
         offer = suggestion(key, allowed) or elsewhere(command, key, found[1])
-        return f"{found[1]}: no such key{place}{offer}; allowed: {', '.join(allowed)}"
+        return f"{found[1]}: no such key{place}{offer}; allowed: {', '.join(allowed) or 'none'}"
     if (override := getattr(error, "override", None)) is not None:
         if "=~" in override:
             return f"{override}: ~ is the shell's word for your folder, which it does not replace there; write $HOME"
@@ -106,10 +107,10 @@ def is_group(key: str) -> bool:
 def keys_at(command: str, overrides: list[str], parent: str) -> tuple[str, list[str]]:
     """What is chosen for node `parent` ("" if it is no choice) and its keys; settings may be at fault themselves."""
     named = [o for o in overrides if is_group(o.split("=")[0]) and "{" not in o]
-    named = [*own_choices(overrides), *(o for o in named if not o.startswith("hydra"))]
+    named = [*own_choices(overrides), *(o for o in named if not o.startswith("hydra."))]
     with composing():
         config = compose(command, named, return_hydra_config=True)
-    chosen = config.hydra.runtime.choices.get(parent) or ""
+    chosen = config.hydra.runtime.choices.get(parent.replace(".", "/")) or ""
     while parent:
         node = OmegaConf.select(config, parent)
         if isinstance(node, DictConfig):

@@ -80,6 +80,7 @@ def run(command: str, overrides: list[str]) -> int:
 
     from segladder.command_line import with_own_choices
     from segladder.errors import ConfigError
+    from segladder.processes.jobs import Jobs
     from segladder.processes.memory import keep_freed_memory
     from segladder.runs.composition import explain, not_a_choice, opened
 
@@ -92,19 +93,22 @@ def run(command: str, overrides: list[str]) -> int:
     if empty := next((word for word in overrides if word.rstrip("'\"") in ("runs=", "hydra.run.dir=")), None):
         return complain(f"{empty} names no folder, expected one such as {empty}runs")  # Hydra would take the root
     overrides = [opened(override) for override in overrides]
-    codes = [0]
+    jobs = Jobs()
 
     def task(config: DictConfig) -> None:
+        code = 1
         try:
-            codes.append(importlib.import_module(f"segladder.commands.{command}").run(config))
+            code = importlib.import_module(f"segladder.commands.{command}").run(config)
         except OmegaConfBaseException as error:
-            codes.append(complain(explain(command, overrides, error)))
+            code = complain(explain(command, overrides, error))
         except Exception as error:  # the next job of a sweep goes on
             if "SUBMITIT_EXECUTOR" in os.environ:  # here we are a job on its own, and the sweep waits to hear of it
                 raise
-            codes.append(complain_of(error))
-        if codes[-1] in INTERRUPTED:
-            raise SystemExit(codes[-1])
+            code = complain_of(error)
+        finally:
+            jobs.ended(code)
+        if code in INTERRUPTED:
+            raise SystemExit(code)
 
     sys.argv = [sys.argv[0], *overrides]
     keep_freed_memory()
@@ -119,7 +123,9 @@ def run(command: str, overrides: list[str]) -> int:
         return complain("interrupted", 128 + (error.args or [INTERRUPTED[0] - 128])[0])
     except Exception as error:  # of a launcher, or of making the folder
         return complain_of(error)
-    return max(codes)
+    if failed := jobs.failed():
+        complain(failed)
+    return max(jobs.codes, default=0)
 
 
 def complain_of(error: Exception) -> int:

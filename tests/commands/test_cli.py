@@ -123,3 +123,30 @@ def test_version(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["segladder", "--version"])
     assert cli.main() == 0
     assert capsys.readouterr().out.startswith("segladder ")
+
+
+def test_a_sweep_ends_with_the_jobs_that_failed(segladder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "selection=fixed,best", "seed=0,-1", "resume=nowhere"]
+    assert segladder("train", *words) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == (
+        "segladder: 4 of 4 jobs failed: job 0 (selection=fixed seed=0); job 1 (selection=fixed seed=-1);"
+        " job 2 (selection=best seed=0); job 3 (selection=best seed=-1)"
+    )
+    assert segladder("train", "selection=best") == 2 and "jobs failed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("launcher", ["basic", "pool"])
+def test_a_sweep_without_a_job_is_refused(launcher, segladder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert segladder("train", "-m", f"hydra/launcher={launcher}", "method=glob(zz*)") == 2
+    assert capsys.readouterr().err.endswith("method=glob(zz*): fits no choice, so there is nothing to run\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_without_runs_leaves_nothing_where_it_sweeps(segladder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert segladder("leaderboard", "-m", "runs=a,b") == 1
+    assert "2 of 2 jobs failed: job 0 (runs=a); job 1 (runs=b)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -32,7 +32,7 @@ def main() -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(help_text())
         return 0
-    if words[0] == "--version":
+    if words[0] == "--version" or (words[0] in COMMANDS and "--version" in words):
         print(f"segladder {__version__}")
         return 0
     if words[0] in ("--completion", "--complete"):
@@ -78,14 +78,14 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from segladder.command_line import with_own_choices
+    from segladder.command_line import for_hydra
     from segladder.errors import ConfigError
     from segladder.processes.jobs import Jobs
     from segladder.processes.memory import keep_freed_memory
     from segladder.runs.composition import explain, not_a_choice, opened
 
     try:
-        overrides = with_own_choices(overrides)
+        overrides = for_hydra(overrides)
     except ConfigError as error:
         return complain_of(error)
     if complaint := not_a_choice(overrides):

@@ -7,9 +7,12 @@ import sys
 import pytest
 
 from segladder import cli
+from segladder.command_line import for_hydra
 from segladder.errors import ConfigError
 from segladder.runs.choices import check_choices
 from segladder.runs.composition import composed
+
+SEED = ["seed=0", "fold=1"]
 
 
 def segladder(*words, cwd=None):
@@ -119,8 +122,9 @@ def test_labels_that_nothing_learns_from_are_refused_with_those_that_fit(words, 
         check_choices(composed(words))
 
 
-def test_version(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["segladder", "--version"])
+@pytest.mark.parametrize("words", [["--version"], ["train", "--version"], ["train", "seed=0", "--version"]])
+def test_version(capsys, monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["segladder", *words])
     assert cli.main() == 0
     assert capsys.readouterr().out.startswith("segladder ")
 
@@ -150,3 +154,29 @@ def test_a_command_without_runs_leaves_nothing_where_it_sweeps(segladder, tmp_pa
     assert segladder("leaderboard", "-m", "runs=a,b") == 1
     assert "2 of 2 jobs failed: job 0 (runs=a); job 1 (runs=b)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", "seed=0,1", "--cfg", "job"], "--cfg job shows the configuration of one run: leave -m out"),
+        (["seed=0", "--info", "config", "-m"], "--info config shows the configuration of one run: leave -m out"),
+        (["seed=0", "--resolve"], "--resolve: goes with --cfg job"),
+        (["seed=0", "--cfg"], "--cfg: needs a value"),
+        (["--cfg", "seed=0"], "--cfg seed=0: expected one of job, hydra, all"),
+        (["seed=0", "--multi"], "--multi: no such flag; there are -m, --cfg job"),
+        (["-m", "hydra.run.dir=mine"], "hydra.run.dir=mine: is the folder of a single run; a sweep's is hydra.sweep"),
+        (
+            ["-m", "hydra.sweep.subdir=same", "seed=0,1", "hydra/launcher=pool"],
+            "hydra.sweep.subdir: runs/shapes/same is the folder of several jobs (seed=0, seed=1)",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit_get_one_clear_line(words, said, capsys, monkeypatch, tmp_path):
+    assert said in complaint(capsys, monkeypatch, tmp_path, "train", *words)
+
+
+def test_flags_may_follow_overrides():
+    assert for_hydra(["seed=0", "-m", "fold=1"]) == ["-m", "seed=0", "fold=1"]
+    assert for_hydra(["seed=0", "--cfg=job", "fold=1", "-p", "trainer"]) == ["--cfg", "job", "-p", "trainer", *SEED]
+    assert for_hydra(["--info", "seed=0", "fold=1"]) == ["--info", "all", *SEED]

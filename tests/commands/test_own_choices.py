@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from segladder.command_line import with_own_choices
+from segladder.command_line import for_hydra
 from segladder.errors import ConfigError
 from segladder.processes import parallel
 from segladder.report.record import Record, read
@@ -46,28 +46,26 @@ def told(monkeypatch):
 
 def test_a_folder_is_named_once_and_absolute(own):
     whole = f"hydra.searchpath=[file://{own}]"
-    assert with_own_choices(["hydra.searchpath=[file://own]", "seed=1"]) == ["seed=1", whole]
-    assert with_own_choices(["hydra.searchpath=[own]", "-m"]) == ["-m", whole]
-    assert with_own_choices(["--config-dir", "own", "seed=1"]) == ["seed=1", whole]
-    assert with_own_choices(["--config-dir=own", "hydra.searchpath=[pkg://mine]"])[0] == f"{whole[:-1]},pkg://mine]"
+    assert for_hydra(["hydra.searchpath=[file://own]", "seed=1"]) == ["seed=1", whole]
+    assert for_hydra(["hydra.searchpath=[own]", "-m"]) == ["-m", whole]
+    assert for_hydra(["--config-dir", "own", "seed=1"]) == ["seed=1", whole]
+    assert for_hydra(["--config-dir=own", "hydra.searchpath=[pkg://mine]"])[0] == f"{whole[:-1]},pkg://mine]"
     (own.parent / "a, b").mkdir()
-    assert with_own_choices(["hydra.searchpath=['a, b']"]) == [f'hydra.searchpath=["file://{own.parent / "a, b"}"]']
-    assert with_own_choices(with_own_choices(["-cd", "a, b"])) == with_own_choices(["-cd", "a, b"])
-    assert with_own_choices(["seed=1"]) == ["seed=1"]
+    assert for_hydra(["hydra.searchpath=['a, b']"]) == [f'hydra.searchpath=["file://{own.parent / "a, b"}"]']
+    assert for_hydra(for_hydra(["-cd", "a, b"])) == for_hydra(["-cd", "a, b"])
+    assert for_hydra(["seed=1"]) == ["seed=1"]
 
 
-@pytest.mark.parametrize(
-    "words", [["--config-dir", "nowhere"], ["--config-dir"], ["hydra.searchpath=[file://nowhere]"]]
-)
+@pytest.mark.parametrize("words", [["--config-dir", "nowhere"], ["hydra.searchpath=[file://nowhere]"]])
 def test_a_folder_that_is_not_there_is_refused(own, words):
     with pytest.raises(ConfigError, match=r"(--config-dir|hydra.searchpath).* expected one of choices"):
-        with_own_choices(words)
+        for_hydra(words)
 
 
 def test_a_choice_that_conf_hides_is_refused(own):
     (own / "method" / "fcn8s.yaml").write_text("name: other\n")
     with pytest.raises(ConfigError, match=r"method/fcn8s.yaml: conf/ has another file of that name"):
-        with_own_choices(["--config-dir", "own"])
+        for_hydra(["--config-dir", "own"])
 
 
 @pytest.mark.parametrize("words", [["--config-dir", "own"], ["hydra.searchpath=[file://own]"]])

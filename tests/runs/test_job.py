@@ -68,6 +68,12 @@ def test_a_folder_that_is_named_holds_one_run(segladder, tmp_path, capsys):
     assert (tmp_path / "record.json").read_bytes() == before
 
 
+def test_the_folder_of_a_sweeps_job_is_blamed_by_its_own_key(segladder, tmp_path, capsys):
+    assert segladder("train", "-m", *TINY, f"runs={tmp_path}", "hydra.sweep.subdir=same", "fold=0,1") == 2
+    blamed = f"segladder: hydra.sweep.subdir: {tmp_path}/shapes/same holds a run of other settings (fold); choose"
+    assert blamed in capsys.readouterr().err
+
+
 def test_a_run_that_somebody_works_on_is_left_to_them(segladder, unfinished, capsys):
     folder = unfinished("one", "2026-01-01T00:00:00+00:00")
     with owned(folder, ""):

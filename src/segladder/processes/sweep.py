@@ -15,7 +15,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from segladder.command_line import own_choices
-from segladder.errors import SegLadderError
+from segladder.errors import ConfigError, SegLadderError, some
 from segladder.processes.parallel import Job, Slots
 from segladder.report import record as records
 from segladder.runs.folder import CONFIG, config_hash_of
@@ -45,10 +45,13 @@ class Sweep:
         """Run the jobs, numbered from `first`, that have no finished record.
 
         Raises:
+            ConfigError: `hydra.sweep.subdir` names one folder for several jobs.
             SegLadderError: some job failed; the others have been run.
         """
         setup_globals()
         jobs = list(self.jobs(job_overrides, first))
+        if is_named(self.config.hydra):
+            require_apart([job for job, _ in jobs])
         todo = [job for job, finished in jobs if not finished]
         print(f"{len(jobs)} jobs, {len(jobs) - len(todo)} finished before, {self.slots.slots} at once", flush=True)
         failed: list[Job] = []
@@ -82,6 +85,16 @@ class Sweep:
         answer = JobReturn(overrides=job.overrides, working_dir=str(job.folder), status=JobStatus.COMPLETED)
         answer.return_value = job.code
         return answer
+
+
+def require_apart(jobs: Sequence[Job]) -> None:
+    """Raise ConfigError where jobs share a folder."""
+    for job in jobs:
+        if len(same := [other.name for other in jobs if other.folder == job.folder]) > 1:
+            raise ConfigError(
+                f"hydra.sweep.subdir: {job.folder} is the folder of several jobs ({some(same)}); tell them apart, as by"
+                " ${hydra.job.num}"
+            )
 
 
 def announced(jobs: Sequence[Job]) -> Iterator[Job]:

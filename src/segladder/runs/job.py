@@ -116,8 +116,12 @@ def new_folder(config: DictConfig, held: ExitStack) -> Path:
 
 def is_named(hydra: HydraConf) -> bool:
     """Whether the command line names this job's folder."""
-    key = "hydra.sweep.subdir=" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir="
-    return any(override.startswith(key) for override in hydra.overrides.hydra)
+    return any(override.startswith(f"{folder_key(hydra)}=") for override in hydra.overrides.hydra)
+
+
+def folder_key(hydra: HydraConf) -> str:
+    """The key that names a job's folder."""
+    return "hydra.sweep.subdir" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir"
 
 
 def failed_at_once(folder: Path) -> bool:
@@ -138,8 +142,8 @@ def check_same(config: DictConfig, folder: Path) -> None:
         stored = stored_config(folder)
         differing = ", ".join(differences(plain_config(stored), plain_config(config))[:3])
         raise ConfigError(
-            f"hydra.run.dir={folder}: holds a run of other settings ({differing}); choose another folder, or go on with"
-            f" that run: segladder train resume={folder}"
+            f"{folder_key(HydraConfig.get())}: {folder} holds a run of other settings ({differing}); choose another"
+            f" folder, or go on with that run: segladder train resume={folder}"
         )
 
 

@@ -30,8 +30,7 @@ def main() -> int:
     """Run the command named in `sys.argv`; returns 0 done, 1 failed, 2 asked wrongly, 130 or 143 interrupted."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help", "help"):
-        print(help_text())
-        return 0
+        return show(help_text())
     if words[0] == "--version" or (words[0] in COMMANDS and "--version" in words):
         print(f"segladder {__version__}")
         return 0
@@ -44,8 +43,7 @@ def main() -> int:
     if {"-h", "--help"} & {*words[1:]}:
         from segladder.guide import command_help
 
-        print(command_help(words[0]))
-        return 0
+        return show(command_help(words[0]))
     code = 0
     for overrides in each_protocol(*words):
         code = max(code, run(words[0], overrides))
@@ -59,12 +57,19 @@ def completion(option: str, *words: str) -> int:
     from segladder.guide import SCRIPTS, candidates
 
     if option == "--complete":
-        print("\n".join(candidates(words[0] if words else "")))
-        return 0
+        return show("\n".join(candidates(words[0] if words else "")))
     if words[:1] and words[0] in SCRIPTS:
-        print(SCRIPTS[words[0]], end="")
-        return 0
+        return show(SCRIPTS[words[0]].rstrip("\n"))
     return complain(f"--completion: expected {', '.join(SCRIPTS)}, got {' '.join(words) or 'nothing'}")
+
+
+def show(text: str) -> int:
+    """Print text; a reader that has gone, such as `head`, has what it wants."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's own last flush
+    return 0
 
 
 def run(command: str, overrides: list[str]) -> int:

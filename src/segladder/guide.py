@@ -12,6 +12,7 @@ from segladder.configuration import choices, conf_folder
 
 LINE = re.compile(r"( *)([\w.]+):(?: +([^#\n]*?))?(?: *# (.*))?$")
 DEFAULT = re.compile(r"  - (\w+)(?:: (\S+))?(?: # (.*))?$")
+LISTED = re.compile(r"(.*[,\[])?(.*)")  # of several values: those before the last, and its beginning
 NOT_KEYS = ("defaults", "hydra", "_target_")
 WIDTH = 34  # of `key=value` in a list of keys
 
@@ -103,7 +104,9 @@ def candidates(line: str) -> list[str]:
     groups = {group: default.value for group, default in groups_of(command).items()}
     group, equals, start = word.partition("=")
     if equals:
-        return [f"{group}={name}" for name in choices(group) if name.startswith(start)] if group in groups else []
+        before, last = LISTED.fullmatch(start).groups("")  # type: ignore[union-attr]
+        known = choices(group) if group in groups else []
+        return [f"{group}={before}{name}" for name in known if name.startswith(last)]
     chosen = groups | dict(w.split("=", 1) for w in words[1:-1] if "=" in w)
     names = [*groups, *(key.name for key in all_keys(command, {group: chosen[group] for group in groups}))]
     return sorted({f"{name}=" for name in names if name.startswith(word)})

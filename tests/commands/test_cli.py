@@ -1,5 +1,6 @@
 """The door: help, wrong words, and every kind of impossible configuration ends in one line and exit code 2."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from segladder import cli
 from segladder.command_line import for_hydra
 from segladder.errors import ConfigError
+from segladder.guide import candidates
 from segladder.runs.choices import check_choices
 from segladder.runs.composition import composed
 
@@ -81,6 +83,16 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["train", "resume=nowhere", "seed=3"], "leave out seed=3"),
         (["train", "data.classes=[cat]"], "no such class cat; shapes has"),
         (["train", "+method.foo=1"], "foo"),
+        (
+            ["train", "seed=0,1"],
+            "seed=0,1: several values: add -m for a run of each; one value that is a list is [A",
+        ),
+        (["train", "seed=range(3)"], "seed=range(3): several values: add -m"),
+        (["train", "~trainer.clip"], "~trainer.clip: is null, so there is nothing to remove"),
+        (["train", "~trainer.nope"], "trainer.nope: no such key in trainer; allowed: epochs"),
+        (["train", "~logger"], "~logger: a choice is not left out; choose logger=none, or another of csv, none"),
+        (["train", "~loss=dice"], "~loss: a choice is not left out; choose loss= cross_entropy, "),
+        (["train", "~seed"], "~seed: a command needs all of its keys; give seed=VALUE"),
         (["evaluate", "run=nowhere"], "run=nowhere: no config.yaml there"),
         (["predict", "run=nowhere", "images=x", "out=y"], "run=nowhere"),
         (["train", "method.skips=7"], "method.skips=7"),
@@ -180,3 +192,26 @@ def test_flags_may_follow_overrides():
     assert for_hydra(["seed=0", "-m", "fold=1"]) == ["-m", "seed=0", "fold=1"]
     assert for_hydra(["seed=0", "--cfg=job", "fold=1", "-p", "trainer"]) == ["--cfg", "job", "-p", "trainer", *SEED]
     assert for_hydra(["--info", "seed=0", "fold=1"]) == ["--info", "all", *SEED]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("segladder train logger=[c", ["logger=[csv"]),
+        ("segladder train -m method=fcn8s,une", ["method=fcn8s,unet", "method=fcn8s,unet_original"]),
+        ("segladder train method=fcn3", ["method=fcn32s"]),
+        ("segladder train seed=0,", []),
+    ],
+)
+def test_each_value_of_a_list_is_completed(line, offered):
+    assert candidates(line) == offered
+
+
+@pytest.mark.parametrize("words", [["--complete", "segladder train "], ["--help"], ["train", "--help"]])
+def test_a_reader_that_goes_early_gets_no_traceback(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as gone:
+        command = [sys.executable, "-m", "segladder.cli", *words]
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

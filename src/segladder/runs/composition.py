@@ -23,13 +23,26 @@ NO_NAME = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)|true|fa
 
 
 def not_a_choice(overrides: list[str]) -> str | None:
-    """The complaint about a choice by no name, or by that of a file which choices build on (`_trained`), or None."""
+    """The complaint about a choice that is left out, by no name, or a file which choices build on (`_trained`)."""
     for override in overrides:
+        if override.startswith("~") and (complaint := not_removable(override[1:].partition("=")[0])):
+            return complaint
         group, _, value = override.lstrip("+").partition("=")
         for name in value.strip("[]").split(",") if group and is_group(group) else ():
             if name.startswith("_") or NO_NAME.fullmatch(name):
                 return f"{group}={name}: no such choice; choose from {', '.join(choices(group))}"
     return None
+
+
+def not_removable(key: str) -> str | None:
+    """The complaint about `~KEY` of a choice or a key that others refer to; None for one inside a node."""
+    if "." in key or key == "experiment":
+        return None
+    if not is_group(key):
+        return f"~{key}: a command needs all of its keys; give {key}=VALUE"
+    options = choices(key)
+    none = f"{key}=none, or another of" if "none" in options else f"{key}="
+    return f"~{key}: a choice is not left out; choose {none} {', '.join(options)}"
 
 
 def opened(override: str) -> str:
@@ -57,9 +70,13 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t([^_\s]\S*)$", text, re.MULTILINE) or choices(found[1])
         return f"{found[1]}={found[2]}: no such choice{suggestion(found[2], options)}; choose from {', '.join(options)}"
-    if found := re.search(r"Could not override '([^']+)'", text):
+    if found := re.search(r"'([^']+)'(?:\s+1\. To use it as a list| requires --multirun)", text):
+        return f"{found[1]}: several values: add -m for a run of each; one value that is a list is [A,B]"
+    if found := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         parent, _, key = found[1].rpartition(".")
         chosen, allowed = keys_at(command, overrides, parent)
+        if "delete" in found[0] and key in allowed:  # Hydra takes null for nothing
+            return f"~{found[1]}: is null, so there is nothing to remove"
         group = f"{parent.replace('.', '/')}={chosen}" if chosen else parent
         place = f" in {group}" if group else ""
         offer = suggestion(key, allowed) or elsewhere(command, key, found[1])

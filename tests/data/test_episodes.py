@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from segladder.data.sources.items import Items
 from segladder.data.sources.voc import VOC
-from segladder.data.training.episodes import KINDS, RULES, digest, draw, sample
+from segladder.data.training.episodes import KINDS, RULES, digest, draw, draw_all_ways, sample
 from segladder.errors import ConfigError, DataError
 
 FOLD = [1, 2, 3]
@@ -206,3 +206,46 @@ def test_samples_are_uniform():
     random = Random(0)
     counts = Counter(tuple(sample(random, "abc", 2)) for _ in range(6000))
     assert len(counts) == 6 and np.std(list(counts.values())) < 60
+
+
+def copying_sample(random, options, count):
+    """`sample` by a shuffle of a copy."""
+    rest = list(options)
+    for place in range(count):
+        other = place + int(random.random() * (len(rest) - place))
+        rest[place], rest[other] = rest[other], rest[place]
+    return rest[:count]
+
+
+@settings(max_examples=100)
+@given(st.integers(0, 2**48), st.integers(0, 30), st.data())
+def test_samples_are_those_of_a_shuffled_copy(seed, size, data):
+    count = data.draw(st.integers(0, size))
+    assert sample(Random(seed), range(size), count) == copying_sample(Random(seed), range(size), count)
+
+
+def test_a_list_of_all_ways_takes_the_supports_of_a_copy_without_the_query():
+    some = made({f"{n}": (1 + n % 5, 1 + n // 5 % 5) for n in range(40)})
+    for episode in draw_all_ways(some, 3, seed=5):
+        others = [i for i in some.holders(episode.class_index) if i != episode.query]
+        assert list(episode.supports) == copying_sample(Random(episode.seed), others, 3)
+
+
+def test_a_list_of_all_ways_reads_few_images_for_each_question(monkeypatch):
+    class Watched(list):
+        read = 0
+
+        def __iter__(self):
+            for each in super().__iter__():
+                Watched.read += 1
+                yield each
+
+        def __getitem__(self, place):
+            Watched.read += 1
+            return super().__getitem__(place)
+
+    many = made({f"{n}": (1 + n % 5,) for n in range(400)})
+    holders = Items.holders
+    monkeypatch.setattr(Items, "holders", lambda items, k: Watched(holders(items, k)))
+    assert len(draw_all_ways(many, 2, seed=0)) == 2000
+    assert Watched.read <= 2000 * 2 + 400

@@ -125,6 +125,29 @@ def test_a_pool_needs_both_kinds_of_images(kept, fault):
         choose(items(kept), NOVEL, None)
 
 
+class Compared(str):
+    """An id that counts how often it is compared with another."""
+
+    times = 0
+
+    def __eq__(self, other):
+        Compared.times += 1
+        return str(self) == str(other)
+
+    __hash__ = str.__hash__
+
+
+def test_neither_a_pool_nor_questions_search_all_images_for_each():
+    ids = [Compared(n) for n in range(300)]
+    kept = tuple(() if n % 3 else (1,) for n in range(300))
+    items = Items("made", ("background", "a"), tuple(ids), kept, kept)
+    Compared.times = 0
+    pool = choose(items, [1], None)
+    assert len(pool.holders[1]) == 100
+    assert len(Questions.of(items, [1]).on(tuple(ids)).kinds) == 300
+    assert Compared.times < 300
+
+
 def test_every_image_is_asked_for_every_class():
     held = items([(1,), (1, 2), (2, 3), (3,), ()], present=[(1, 2), (1, 2), (2, 3), (3,), ()])
     questions = Questions.of(held, NOVEL)

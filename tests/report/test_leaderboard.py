@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +22,7 @@ from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.scores import FromCounts, Score
 from segladder.report.archive import collect, slim
 from segladder.report.comparisons import comparisons, pairs_of, supports_compared
-from segladder.report.counted import Counted, read_counts
+from segladder.report.counted import Archives, Counted
 from segladder.report.declared import declared
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
@@ -775,7 +776,7 @@ def test_studies_that_are_copied_at_once_lose_nothing(tmp_path):
         list(several.map(lambda part: collect(part, tmp_path / "study"), parts))
     study, _ = find_records(tmp_path / "study")
     assert sorted(record.method for record, _ in study) == list("abcd")
-    assert all(read_counts(record, folder).images for record, folder in study)
+    assert all(Archives().counts(record, folder).images for record, folder in study)
 
 
 def test_a_study_keeps_the_counts_that_give_every_interval_again(tmp_path):
@@ -792,14 +793,14 @@ def test_a_study_keeps_the_counts_that_give_every_interval_again(tmp_path):
     assert markdown(study.tables()) == markdown(counted.tables())
     pair = ["a:b"]
     assert comparisons(study.tables()[0], pair, study) == comparisons(counted.tables()[0], pair, counted)
-    kept_counts = read_counts(runs[0][0], tmp_path / "study")
+    kept_counts = Archives().counts(runs[0][0], tmp_path / "study")
     assert kept_counts.images == runs[0][1].images and not any(asked.supports for asked in kept_counts.asked)
     assert sorted(path.name for path in (tmp_path / "study").iterdir()) == ["counts.zip", "records.jsonl"]
     content = (tmp_path / "study" / "counts.zip").read_bytes()
     collect(study.found, tmp_path / "study")
     assert (tmp_path / "study" / "counts.zip").read_bytes() == content
     with pytest.raises(DataError, match=r"counts\.zip: no counts of c-.*-01234567\.npz"):
-        read_counts(a_record("c"), tmp_path / "study")
+        Archives().counts(a_record("c"), tmp_path / "study")
 
 
 def test_copies_accumulate_and_replace_what_is_there(tmp_path):
@@ -930,3 +931,22 @@ def test_protocols_of_one_name_say_in_their_titles_what_sets_them_apart():
     ]
     records[1].data["name"] = "plants"  # where data are others, nothing is to be set apart
     assert [table.apart for table in rank(records[:2])] == ["", ""]
+
+
+def test_the_archive_of_a_study_is_opened_once_and_closed(tmp_path, monkeypatch):
+    runs = [(a_record(name), counts_of(uneven(n))) for n, name in enumerate("abcd")]
+    collect(kept(tmp_path / "runs", *runs).found, tmp_path / "study")
+    opened = []
+
+    class Watched(zipfile.ZipFile):
+        def __init__(self, file, *args, **options):
+            super().__init__(file, *args, **options)
+            if Path(self.filename or "").name == "counts.zip":
+                opened.append(self)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Watched)
+    with Counted(find_records(tmp_path / "study")[0]) as study:
+        assert all(row.low is not None for row in study.tables()[0].rows)
+    assert len(opened) == 1 and opened[0].fp is None
+    collect(study.found, tmp_path / "study")
+    assert len(opened) == 3  # for what is kept, and for what is added

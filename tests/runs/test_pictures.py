@@ -45,3 +45,22 @@ def test_an_image_replaced_by_an_older_one_is_segmented_again(tmp_path):
     older.replace(image)
     assert segment_each([image], out, segment, {"run": "one"}, progress=False) == 0
     assert seen == ["a.png", "a.png"]
+
+
+def test_two_endings_of_one_name_are_found_among_many_by_reading_each_stem_once(tmp_path, monkeypatch):
+    for name in [*(f"{n:02}.png" for n in range(20)), "07.jpg", "03.jpg"]:
+        (tmp_path / name).touch()
+    compared = []
+
+    class Stem(str):
+        def __eq__(self, other):
+            compared.append(other)
+            return str(self) == str(other)
+
+        __hash__ = str.__hash__
+
+    stem = type(tmp_path).stem.fget
+    monkeypatch.setattr(type(tmp_path), "stem", property(lambda path: Stem(stem(path))))
+    with pytest.raises(ConfigError, match="03 exists with several endings"):
+        listed("images", tmp_path)
+    assert len(compared) < 40

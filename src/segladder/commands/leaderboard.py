@@ -59,16 +59,16 @@ def run(config: Any) -> int:
         raise DataError(f"runs={config.runs}: no record there, expected folders that segladder train wrote")
     if config.copy_to is not None:
         collect(found, config.copy_to)
-    counted = Counted(with_costs(found))
-    tables = counted.tables(config.metric)
-    if config.significance:
-        tables = [counted.with_significance(table) for table in tables]
-    write(tables, counted, config)
-    if config.report is not None:
-        written_page = write_page(tables, counted, Path(config.out or PAGE))
-        print(f"segladder: {written_page}", file=sys.stdout if config.format == "terminal" else sys.stderr)
-    if config.wandb is not None:
-        push_board(tables, counted.records, config.wandb)
+    with Counted(with_costs(found)) as counted:
+        tables = counted.tables(config.metric)
+        if config.significance:
+            tables = [counted.with_significance(table) for table in tables]
+        write(tables, counted, config)
+        if config.report is not None:
+            written_page = write_page(tables, counted, Path(config.out or PAGE))
+            print(f"segladder: {written_page}", file=sys.stdout if config.format == "terminal" else sys.stderr)
+        if config.wandb is not None:
+            push_board(tables, counted.records, config.wandb)
     for fault in dict.fromkeys(counted.faults):
         print(f"segladder: no interval or test by {printable(fault)}", file=sys.stderr)
     return 0

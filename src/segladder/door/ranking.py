@@ -20,4 +20,5 @@ def rank(runs: str | Path, metric: str | None = None) -> list[Table]:
     if not found:
         raise DataError(f"runs={runs}: no record there, expected folders that segladder train wrote")
     records = with_costs_of_today(record for record, _ in found)
-    return Counted([(record, folder) for record, (_, folder) in zip(records, found, strict=True)]).tables(metric)
+    with Counted([(record, folder) for record, (_, folder) in zip(records, found, strict=True)]) as counted:
+        return counted.tables(metric)

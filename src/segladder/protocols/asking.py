@@ -68,7 +68,8 @@ class Questions:
 
     def on(self, ids: Collection[str]) -> Questions:
         """Those on some of the images."""
-        return Questions(tuple(ids), {pair: kind for pair, kind in self.kinds.items() if pair[0] in ids})
+        chosen = set(ids)
+        return Questions(tuple(ids), {pair: kind for pair, kind in self.kinds.items() if pair[0] in chosen})
 
     def holders(self, k: int) -> list[str]:
         """The images that hold an object of a class."""

@@ -14,7 +14,7 @@ from typing import Any
 from segladder.errors import DataError
 from segladder.files import locked, written
 from segladder.report import record as records
-from segladder.report.counted import ARCHIVE, member, read_counts
+from segladder.report.counted import ARCHIVE, Archives, member
 from segladder.report.record import Record
 
 PATH = re.compile(r"(?<![^\s='\"\[(,:])(?:~|\.{1,2})?/(?:[^\s/'\",\]):]+/)*(?=[^\s/'\",\]):])")
@@ -75,11 +75,12 @@ def _collect_counts(found: Iterable[tuple[Record, Path]], archive: Path, wanted:
     if archive.exists():
         with zipfile.ZipFile(archive) as whole:
             counts = {name: whole.read(name) for name in whole.namelist()}
-    for record, folder in found:
-        with suppress(DataError):  # of an older version, or a run that never was scored
-            stream = io.BytesIO()
-            read_counts(record, folder).bare().save(stream)
-            counts[member(record)] = stream.getvalue()
+    with Archives() as archives:
+        for record, folder in found:
+            with suppress(DataError):  # of an older version, or a run that never was scored
+                stream = io.BytesIO()
+                archives.counts(record, folder).bare().save(stream)
+                counts[member(record)] = stream.getvalue()
     if counts := {name: data for name, data in counts.items() if name in wanted}:
         with written(archive) as partial, zipfile.ZipFile(partial, "w") as whole:
             for name, data in sorted(counts.items()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,31 +30,41 @@ class NotKept(DataError):
     """No counts lie beside a record."""
 
 
-def read_counts(record: Record, folder: Path) -> Counts:
-    """The counts of a run: beside its record, or in the archive of its study.
+class Archives(ExitStack):
+    """Where the counts of runs are read; the archive of each study is opened once, and closed with this."""
 
-    Raises:
-        NotKept: there are none.
-        DataError: they are damaged, or of an older version.
-    """
-    archive, alone = folder / ARCHIVE, folder / COUNTS
-    if not (archive.exists() or alone.exists()):
-        raise NotKept(f"{alone}: no counts were kept; score the run again to write them")
-    if odd := [file for file in (archive, alone) if file.exists() and not file.is_file()]:
-        raise DataError(f"{odd[0]}: no regular file, expected counts")
-    if not archive.exists():
-        return Counts.load(alone)
-    try:
-        with zipfile.ZipFile(archive) as whole, whole.open(member(record)) as stored:
-            return Counts.load(stored, f"{archive}:{member(record)}")
-    except KeyError as error:
-        raise NotKept(f"{archive}: no counts of {member(record)}") from error
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{archive}: damaged counts of {member(record)} ({error})") from error
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: dict[Path, zipfile.ZipFile] = {}
+        self.callback(self._opened.clear)
+
+    def counts(self, record: Record, folder: Path) -> Counts:
+        """The counts of a run: beside its record, or in the archive of its study.
+
+        Raises:
+            NotKept: there are none.
+            DataError: they are damaged, or of an older version.
+        """
+        archive, alone = folder / ARCHIVE, folder / COUNTS
+        if not (archive.exists() or alone.exists()):
+            raise NotKept(f"{alone}: no counts were kept; score the run again to write them")
+        if odd := [file for file in (archive, alone) if file.exists() and not file.is_file()]:
+            raise DataError(f"{odd[0]}: no regular file, expected counts")
+        if not archive.exists():
+            return Counts.load(alone)
+        try:
+            if archive not in self._opened:
+                self._opened[archive] = self.enter_context(zipfile.ZipFile(archive))
+            with self._opened[archive].open(member(record)) as stored:
+                return Counts.load(stored, f"{archive}:{member(record)}")
+        except KeyError as error:
+            raise NotKept(f"{archive}: no counts of {member(record)}") from error
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{archive}: damaged counts of {member(record)} ({error})") from error
 
 
-class Counted:
-    """Runs with their counts, each read once.
+class Counted(ExitStack):
+    """Runs with their counts, each read once; archives stay open until it is closed.
 
     Args:
         found: records with the folder each lies in.
@@ -63,6 +74,8 @@ class Counted:
     """
 
     def __init__(self, found: Iterable[tuple[Record, Path]]) -> None:
+        super().__init__()
+        self._archives = self.enter_context(Archives())
         self.faults: list[str] = []
         self.found = list(found)
         self.records = [record for record, _ in self.found]
@@ -97,7 +110,7 @@ class Counted:
     def _read(self, key: RunKey) -> Counts:
         if key not in self._counts:
             try:
-                self._counts[key] = read_counts(*self._places[key])
+                self._counts[key] = self._archives.counts(*self._places[key])
             except DataError as error:
                 self._counts[key] = error
                 self.faults += [] if isinstance(error, NotKept) else [str(error)]

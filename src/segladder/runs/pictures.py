@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,7 @@ def listed(key: str, folder: Path) -> list[Path]:
         raise ConfigError(f"{key}={folder}: no image there, {beneath or expected}")
     if beneath:
         print(f"{key}={folder}: {beneath}")
-    stems = [path.stem for path in paths]
-    if twins := sorted({stem for stem in stems if stems.count(stem) > 1}):
+    if twins := [stem for stem, times in sorted(Counter(path.stem for path in paths).items()) if times > 1]:
         raise ConfigError(f"{key}={folder}: {twins[0]} exists with several endings, their results would share a name")
     return paths
 

@@ -72,7 +72,8 @@ def choose(items: Items, novel: Sequence[int], size: int | None, seed: int = 0) 
         fault = "every training image holds" if candidates else "no training image holds an object of"
         raise DataError(f"{items.name}: {fault} {names}; choose other data.folds or set protocol.min_object=none")
     images = candidates[:size]
-    return Pool(base, images, {k: tuple(i for i in queue if i in images) for k, queue in queues.items()})
+    labelled = set(images)
+    return Pool(base, images, {k: tuple(i for i in queue if i in labelled) for k, queue in queues.items()})
 
 
 @lru_cache(maxsize=2)

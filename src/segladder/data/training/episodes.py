@@ -142,11 +142,11 @@ def pick(random: Random, options: Sequence[Option]) -> Option:
 
 def sample(random: Random, options: Sequence[Option], count: int) -> list[Option]:
     """Distinct ones of some options, uniformly; those of a smaller `count` are the first of these."""
-    rest = list(options)
+    moved: dict[int, int] = {}  # by place, which option stands there now: a shuffle that copies none of the options
     for place in range(count):
-        other = place + int(random.random() * (len(rest) - place))
-        rest[place], rest[other] = rest[other], rest[place]
-    return rest[:count]
+        other = place + int(random.random() * (len(options) - place))
+        moved[place], moved[other] = moved.get(other, other), moved.get(place, place)
+    return [options[moved[place]] for place in range(count)]
 
 
 class _Deck:
@@ -155,6 +155,7 @@ class _Deck:
     def __init__(self, items: Items, classes: Sequence[int], shots: int, kind: str, repeats: bool) -> None:
         self.items, self.classes, self.shots, self.kind, self.repeats = items, list(classes), shots, kind, repeats
         self.holders = {k: items.holders(k) for k in range(1, len(items.classes))}
+        self.places = {k: {i: place for place, i in enumerate(images)} for k, images in self.holders.items()}
         needed = 2 if repeats else shots + 1
         for k in classes:
             if len(self.holders[k]) < needed:
@@ -219,13 +220,19 @@ class _Deck:
 
     def supports(self, query: str, k: int, rivals: set[int], random: Random) -> tuple[str, ...]:
         """Images of class k other than the query, those without a pixel of the rivals first."""
-        images = [i for i in self.holders[k] if i != query]
-        clean = [i for i in images if rivals.isdisjoint(self.present[i])]
+        held, others = self.holders[k], range(len(self.holders[k]) - (query in self.places[k]))  # by number
+        own = self.places[k].get(query, len(held))
+
+        def image(number: int) -> str:
+            return held[number + (number >= own)]
+
+        clean = [n for n in others if rivals.isdisjoint(self.present[image(n)])] if rivals else others
         if self.repeats:
-            return tuple(pick(random, clean or images) for _ in range(self.shots))
+            return tuple(image(pick(random, clean or others)) for _ in range(self.shots))
         first = sample(random, clean, min(self.shots, len(clean)))
-        unclean = [i for i in images if not rivals.isdisjoint(self.present[i])]
-        return tuple(first + sample(random, unclean, self.shots - len(first)))
+        lacking = self.shots - len(first)
+        unclean = [n for n in others if not rivals.isdisjoint(self.present[image(n)])] if lacking else []
+        return tuple(image(n) for n in first + sample(random, unclean, lacking))
 
 
 def _check(items: Items, classes: Sequence[int], shots: int, episodes: int, rule: str, kind: str) -> None:

@@ -19,7 +19,7 @@ from segladder.data.sources.items import Items
 from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.data.training.episodes import Episode, digest, draw
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.metrics.average_precision import BINS, average_precision, best_threshold
 from segladder.metrics.bootstrap import estimate
@@ -360,6 +360,39 @@ def test_features_beyond_the_limit_go_to_a_file_and_come_back_the_same(dtype):
         for stored, tensor in zip(store.get(key), tensors, strict=True):
             assert torch.equal(stored, tensor) and stored.dtype == dtype
             assert (stored is tensor) == (key < 4)
+
+
+def test_what_is_dropped_from_a_store_makes_room_in_memory_and_in_the_file():
+    store = FeatureStore(limit_mb=2 * 120 * 4 / 2**20)
+    features = {key: (torch.randn(4, 5, 6),) for key in range(50)}
+    for key, tensors in features.items():
+        store.put(key, tensors)
+        if key >= 4:
+            store.drop(key - 4)
+    assert store._file is not None and store._file.seek(0, 2) <= 6 * 120 * 4
+    assert all(torch.equal(store.get(key)[0], features[key][0]) for key in features if key in store)
+    store.drop("unknown")
+
+
+def test_images_of_later_lists_are_encoded_once(coloured):
+    items = Items.read(coloured, coloured.split("val"), "none")
+    lists = [draw(items, [1, 2, 3], 1, 12, seed) for seed in range(2)]
+    runner = EpisodeRunner(Painter(), coloured, InputSize("native", None), "mean", 5)
+    with torch.inference_mode():
+        for episodes, later in zip(lists, [lists[1], []], strict=True):
+            for maps in runner.batches(episodes, later):
+                assert len(maps.episodes) <= 5
+    assert runner.encoded == len({i for episodes in lists for e in episodes for i in runner._images_of(e)})
+    assert len(runner.features) == len(runner.states) == len(runner.masks) == 0
+
+
+def test_a_mask_of_another_size_than_its_query_is_named(coloured, monkeypatch):
+    (episode,) = draw(Items.read(coloured, coloured.split("val"), "none"), [1], 1, 1, 0)
+    runner = EpisodeRunner(Painter(), coloured, InputSize("native", None), "mean", 1)
+    mask = coloured.mask
+    monkeypatch.setattr(coloured, "mask", lambda i: mask(i)[:-1] if i == episode.query else mask(i))
+    with torch.inference_mode(), pytest.raises(DataError, match=rf"{episode.query}\.png: size 96x95, expected 96x96"):
+        list(runner.answers([episode]))
 
 
 def test_the_hash_tells_protocols_apart_but_not_folds():

@@ -17,8 +17,9 @@ from segladder.data.sources.voc import VOC, VOC_CLASSES
 from segladder.data.training.episodes import draw
 from segladder.errors import ConfigError
 from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, STATE_AGGREGATES, FewShotMethod
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, aggregated, of_one_shape
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, aggregated
 from segladder.protocols.episodic import EpisodicProtocol
+from segladder.protocols.feature_store import of_one_shape
 from segladder.runs import build
 
 pytestmark = pytest.mark.long

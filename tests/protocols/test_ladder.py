@@ -26,6 +26,7 @@ from segladder.protocols.asking import (
     the_surest,
 )
 from segladder.protocols.base import Scoring
+from segladder.protocols.episode_runner import EpisodeRunner
 from segladder.protocols.ladder import LadderProtocol
 
 FIELDS = {
@@ -219,6 +220,24 @@ def test_a_few_shot_method_is_asked_with_the_same_supports_from_the_pool(source)
     assert ladder.place() == (0, 2) and protocol().place() == (0, None)
     shown = ladder.shown(method, source, result.pictured.asked[0], result)
     assert set(np.unique(shown.prediction)) <= {0, 1, 2} and len(shown.beside) >= 1
+
+
+def test_a_query_is_forgotten_once_it_is_answered_and_supports_are_kept(source, monkeypatch):
+    """However many images a split has, no more of them are held than a batch and the supports."""
+    most = {"features": 0, "masks": 0}
+    met, drop_used = set(), EpisodeRunner._drop_used
+
+    def watched(runner, episodes):
+        most["features"] = max(most["features"], len(runner.features))
+        most["masks"] = max(most["masks"], len(runner.masks))
+        met.update(episode.query for episode in episodes)
+        assert runner.encoded == len(met) + 4  # the supports once
+        drop_used(runner, episodes)
+
+    monkeypatch.setattr(EpisodeRunner, "_drop_used", watched)
+    protocol(supervision="few_shot").score(SupportColour(), source, batch_size=3)
+    assert len(met) == 20
+    assert most["features"] <= 4 + 3 and most["masks"] <= 4 + 3
 
 
 def colours_of(source, supports):

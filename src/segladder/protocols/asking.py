@@ -250,7 +250,8 @@ class EpisodeAsker(Asker):
         """N images of one size, and what is said of M classes: painted bool and probabilities, (N, M, H, W) each."""
         supports = {**self.base.supports, **self.supports}
         episodes = [Episode(image_id, k, supports[k], 0) for image_id, k in product(ids, classes)]
-        for asked, painted, probabilities in by_query(self.runner.batches(episodes), len(classes)):
+        again = episodes[: len(classes)]  # whose supports are shown once more for other images
+        for asked, painted, probabilities in by_query(self.runner.batches(episodes, again), len(classes)):
             yield [of_image[0].query for of_image in asked], painted, probabilities
 
     def decided(self, painted: Tensor, probabilities: Tensor, least: float) -> Tensor:

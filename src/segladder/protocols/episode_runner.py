@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple, cast
 
 import cv2
@@ -15,11 +17,14 @@ from torch.nn.functional import interpolate
 
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import Source
-from segladder.data.training.episodes import Episode
+from segladder.data.sources.decoding import image_size
+from segladder.data.sources.scene import size_error
+from segladder.data.training.episodes import Episode, Need
 from segladder.errors import ConfigError
 from segladder.methods.base import Method
-from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, STATE_AGGREGATES, Features, FewShotMethod, State
-from segladder.protocols.feature_store import FeatureStore
+from segladder.methods.few_shot.base import STATE_AGGREGATES, Features, FewShotMethod, State
+from segladder.protocols.feature_store import FeatureStore, joined, of_one_shape, stacked
+from segladder.protocols.fields import check_joins
 from segladder.protocols.inference import resized
 
 PADDING = (124, 116, 104)
@@ -121,20 +126,8 @@ def few_shot_method(method: Method, protocol: str, does: str = "draws episodes")
     return cast(FewShotMethod, method)
 
 
-def check_joins(method: FewShotMethod, aggregate: str, protocol: str = "") -> None:
-    """Raise ConfigError if there is no such way of joining K supports, or the method does not know it."""
-    if aggregate not in (*STATE_AGGREGATES, *PREDICTION_AGGREGATES):
-        known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
-        raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
-    if aggregate not in method.joins:
-        raise ConfigError(
-            f"protocol.aggregate={aggregate}{f' of protocol={protocol}' if protocol else ''}: method={method.name}"
-            f" does not join its supports so; choose from {', '.join(method.joins)}"
-        )
-
-
 class EpisodeRunner:
-    """Answers episodes; keeps the features of every image and the state of every support it has met.
+    """Answers episodes; keeps features and masks of images and states of supports as long as episodes need them.
 
     Args:
         method: in evaluation mode; used on the device it is on.
@@ -161,7 +154,9 @@ class EpisodeRunner:
         self.aggregate, self.batch_size, self.annotation = aggregate, batch_size, of_supports(annotation)
         self.features = FeatureStore(FEATURES_MB)
         self.states = FeatureStore(FEATURES_MB / 4)
-        self.masks: dict[str, np.ndarray] = {}
+        self.masks: dict[Need, np.ndarray] = {}
+        self.uses: Counter[Need] = Counter()  # episodes to come that need an image, or a support's state
+        self.sizes: dict[str, tuple[int, int]] = {}  # height and width of each query
         self.areas: dict[tuple[str, int], int] = {}  # annotated pixels of each support met
         self.seconds = 0.0  # spent on encoding and decoding
         self.encoded = 0  # images that went through `encode`
@@ -173,21 +168,37 @@ class EpisodeRunner:
             for episode, prediction, probability in zip(maps.episodes, *arrays, strict=True):
                 yield Answer(episode, prediction, probability, self.truth(episode.query))
 
-    def batches(self, episodes: Sequence[Episode]) -> Iterator[Maps]:
-        """What `answers` gives, of several episodes at once."""
-        groups: dict[tuple[int, ...], list[Episode]] = {}
+    def batches(self, episodes: Sequence[Episode], later: Iterable[Episode] = ()) -> Iterator[Maps]:
+        """What `answers` gives, of several episodes at once; what `later` ones need too is kept for them."""
+        self.uses = Counter(need for episode in chain(episodes, later) for need in episode.needs)
+        groups: dict[tuple[int, int], list[Episode]] = {}
         for episode in episodes:
-            groups.setdefault(self.mask(episode.query).shape, []).append(episode)
+            groups.setdefault(self._query_size(episode.query), []).append(episode)
         for size, group in sorted(groups.items()):
             for start in range(0, len(group), self.batch_size):
                 chunk = group[start : start + self.batch_size]
                 before = time.perf_counter()
                 self.encode([i for e in chunk for i in self._images_of(e)])
-                maps = self.probabilities(chunk, self._scored((size[0], size[1])))  # (B, K or 1, H, W)
+                maps = self.probabilities(chunk, self._scored(size))  # (B, K or 1, H, W)
                 if maps.is_cuda:
                     torch.cuda.synchronize(maps.device)
                 self.seconds += time.perf_counter() - before
                 yield Maps(chunk, *aggregated_all(maps, self.aggregate))
+                self._drop_used(chunk)
+
+    def _query_size(self, image_id: str) -> tuple[int, int]:
+        if image_id not in self.sizes:
+            width, height = image_size(self.source.image_path(image_id))
+            self.sizes[image_id] = height, width
+        return self.sizes[image_id]
+
+    def _drop_used(self, episodes: Sequence[Episode]) -> None:
+        for need in (need for episode in episodes for need in episode.needs):
+            self.uses[need] -= 1
+            if not self.uses[need]:
+                self.features.drop(need)
+                self.states.drop(need)
+                self.masks.pop(need, None)
 
     def truth(self, image_id: str) -> np.ndarray:
         """Class indices uint8 (H, W) at the size that is scored."""
@@ -243,10 +254,15 @@ class EpisodeRunner:
                 self.encoded += len(chunk)
 
     def mask(self, image_id: str) -> np.ndarray:
-        """Class indices uint8 (H, W), read once."""
-        if image_id not in self.masks:
-            self.masks[image_id] = self.source.mask(image_id)
-        return self.masks[image_id]
+        """Class indices uint8 (H, W), kept for episodes to come. Raises DataError for another size than the query's."""
+        if image_id in self.masks:
+            return self.masks[image_id]
+        mask = self.source.mask(image_id)
+        if mask.shape != (size := self.sizes.get(image_id, mask.shape)):
+            raise size_error(self.source.label_place(image_id), mask.shape, size)
+        if self.uses[image_id]:
+            self.masks[image_id] = mask
+        return mask
 
     def support_mask(self, image_id: str, class_index: int) -> np.ndarray:
         """What the method is given of a support: 1 = annotated as the class, uint8 (H, W) at native size."""
@@ -323,21 +339,3 @@ def merged_all(predictions: Tensor, probabilities: Tensor) -> Tensor:
         return predictions[:, 0].to(torch.uint8)
     surest, way = torch.where(predictions, probabilities, -1).max(1)
     return torch.where(surest >= 0, way + 1, 0).to(torch.uint8)
-
-
-def stacked(items: Sequence[Features], device: torch.device) -> Features:
-    """Features of images, each tensor without batch axis, as those of a batch."""
-    return tuple(torch.stack([each.to(device) for each in tensors]) for tensors in zip(*items, strict=True))
-
-
-def of_one_shape(states: Sequence[State]) -> list[list[int]]:
-    """Places of the states whose tensors have the same shapes, together."""
-    groups: dict[tuple[torch.Size, ...], list[int]] = {}
-    for place, state in enumerate(states):
-        groups.setdefault(tuple(part.shape for part in state), []).append(place)
-    return list(groups.values())
-
-
-def joined(states: Sequence[State]) -> State:
-    """States of one episode each as that of a batch."""
-    return tuple(torch.cat(tensors) for tensors in zip(*states, strict=True))

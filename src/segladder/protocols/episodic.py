@@ -135,10 +135,11 @@ class EpisodicProtocol(FewShotProtocol):
         runner = self.runner(scoring.method, source, scoring.batch_size)
         tallies: dict[str, list[EpisodeCounts]] = {}
         with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:
-            for kind, seed, episodes in lists:
+            for number, (kind, seed, episodes) in enumerate(lists, 1):
                 task = bar.add_task(f"{self.name} {kind} episodes", total=len(episodes) // self.ways)
                 advance = partial(bar.advance, task, shard()[1])
-                tally = self.tally(runner, episodes, self.ways, kind == "swap", advance, kind, seed)
+                later = [episode for _, _, after in lists[number:] for episode in after]
+                tally = self.tally(runner, episodes, self.ways, kind == "swap", advance, kind, seed, later)
                 tallies.setdefault(kind, []).append(tally)
         counted = {kind: EpisodeCounts.merged(parts) for kind, parts in tallies.items()}
         result = self.result(counted, classes, source.classes)

@@ -32,12 +32,11 @@ from segladder.protocols.episode_runner import (
     EpisodeRunner,
     InputSize,
     Maps,
-    check_joins,
     few_shot_method,
     merged,
     merged_all,
 )
-from segladder.protocols.fields import Aggregate, Fit, MinObject, ScoreAt
+from segladder.protocols.fields import Aggregate, Fit, MinObject, ScoreAt, check_joins
 from segladder.protocols.inference import gathered, shard
 from segladder.settings import Count, Positive, Seed
 
@@ -231,6 +230,7 @@ class FewShotProtocol(Protocol):
         advance: Callable[[], object] = lambda: None,
         kind: str = "",
         drawn_by: int = 0,
+        later: Sequence[Episode] = (),
     ) -> EpisodeCounts:
         """Counts over all episodes, shared among the processes of a distributed run.
 
@@ -242,12 +242,13 @@ class FewShotProtocol(Protocol):
             advance: called after each query.
             kind: of the episodes, for their counts.
             drawn_by: seed of the list, for their counts.
+            later: episodes that the runner will be given after these.
         """
         rank, world = shard()
         groups = [episodes[start : start + ways] for start in range(0, len(episodes), ways)]
         tally = EpisodeCounts(len(runner.source.classes))
         with evaluating(runner.method), torch.inference_mode():
-            maps = runner.batches([episode for group in groups[rank::world] for episode in group])
+            maps = runner.batches([episode for group in groups[rank::world] for episode in group], later)
             for asked, predictions, probabilities in by_query(maps, ways):
                 queries = [asking(group, kind, drawn_by) for group in asked]
                 masks = [runner.truth(query.image) for query in queries]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
+from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, STATE_AGGREGATES, FewShotMethod
 from segladder.settings import check
 
 OtherClasses = Literal["ignore", "background"]
@@ -48,4 +49,16 @@ def check_classes(name: str, classes: Sequence[str] | None, source: Source, some
     if unknown := [each for each in some if each not in source.classes]:
         raise ConfigError(
             f"protocol {name}: no class {unknown[0]} in use, expected some of {', '.join(source.classes)}"
+        )
+
+
+def check_joins(method: FewShotMethod, aggregate: str, protocol: str = "") -> None:
+    """Raise ConfigError if there is no such way of joining K supports, or the method does not know it."""
+    if aggregate not in (*STATE_AGGREGATES, *PREDICTION_AGGREGATES):
+        known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
+        raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
+    if aggregate not in method.joins:
+        raise ConfigError(
+            f"protocol.aggregate={aggregate}{f' of protocol={protocol}' if protocol else ''}: method={method.name}"
+            f" does not join its supports so; choose from {', '.join(method.joins)}"
         )

@@ -69,7 +69,10 @@ class GeneralisedProtocol(FewShotProtocol):
         with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:
             task = bar.add_task(f"{self.name} queries", total=sum(map(len, lists.values())) // ways)
             advance = partial(bar.advance, task, shard()[1])
-            parts = [self.tally(runner, e, ways, advance=advance, drawn_by=seed) for seed, e in lists.items()]
+            parts, later = [], [episode for episodes in lists.values() for episode in episodes]
+            for seed, episodes in lists.items():
+                later = later[len(episodes) :]
+                parts.append(self.tally(runner, episodes, ways, advance=advance, drawn_by=seed, later=later))
         result = self.result(EpisodeCounts.merged(parts), novel, source.classes)
         result.predict_seconds = runner.seconds
         result.items = digest(episode for episodes in lists.values() for episode in episodes)

@@ -48,8 +48,8 @@ from segladder.protocols.asking import (
     asked_of_base,
 )
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, Shown, measured
-from segladder.protocols.episode_runner import EpisodeRunner, InputSize, check_joins, few_shot_method
-from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses, Presence
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
+from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses, Presence, check_joins
 from segladder.protocols.zero_shot import ZeroShotProtocol
 from segladder.settings import Count, Positive, Seed, Share
 

@@ -22,6 +22,7 @@ KINDS = ("standard", "hard", "negative", "swap")
 
 Option = TypeVar("Option")
 Pair = tuple[str, int]  # image id, class index
+Need = str | Pair
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Episode:
     class_index: int
     supports: tuple[str, ...]
     seed: int
+
+    @property
+    def needs(self) -> list[Need]:
+        """What an answer is made from: the images, and each support as annotated for the class."""
+        return [self.query, *self.supports, *((image_id, self.class_index) for image_id in self.supports)]
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import jaccard_score
 from segladder.errors import ConfigError, DataError
 from segladder.metrics.confusion import ConfusionMatrix, confusion_matrix
 from segladder.metrics.counts import Asked, Counts, outcomes
+from segladder.metrics.ladder import among_all, binary
 from segladder.metrics.overlap import (
     frequency_weighted_iou,
     iou,
@@ -330,10 +332,10 @@ def test_size_is_the_share_of_counted_pixels():
         [[40, 20], [10, 30]],  # 40 %: large, with 20 false positives
         [[90, 10], [0, 0]],  # no item: its false positives have no size
     ])  # fmt: skip
-    pooled = outcomes_by_size(confusions)
+    pooled = outcomes_by_size(outcomes(confusions))
     assert pooled[1].tolist() == [[3, 0, 1], [5, 0, 5], [30, 20, 10]]
-    assert iou_by_size(confusions) == {"small": 3 / 4, "medium": 5 / 10, "large": 30 / 60}
-    assert math.isnan(iou_by_size(confusions[2:])["small"])
+    assert iou_by_size(outcomes(confusions)) == {"small": 3 / 4, "medium": 5 / 10, "large": 30 / 60}
+    assert math.isnan(iou_by_size(outcomes(confusions[2:]))["small"])
 
 
 def test_sizes_are_pooled_over_images_then_averaged_over_classes():
@@ -342,4 +344,26 @@ def test_sizes_are_pooled_over_images_then_averaged_over_classes():
     confusions[0, 1] = [1, 1, 0]  # class 1: 1 of 2
     confusions[1, 1] = [0, 2, 0]  # class 1: 2 of 2, so 3 of 4
     confusions[2, 2] = [2, 0, 0]  # class 2: 0 of 2
-    assert iou_by_size(confusions)["small"] == pytest.approx((3 / 4 + 0) / 2)
+    assert iou_by_size(outcomes(confusions))["small"] == pytest.approx((3 / 4 + 0) / 2)
+
+
+def test_sums_of_each_image_hold_no_matrix_of_all_classes_for_each():
+    counts = Counts(200)
+    for n in range(100):
+        matrix = np.zeros((200, 200), np.int64)
+        matrix[n, n] = matrix[n, 0] = 5
+        for kind in "ab":
+            counts.add(Asked(f"{n}", (1,), kind), matrix)
+    tracemalloc.start()
+    whole, (_, peak) = counts.by_image(), tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(whole.dense(), counts.dense().reshape(100, 2, 200, 200).sum(1))
+    assert peak < 10 * 200**2 * 8
+
+
+def test_answers_for_one_class_are_four_numbers():
+    confusion = np.arange(9).reshape(3, 3)
+    assert binary(confusion, 1, 1).tolist() == [[0 + 2 + 6 + 8, 1 + 7], [3 + 5, 4]]
+    painted = np.stack([confusion[:, [0, 2]].sum(1), confusion[:, 1]], 1)  # (K, 2)
+    assert np.array_equal(binary(painted, 1, column=1), binary(confusion, 1, 1))
+    assert among_all(binary(confusion, 1, 1), 1, 3).tolist() == [[16, 8, 0], [8, 4, 0], [0, 0, 0]]

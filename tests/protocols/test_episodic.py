@@ -374,6 +374,11 @@ def test_what_is_dropped_from_a_store_makes_room_in_memory_and_in_the_file():
     store.drop("unknown")
 
 
+def test_no_score_needs_a_matrix_of_all_classes_for_each_image(coloured, monkeypatch):
+    monkeypatch.setattr(Counts, "dense", None)
+    assert value(protocol("strict", *SHORT).score(Painter(), coloured), "true_share") > 0
+
+
 def test_images_of_later_lists_are_encoded_once(coloured):
     items = Items.read(coloured, coloured.split("val"), "none")
     lists = [draw(items, [1, 2, 3], 1, 12, seed) for seed in range(2)]

@@ -240,6 +240,16 @@ def test_a_query_is_forgotten_once_it_is_answered_and_supports_are_kept(source, 
     assert most["features"] <= 4 + 3 and most["masks"] <= 4 + 3
 
 
+@pytest.mark.parametrize("method", [NearestColour(), SupportColour()])
+def test_answers_hold_four_numbers_for_each_question(source, method):
+    ladder = protocol(supervision=method.supervision)
+    scoring = Scoring(method, source, batch_size=3)
+    questions = Questions.of(Items.read(source, source.split("val"), "none"), NOVEL)
+    answers = ladder.asker(scoring).answers(questions)
+    assert {matrix.shape for matrix in answers.confusions.values()} == {(2, 2)}
+    assert list(answers.confusions) and set(answers.confusions) == set(questions.kinds)
+
+
 def colours_of(source, supports):
     """The mean colour of each class's supports."""
     found = {}

@@ -142,12 +142,15 @@ class Counts:
 
     def by_image(self) -> Counts:
         """A row for each image: the sum of its rows."""
-        matrices: dict[str, np.ndarray] = {}
-        for asked, matrix in self.rows():
-            matrices[asked.image] = matrices.get(asked.image, 0) + matrix
+        rows: dict[str, list[int]] = {}
+        for i, asked in enumerate(self.asked):
+            rows.setdefault(asked.image, []).append(i)
         whole = Counts(self.num_classes)
-        for image_id, matrix in matrices.items():
-            whole.add(image_id, matrix)
+        for image_id, places in rows.items():
+            flat = np.zeros(self.num_classes**2, np.int64)
+            for i in places:
+                flat[self._cells[i]] += self._pixels[i]
+            whole.add(image_id, flat)
         return whole
 
     def sorted(self) -> Counts:

@@ -71,8 +71,9 @@ class EpisodeCounts:
 
     def shares(self) -> tuple[np.ndarray, np.ndarray]:
         """Share of scored pixels that are predicted and that are the class, float64 (N,) each."""
-        matrices = self.counts.dense()
-        there = matrices[:, 1:].sum((1, 2)) / np.maximum(matrices.sum((1, 2)), 1)
+        outcomes = self.counts.outcomes()
+        true = outcomes[..., 0] + outcomes[..., 2]  # (N, K)
+        there = true[:, 1:].sum(1) / np.maximum(true.sum(1), 1)
         return painted_shares(self.counts), there
 
     def precision(self, classes: Sequence[int]) -> float:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 
-def asked(confusion: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """One image's answers for some classes as one matrix: the sum of a binary matrix for each.
-
-    The binary matrix of class c has pixels of c in row c, all others in row 0, and likewise for what is predicted. So
-    in the sum a class keeps its true positives, false positives and false negatives apart from those of the others.
+def binary(confusion: np.ndarray, k: int, column: int) -> np.ndarray:
+    """One image's answers for one class, int64 (2, 2): rows = whether a pixel is its, columns = whether painted.
 
     Args:
-        confusion: rows = truth, columns = prediction, (K, K).
-        classes: indices, none the background.
-
-    Returns:
-        int64 (K, K), non-zero on the diagonal and in the first row and column.
+        confusion: rows = truth, columns = prediction, (K, M).
+        k: row of the class.
+        column: what is painted as the class.
     """
-    answers = np.zeros_like(confusion, np.int64)
-    for c in classes:
-        hits = confusion[c, c]
-        invented, missed = confusion[:, c].sum() - hits, confusion[c].sum() - hits
-        answers[c, c], answers[0, c], answers[c, 0] = hits, invented, missed
-        answers[0, 0] += confusion.sum() - hits - invented - missed
-    return answers
+    hits, painted, true = confusion[k, column], confusion[:, column].sum(), confusion[k].sum()
+    return np.array([[confusion.sum() - painted - true + hits, painted - hits], [true - hits, hits]], np.int64)
+
+
+def among_all(binary: np.ndarray, k: int, num_classes: int) -> np.ndarray:
+    """The same as a matrix of all classes, int64 (K, K), where all but the class are in the first row and column."""
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    confusion[np.ix_([0, k], [0, k])] = binary
+    return confusion

@@ -8,41 +8,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from segladder.metrics.counts import outcomes
 from segladder.metrics.formulas import class_iou
 
 SIZES = ("small", "medium", "large")
 LIMITS = (0.05, 0.20)
 
 
-def outcomes_by_size(confusions: np.ndarray, limits: tuple[float, float] = LIMITS) -> np.ndarray:
+def outcomes_by_size(outcomes: np.ndarray, limits: tuple[float, float] = LIMITS) -> np.ndarray:
     """True positives, false positives and false negatives pooled per class and size, int64 (K, 3 sizes, 3).
 
     Args:
-        confusions: one confusion matrix per image, (N, K, K), rows = truth.
+        outcomes: true positives, false positives and false negatives of each image, (N, K, 3).
         limits: shares of the image where medium and large begin.
 
     Everything predicted as a class in an image belongs to that image's item of the class; where a class is not true at
     all its false positives have no size and are left out.
     """
-    area = confusions.sum(-1)  # (N, K) true pixels
+    area = outcomes[..., 0] + outcomes[..., 2]  # (N, K) true pixels
     pixels = np.maximum(area.sum(-1, keepdims=True), 1)  # (N, 1)
     size = np.digitize(area / pixels, limits)  # (N, K) 0, 1, 2
-    counted = outcomes(confusions)  # (N, K, 3)
-    return np.stack([(counted * ((size == s) & (area > 0))[..., None]).sum(0) for s in range(len(SIZES))], 1)
+    return np.stack([(outcomes * ((size == s) & (area > 0))[..., None]).sum(0) for s in range(len(SIZES))], 1)
 
 
 def iou_by_size(
-    confusions: np.ndarray, limits: tuple[float, float] = LIMITS, background: int | None = 0
+    outcomes: np.ndarray, limits: tuple[float, float] = LIMITS, background: int | None = 0
 ) -> dict[str, float]:
     """Mean IoU of the items of each size over the classes that have such items; nan where none has.
 
     Args:
-        confusions: one confusion matrix per image, (N, K, K), rows = truth.
+        outcomes: true positives, false positives and false negatives of each image, (N, K, 3).
         limits: shares of the image where medium and large begin.
         background: a class that has no objects and is left out; None keeps all.
     """
-    shares = class_iou(outcomes_by_size(confusions, limits))  # (K, 3)
+    shares = class_iou(outcomes_by_size(outcomes, limits))  # (K, 3)
     if background is not None:
         shares = np.delete(shares, background, axis=0)
     return {

@@ -25,6 +25,7 @@ from segladder.mask_values import IGNORE
 from segladder.methods.base import evaluating
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import joint_counts
+from segladder.metrics.ladder import binary
 from segladder.metrics.zero_shot import GammaSweep
 from segladder.protocols.base import Metrics, Picture, Result, Scoring, scored
 from segladder.protocols.cam_seeds import heat_map, tag_method
@@ -35,7 +36,7 @@ from segladder.protocols.inference import gathered, resized, shard, to_pixels
 from segladder.protocols.zero_shot import ZeroShotProtocol
 
 Pair = tuple[str, int]  # an image and the class that it is asked for
-Confusions = Mapping[Pair, np.ndarray]  # (K, K) of each pair
+Confusions = Mapping[Pair, np.ndarray]  # `binary` of each pair
 
 ALONE, CROWDED = "alone", "crowded"  # an object of the class is there; so is one of another class
 SMALL, LACKING = "small", "lacking"  # too few pixels to be an object; none
@@ -81,7 +82,7 @@ class Answers:
     """What a method said to all questions.
 
     Args:
-        confusions: for each question a matrix (K, K), rows = truth.
+        confusions: for each question a matrix (2, 2), see `binary`.
         seconds: of prediction.
         dense: of methods that answer for all classes at once, these answers on all images.
         beside: scores that only this kind of method has.
@@ -128,8 +129,8 @@ class DenseAsker(Asker):
         sweep, seconds = dense.sweep(self.scoring, questions.ids, np.arange(256, dtype=np.uint8))
         index = dense.chosen(self.scoring, sweep) if self.calibrated else dense.grid.index(0.0)
         counts = sweep.at(index)
-        matrices = {asked.image: matrix for asked, matrix in counts.rows()}
-        confusions = {(image_id, k): matrices[image_id] for image_id, k in questions.kinds}
+        classes = dict.fromkeys(k for _, k in questions.kinds)
+        confusions = {(asked.image, k): binary(matrix, k, k) for asked, matrix in counts.rows() for k in classes}
         return self.calibrated_answers(Answers(confusions, seconds, counts), sweep, index)
 
     def calibrated_answers(self, plain: Answers, sweep: GammaSweep, index: int) -> Answers:
@@ -239,8 +240,7 @@ class EpisodeAsker(Asker):
                 flat = truth.clamp(max=size).flatten(0, 1)  # the last row is not scored
                 cells = joint_counts(flat, size + 1, painted.flatten(0, 1), 2)  # (N M, K + 1, 2)
                 for (image_id, k), counted in zip(product(images, self.supports), cells, strict=True):
-                    found[image_id, k] = np.zeros((size, size), np.int64)
-                    found[image_id, k][:, [0, k]] = counted[:size]
+                    found[image_id, k] = binary(counted[:size], k, column=1)
                 bar.advance(task, len(images))
         whole = {pair: matrix for part in gathered(found) for pair, matrix in part.items()}
         beside = {"least_sure": scored(least)} if self.presence == "calibrated" else {}

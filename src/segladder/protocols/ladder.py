@@ -30,7 +30,7 @@ from segladder.methods.base import Method
 from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.formulas import class_iou, mean_iou
-from segladder.metrics.ladder import asked
+from segladder.metrics.ladder import among_all
 from segladder.metrics.overlap import COLUMNS, per_class
 from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.asking import (
@@ -304,7 +304,7 @@ class LadderProtocol(Protocol):
         """The answers to questions."""
         counts = Counts(len(source.classes), {"novel": self.indices(source), "base": self.base_indices(source)})
         for (image_id, k), kind in questions.kinds.items():
-            counts.add(Asked(image_id, (k,), kind), asked(answers.confusions[image_id, k], [k]))
+            counts.add(Asked(image_id, (k,), kind), among_all(answers.confusions[image_id, k], k, counts.num_classes))
         return counts
 
     def rows(self, counts: Counts, questions: Questions, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -166,7 +166,8 @@ class SemanticProtocol(Protocol):
         edges = np.where(boundary[:, 1] > 0, boundary[:, 0] / np.maximum(boundary[:, 1], 1), np.nan)  # (K,)
         shares = self.filled(edges)
         values["boundary_iou"] = float(np.nanmean(shares))
-        values |= {f"iou_{size}": value for size, value in iou_by_size(counts.dense(), background=background).items()}
+        of_sizes = iou_by_size(counts.outcomes(), background=background)
+        values |= {f"iou_{size}": value for size, value in of_sizes.items()}
         metrics = {name: scored(value) for name, value in values.items()}
         metrics |= measured(counts, self.scores, self.bootstrap)
         rows = per_class(confusion, source.classes, self.absent)

@@ -1,6 +1,8 @@
 """Values, intervals and paired tests against slow resampling, cases whose answer is known, and simulated worlds."""
 
+import hashlib
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import scipy.stats
 import torch
 
 from segladder.errors import DataError
+from segladder.metrics import bootstrap
 from segladder.metrics.bootstrap import (
     Comparison,
     compare,
@@ -53,15 +56,58 @@ def widened(scores, freedom):
 
 
 def weights_of(counts, draws):
-    return image_weights({counts.fold: sorted(set(counts.images))}, draws)[counts.fold]
+    return drawn({counts.fold: sorted(set(counts.images))}, draws)[counts.fold]
+
+
+def drawn(images, draws):
+    """All blocks of weights in one."""
+    blocks = list(image_weights(images, draws))
+    return {fold: np.concatenate([weights[fold] for weights in blocks]) for fold in images}
+
+
+def drawn_at_once(names, draws):
+    """The weights of some names by one call of the generator."""
+    key = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8], "big")
+    hit = np.random.default_rng(key).integers(0, len(names), (draws, max(1, len(names) - 1)))
+    return np.stack([np.ones(len(names)), *(np.bincount(row, minlength=len(names)).astype(float) for row in hit)])
+
+
+@pytest.mark.parametrize("count", [5, 6, 41, 300])
+@pytest.mark.parametrize("held", [1, 50, 1000, 1 << 23])
+def test_blocks_of_draws_are_the_draws_of_one_call(monkeypatch, count, held):
+    monkeypatch.setattr(bootstrap, "HELD", held)
+    names = [f"{n:03}" for n in range(count)]
+    found = drawn({None: names}, 60)[None]
+    assert found.dtype == np.float64 and np.array_equal(found, drawn_at_once(names, 60))
+    assert max(len(weights[None]) for weights in image_weights({None: names}, 60)) <= max(1, held // count)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_blocks_of_draws_give_the_same_scores(monkeypatch, count):
+    runs = [random_counts(count, seed=n, fold=n % 2, run=n // 2) for n in range(4)]
+    whole = under_draws(runs, MEAN_IOU, draws=100)
+    monkeypatch.setattr(bootstrap, "HELD", 7 * count)
+    assert np.array_equal(under_draws(runs, MEAN_IOU, draws=100), whole, equal_nan=True)
+    assert whole.shape == (101,)
+
+
+def test_many_images_are_drawn_a_block_at_a_time_and_not_kept():
+    images = {None: [f"{n:05}" for n in range(20_000)]}
+    before = bootstrap._all_draws.cache_info().currsize
+    tracemalloc.start()
+    assert sum(len(weights[None]) for weights in image_weights(images, 1000)) == 1001
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * bootstrap.HELD * 8  # all at once 20 million weights of 8 bytes, three times over
+    assert bootstrap._all_draws.cache_info().currsize == before
 
 
 def test_all_images_count_once_then_one_less_than_there_are_is_drawn():
-    weights = image_weights({None: [*"abcde"]}, draws=400)[None]
+    weights = drawn({None: [*"abcde"]}, draws=400)[None]
     assert weights.shape == (401, 5) and weights[0].tolist() == [1] * 5
     assert (weights[1:].sum(1) == 4).all() and weights[1:].mean(0) == pytest.approx([4 / 5] * 5, abs=0.1)
-    again = image_weights({7: [*"abcde"]}, draws=400)[7]
-    assert np.array_equal(weights, again) and not np.array_equal(weights, image_weights({7: [*"xbcde"]}, 400)[7])
+    again = drawn({7: [*"abcde"]}, draws=400)[7]
+    assert np.array_equal(weights, again) and not np.array_equal(weights, drawn({7: [*"xbcde"]}, 400)[7])
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -73,14 +119,14 @@ def test_so_few_images_have_no_interval(count):
 
 
 def test_an_image_is_drawn_once_for_all_folds_that_score_it():
-    weights = image_weights({0: [*"abc"], 1: [*"bdef"], 2: [*"vwxyz"]}, draws=50)
+    weights = drawn({0: [*"abc"], 1: [*"bdef"], 2: [*"vwxyz"]}, draws=50)
     assert np.array_equal(weights[0][:, 1], weights[1][:, 0])  # b
     joint = weights[0].sum(1) + weights[1][:, 1:].sum(1)
     assert (joint[1:] == 5).all() and (weights[2][1:].sum(1) == 4).all()  # a to f together, v to z apart
 
 
 def test_folds_that_share_images_through_another_are_drawn_together():
-    weights = image_weights({0: [*"abc"], 1: [*"cde"], 2: [*"afgh"]}, draws=50)
+    weights = drawn({0: [*"abc"], 1: [*"cde"], 2: [*"afgh"]}, draws=50)
     assert np.array_equal(weights[0][:, 0], weights[2][:, 0])  # a
     whole = weights[0].sum(1) + weights[1][:, 1:].sum(1) + weights[2][:, 1:].sum(1)
     assert (whole[1:] == 7).all()  # of eight

@@ -11,7 +11,7 @@ sets a difference against that scatter. Not covered: which images were the suppo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ DRAWS = 2000
 LEVEL = 0.95
 FEWEST = 5  # images; fewer have no interval
 ROUNDING = 1e-12  # scores that lie closer are one
+HELD = 1 << 23  # weights in memory at once; up to 4,000 images are one block of 2,000 draws
 SEEDS_DRAWN_FROM = 5  # of fewer, nobody can tell how much they scatter
 
 Fold = int | None
@@ -217,14 +218,17 @@ class Runs:
 
     def under_draws(self, draws: int) -> np.ndarray:
         """The score, and the score under each draw, (1 + draws, ...), as far apart as so few images make them."""
-        weights = image_weights(self.images, draws)
-        seeds = [
-            np.mean([self._score(run, weights[fold]) for fold, run in folds.items()], axis=0)
-            for folds in self.runs.values()
-        ]
+        seeds = np.concatenate([self._of_seeds(weights) for weights in image_weights(self.images, draws)], 1)
         shares = seed_weights([str(seed) for seed in self.runs], draws)  # (draws, S)
         scores = np.asarray(sum(values.T * share for values, share in zip(seeds, shares.T, strict=True))).T
         return np.asarray(scores[:1] + few_widen(self.freedom) * (scores - scores[:1]))
+
+    def _of_seeds(self, weights: Mapping[Fold, np.ndarray]) -> np.ndarray:
+        """The mean over folds of each seed under each weighting, (S, D, ...)."""
+        return np.stack([
+            np.mean([self._score(run, weights[fold]) for fold, run in folds.items()], axis=0)
+            for folds in self.runs.values()
+        ])  # fmt: skip
 
     def _score(self, run: _Drawn, weights: np.ndarray) -> np.ndarray:
         """The score of one run under each weighting (D, N), (D, ...)."""
@@ -232,21 +236,23 @@ class Runs:
         return formula(self.rule.formula).under(run.gathered, weights, groups, self.rule.absent)
 
 
-def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> dict[Fold, np.ndarray]:
-    """How often each fold's images count, (1 + draws, N) each; the first time all count once.
+def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> Iterator[dict[Fold, np.ndarray]]:
+    """How often each fold's images count, (1 + draws, N) each; first all count once. A block of rows at a time.
 
     Equal images give equal draws, whoever was scored on them. Fewer than `FEWEST` in all say nothing of others: nan.
     """
-    weights: dict[Fold, np.ndarray] = {}
-    enough = len({name for names in images.values() for name in names}) >= FEWEST
-    for folds in _sharing_images(images):
-        names = sorted({name for fold in folds for name in images[fold]})
-        place = {name: number for number, name in enumerate(names)}
-        drawn = _draws(tuple(names), draws)
-        if not enough or len(names) == 1:
-            drawn = np.vstack([drawn[:1], np.full_like(drawn[1:], np.nan)])
-        weights |= {fold: drawn[:, [place[name] for name in images[fold]]] for fold in folds}
-    return weights
+    groups = _sharing_images(images)
+    names = [tuple(sorted({name for fold in folds for name in images[fold]})) for folds in groups]
+    places = {name: number for of_group in names for number, name in enumerate(of_group)}
+    rows = max(1, HELD // max(1, len(places)))
+    for block, drawn in enumerate(zip(*(_draws(of_group, draws, rows) for of_group in names), strict=True)):
+        weights: dict[Fold, np.ndarray] = {}
+        for folds, times in zip(groups, drawn, strict=True):
+            for fold in folds:
+                weights[fold] = times[:, [places[name] for name in images[fold]]].astype(np.float64)
+                if len(places) < FEWEST or times.shape[1] == 1:
+                    weights[fold][block == 0 :] = np.nan
+        yield weights
 
 
 def seed_weights(seeds: Sequence[str], draws: int) -> np.ndarray:
@@ -255,7 +261,7 @@ def seed_weights(seeds: Sequence[str], draws: int) -> np.ndarray:
     equal = np.full((1 + draws, count), 1 / max(1, count))
     if count < SEEDS_DRAWN_FROM:
         return equal
-    weights = _draws(tuple(sorted(seeds)), draws)
+    weights = _all_draws(tuple(sorted(seeds)), draws).astype(np.float64)
     shares = weights / weights.sum(1, keepdims=True)
     order = np.argsort(np.argsort(seeds))
     return np.asarray(equal + few_widen(count - 1) * (shares - equal))[:, order]
@@ -270,15 +276,28 @@ def few_widen(freedom: int) -> float:
     return float(stdtrit(freedom, upper) / ndtri(upper)) if freedom > 0 else 1.0
 
 
+def _draws(names: tuple[str, ...], draws: int, rows: int) -> Iterable[np.ndarray]:
+    """Weights (1 + draws, N) that depend on the names alone, so many rows at a time; kept where all are one block."""
+    return [_all_draws(names, draws)] if rows > draws else _drawn(names, draws, rows)
+
+
 @lru_cache(maxsize=4)
-def _draws(names: tuple[str, ...], draws: int) -> np.ndarray:
-    """Weights (1 + draws, N) that depend on the names alone: ones, then how often each of N - 1 draws hits each."""
+def _all_draws(names: tuple[str, ...], draws: int) -> np.ndarray:
+    return next(_drawn(names, draws, rows=1 + draws))
+
+
+def _drawn(names: tuple[str, ...], draws: int, rows: int) -> Iterator[np.ndarray]:
+    """Ones, then how often each of N - 1 draws hits each of N names, in blocks (rows, N) of small integers."""
     key = int.from_bytes(hashlib.sha256("\n".join(names).encode()).digest()[:8], "big")
-    count, size = len(names), max(1, len(names) - 1)
-    drawn = np.random.default_rng(key).integers(0, max(1, count), (draws, size)) if count else np.zeros((draws, 0), int)
-    joint = drawn + np.arange(draws)[:, None] * count
-    weights = np.bincount(joint.reshape(-1), minlength=draws * count).reshape(draws, count).astype(np.float64)
-    return np.vstack([np.ones((1, count)), weights])
+    random, count, size = np.random.default_rng(key), len(names), max(1, len(names) - 1)
+    kind = np.min_scalar_type(size)
+    for start in range(0, 1 + draws, rows):
+        ones = np.ones((int(start == 0), count), kind)
+        number = min(rows, 1 + draws - start) - len(ones)
+        drawn = random.integers(0, max(1, count), (number, size)) if count else np.zeros((number, 0), int)
+        drawn += np.arange(number)[:, None] * count
+        weights = np.bincount(drawn.reshape(-1), minlength=number * count).reshape(number, count).astype(kind)
+        yield np.vstack([ones, weights])
 
 
 def _sharing_images(images: Mapping[Fold, Sequence[str]]) -> list[list[Fold]]:

@@ -14,7 +14,7 @@ from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import TagMethod
-from segladder.metrics.counts import Asked
+from segladder.metrics.counts import Asked, Counts
 from segladder.protocols.asking import (
     ALONE,
     CROWDED,
@@ -25,7 +25,7 @@ from segladder.protocols.asking import (
     best_threshold,
     the_surest,
 )
-from segladder.protocols.base import Scoring
+from segladder.protocols.base import Result, Scoring
 from segladder.protocols.episode_runner import EpisodeRunner
 from segladder.protocols.ladder import LadderProtocol
 
@@ -248,6 +248,16 @@ def test_answers_hold_four_numbers_for_each_question(source, method):
     answers = ladder.asker(scoring).answers(questions)
     assert {matrix.shape for matrix in answers.confusions.values()} == {(2, 2)}
     assert list(answers.confusions) and set(answers.confusions) == set(questions.kinds)
+
+
+def test_pictures_of_a_ladder_read_the_training_masks_once_for_all(root, monkeypatch):
+    source, read = Folder(root, folds=FOLDS), []
+    mask = Folder.raw_mask
+    monkeypatch.setattr(Folder, "raw_mask", lambda source, i: [read.append(i), mask(source, i)][1])
+    ladder = protocol(supervision="few_shot", presence="competing", gamma_images=2)
+    for image_id in ("val00", "val01", "val02"):
+        ladder.shown(SupportColour(), source, Asked(image_id), Result({}, [], Counts(5)))
+    assert max(read.count(image_id) for image_id in source.split("train")) <= 1 + 3  # as a support of each panel too
 
 
 def colours_of(source, supports):

@@ -20,7 +20,7 @@ from segladder.data.hashing import hashed_share
 from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
-from segladder.data.labels.pool import Pool, pool_of
+from segladder.data.labels.pool import Pool, pool_of, training_items
 from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, digest
@@ -280,8 +280,7 @@ class LadderProtocol(Protocol):
         """Base classes with supports among the images that training has masks of, where presence is asked of them."""
         if self.presence == "always":
             return None
-        ids = source.ids_without(source.split(source.train_split), self.novel)
-        items = Items.read(source, ids, self.min_object, self.min_area)
+        items = training_items(source, self.min_object, self.min_area).without(self.indices(source))
         found = BaseClasses.of(items, self.base_indices(source), self.shots, self.gamma_images, self.pool_seed)
         if not found.supports or not found.images:
             raise DataError(

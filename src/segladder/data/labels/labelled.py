@@ -15,11 +15,11 @@ from typing import Any
 from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.prices import Prices
+from segladder.data.reading import MOST_THREADS, of_each
 from segladder.data.sources.base import Source
 from segladder.machine import cores
 from segladder.settings import Count, NotNegative, fits
 
-MOST_THREADS = 4
 BACKGROUND = ""  # in place of the name of a class
 PLAIN: dict[str, Any] = {  # what `Labelled.plain` gives
     "data": str,
@@ -64,9 +64,8 @@ class Labelled:
         """Some images of a source, looked through for some of its classes; what they hold is read from their tags."""
         ids = sorted(set(ids))
         columns = [(source.foreground.index(name), name) for name in classes]
-        with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
-            tags = pool.map(source.tags, ids)
-            held = {i: tuple(name for k, name in columns if found[k]) for i, found in zip(ids, tags, strict=True)}
+        tags = of_each(source.tags, ids, f"tags of {source.name}, for what they cost")
+        held = {i: tuple(name for k, name in columns if found[k]) for i, found in zip(ids, tags, strict=True)}
         return cls.holding(source, labels, classes, held)
 
     @classmethod

@@ -77,11 +77,17 @@ def choose(items: Items, novel: Sequence[int], size: int | None, seed: int = 0) 
 
 
 @lru_cache(maxsize=2)
+def training_items(source: Source, min_object: str, min_area: int) -> Items:
+    """What a source's training images hold, read once; arguments and errors as of `Items.read`."""
+    return Items.read(source, source.split(source.train_split), min_object, min_area)
+
+
+@lru_cache(maxsize=2)
 def pool_of(
     source: Source, novel: tuple[int, ...], size: int | None, min_object: str, min_area: int, seed: int
 ) -> Pool:
     """The pool of a source's training split; arguments and errors as of `Items.read` and `choose`."""
-    return choose(Items.read(source, source.split(source.train_split), min_object, min_area), novel, size, seed)
+    return choose(training_items(source, min_object, min_area), novel, size, seed)
 
 
 @lru_cache(maxsize=2)

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
+from segladder.data.reading import of_each
 from segladder.data.sources.decoding import CONVERT, read_mask, read_upright_image, stored
 from segladder.data.sources.flow import SMALLEST, dense_flow, relative
 from segladder.data.sources.instances import Instances
@@ -307,7 +308,8 @@ class Source(ABC):
         if not classes:
             return list(ids)
         values = [self.all_classes.index(name) for name in classes]
-        return [image_id for image_id in ids if not np.isin(self.raw_mask(image_id), values).any()]
+        held = of_each(lambda image_id: np.isin(self.raw_mask(image_id), values).any(), ids, f"masks of {self.name}")
+        return [image_id for image_id, holds in zip(ids, held, strict=True) if not holds]
 
     def tag_path(self, image_id: str) -> Path:
         """The file that `tags` reads."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from rich.progress import track
 
 from segladder.data.pascal5i import GRID_POINTS, grid
+from segladder.data.reading import of_each
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
-from segladder.machine import cores
 
 MIN_OBJECT = ("grid", "area", "none")
 MOST_THREADS = 8
@@ -68,12 +66,15 @@ class Items:
             sizes = _counts(grid(mask)) if min_object == "grid" else pixels
             return tuple(k for k in indices if sizes[k] >= least), tuple(k for k in indices if pixels[k])
 
-        with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
-            found = track(
-                pool.map(held, ids), f"masks of {source.name}", len(ids), transient=True, disable=not progress
-            )
-            kept, present = zip(*found, strict=True) if ids else ((), ())
+        found = of_each(held, ids, f"masks of {source.name}", MOST_THREADS, progress)
+        kept, present = zip(*found, strict=True) if ids else ((), ())
         return cls(source.name, source.classes, ids, kept, present)
+
+    def without(self, classes: Iterable[int]) -> Items:
+        """The images without a pixel of some classes."""
+        rows = [row for row in zip(self.ids, self.kept, self.present, strict=True) if not set(row[2]) & set(classes)]
+        ids, kept, present = zip(*rows, strict=True) if rows else ((), (), ())
+        return Items(self.name, self.classes, ids, kept, present)
 
     def holders(self, class_index: int) -> list[str]:
         """The images that hold a kept object of a class, in the order of `ids`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import Any, TypedDict
 
@@ -13,18 +12,17 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
+from segladder.data.reading import of_each
 from segladder.data.sources.base import Sight, Source, tags_of
 from segladder.data.sources.scene import size_error
 from segladder.data.training.augmentation import Places, TrainAugmentation
 from segladder.data.training.cache import flows_of, images_of, masks_of
 from segladder.errors import ConfigError, DataError
-from segladder.machine import cores
 from segladder.mask_values import IGNORE
 
 Augmentation = Callable[[np.ndarray, np.ndarray | None, int], tuple[np.ndarray, np.ndarray | None]]
 Key = int | tuple[int, int]
 
-MOST_THREADS = 4
 UNLABELLED = 254  # stands for 255 in an image while it is augmented: what augmentation adds is 255 and no pixel of it
 
 
@@ -138,19 +136,22 @@ class SegmentationDataset(TrainingSet):
         self._label_place = source.label_place if has_masks else None
         self._tables = tables
         has_tags = not has_masks and labels.shows != "images"
-        self._tags = np.stack([source.tags(image_id) for image_id in ids]) if has_tags else None  # (N, K - 1)
+        tags = of_each(source.tags, ids, f"tags of {source.name}") if has_tags else None
+        self._tags = None if tags is None else np.stack(list(tags))  # (N, K - 1)
 
     def pixels_of_classes(self) -> np.ndarray | None:
         """Labelled pixels of each class in each item, int64 (N, K), as they are; None where labels show none."""
         if self._masks is None:
             return None
-        with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
-            return np.stack(list(pool.map(self._counted, range(len(self)))))
+        return np.stack(list(of_each(self._counted, range(len(self)), "masks, to count the pixels of each class")))
 
     def _counted(self, index: int) -> np.ndarray:
-        _, mask, _ = self._read(index)
-        assert mask is not None
-        return np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(self.classes)]
+        return np.bincount(self._mask(index).ravel(), minlength=IGNORE + 1)[: len(self.classes)]
+
+    def _mask(self, index: int) -> np.ndarray:
+        assert self._masks is not None
+        mask = self._masks[index]  # (H, W)
+        return mask if self._tables is None else cv2.LUT(mask, self._tables[index])
 
     def __getitem__(self, key: Key) -> Item:
         """The item at an index as it is, or at (index, seed) augmented with that seed."""
@@ -188,12 +189,10 @@ class SegmentationDataset(TrainingSet):
         image = self._images[index]  # (H, W, 3)
         if self._masks is None:
             return image, None, None if self._tags is None else self._tags[index]
-        mask = self._masks[index]  # (H, W)
+        mask = self._mask(index)  # (H, W)
         if mask.shape != image.shape[:2]:
             assert self._label_place is not None
             raise size_error(self._label_place(self.ids[index]), mask.shape, image.shape)
-        if self._tables is not None:
-            mask = cv2.LUT(mask, self._tables[index])
         return image, mask, tags_of(mask, self._tagged)
 
 

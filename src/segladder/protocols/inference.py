@@ -25,16 +25,25 @@ Predict = Callable[[Tensor], Tensor]
 Item = TypeVar("Item")
 
 MOST_WAITING = 32  # answers whose counting is put off
+MOST_SCORES = 500_000_000  # of a batch at the size of its labels; 2 GB in float32
 
 
-def same_size_chunks(source: Source, ids: Sequence[str], batch_size: int) -> list[list[str]]:
-    """Ids in chunks of images of one size, in an order that depends on sizes and ids alone."""
+def same_size_chunks(source: Source, ids: Sequence[str], batch_size: int, maps: int = 0) -> list[list[str]]:
+    """Ids in chunks of images of one size, in an order that depends on sizes and ids alone.
+
+    Args:
+        source: the data set.
+        ids: of its images.
+        batch_size: images in a chunk, or fewer where their `maps` would have more than `MOST_SCORES` values.
+        maps: of scores for each image, at its own size.
+    """
     groups: dict[tuple[int, int], list[str]] = {}
     for image_id in sorted(ids):
         groups.setdefault(image_size(source.image_path(image_id)), []).append(image_id)
-    chunks = [
-        group[i : i + batch_size] for _, group in sorted(groups.items()) for i in range(0, len(group), batch_size)
-    ]
+    chunks = []
+    for (width, height), group in sorted(groups.items()):
+        most = min(batch_size, max(1, MOST_SCORES // max(1, maps * width * height)))
+        chunks += [group[i : i + most] for i in range(0, len(group), most)]
     return chunks
 
 
@@ -110,7 +119,7 @@ def answered(
     """
     method, source = scoring.method, scoring.source
     rank, world = shard()
-    chunks = same_size_chunks(source, ids, scoring.batch_size)[rank::world]
+    chunks = same_size_chunks(source, ids, scoring.batch_size, len(source.classes))[rank::world]
     seconds = 0.0
     bar = Progress(disable=not scoring.progress or rank > 0)
     with evaluating(method), bar, torch.inference_mode(), Beside(method.device) as beside:

@@ -121,7 +121,7 @@ class PseudoMasks:
         missing = [i for i in ids if not (folder / f"{i}.png").exists()]
         with Progress(disable=not progress) as bar:
             task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
-            for chunk in same_size_chunks(source, missing, BATCH):
+            for chunk in same_size_chunks(source, missing, BATCH, len(source.classes)):
                 scenes = self.scenes(source, chunk)
                 allowed = [None if scene is None else self.allowed(scene, source) for scene in scenes]
                 found = labelled(scores, source, chunk, wanted, views, novel, allowed)
@@ -184,7 +184,7 @@ def base_threshold(
     sweep = ThresholdSweep(len(source.classes), THRESHOLDS)
     with Progress(disable=not progress) as bar:
         task = bar.add_task("threshold from base classes", total=len(judges))
-        for chunk in same_size_chunks(source, judges, BATCH):
+        for chunk in same_size_chunks(source, judges, BATCH, len(source.classes)):
             for image_id, given in zip(chunk, class_scores(scores, source, chunk, views), strict=True):
                 foreground = given[len(given) - len(source.classes) + 1 :]
                 sweep.add(foreground.argmax(0), foreground.max(0), source.mask(image_id))

@@ -108,7 +108,7 @@ def answered(
     """
     device = chosen_device(None)
     method.to(device)
-    for chunk in same_size_chunks(source, ids, BATCH):
+    for chunk in same_size_chunks(source, ids, BATCH, len(source.classes)):
         images = [source.image(image_id) for image_id in chunk]
         with evaluating(method), torch.inference_mode():
             logits = resized(method.predict(to_pixels(images, None, device)), images[0].shape[:2])

@@ -1,6 +1,7 @@
 """The leaderboard: what may stand together, what is averaged, and that order changes nothing."""
 
 import csv
+import gc
 import io
 import json
 import random
@@ -950,3 +951,17 @@ def test_the_archive_of_a_study_is_opened_once_and_closed(tmp_path, monkeypatch)
     assert len(opened) == 1 and opened[0].fp is None
     collect(study.found, tmp_path / "study")
     assert len(opened) == 3  # for what is kept, and for what is added
+
+
+def test_a_leaderboard_holds_the_counts_of_a_few_runs(tmp_path, monkeypatch):
+    runs = [(a_record(f"{n}"), counts_of(uneven(n % 4))) for n in range(12)]
+    counted = kept(tmp_path, *runs)
+    del runs
+    expected = markdown(counted.tables())
+    monkeypatch.setattr("segladder.report.counted.HELD", 3)
+    with Counted(counted.found) as few:
+        del counted
+        gc.collect()
+        before = sum(isinstance(each, Counts) for each in gc.get_objects())
+        assert markdown(few.tables()) == expected
+        assert sum(isinstance(each, Counts) for each in gc.get_objects()) <= before + 3

@@ -135,11 +135,11 @@ def _around(scores: np.ndarray, rule: FromCounts) -> tuple[np.ndarray, np.ndarra
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The things that are drawn of a run: their names, what a formula makes of them, and the counts behind."""
+    """The things that are drawn of a run: their names, what a formula makes of them, and the classes that it scores."""
 
     names: tuple[str, ...]
     gathered: Any
-    counts: Counts
+    groups: list[tuple[int, ...]]
 
     @classmethod
     def of(cls, counts: Counts, rule: FromCounts) -> _Drawn:
@@ -148,7 +148,8 @@ class _Drawn:
         names = tuple(sorted(set(rows)))
         place = {name: number for number, name in enumerate(names)}
         places = np.array([place[name] for name in rows], np.int64)
-        return cls(names, formula(rule.formula).gathered(chosen, places, len(names), rule.lists), counts)
+        gathered = formula(rule.formula).gathered(chosen, places, len(names), rule.lists)
+        return cls(names, gathered, [counts.group(name) for name in rule.classes])
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,7 @@ class Runs:
 
     def _score(self, run: _Drawn, weights: np.ndarray) -> np.ndarray:
         """The score of one run under each weighting (D, N), (D, ...)."""
-        groups = [run.counts.group(name) for name in self.rule.classes]
-        return formula(self.rule.formula).under(run.gathered, weights, groups, self.rule.absent)
+        return formula(self.rule.formula).under(run.gathered, weights, run.groups, self.rule.absent)
 
 
 def image_weights(images: Mapping[Fold, Sequence[str]], draws: int) -> Iterator[dict[Fold, np.ndarray]]:

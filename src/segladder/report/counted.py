@@ -17,6 +17,7 @@ from segladder.report.leaderboard import Row, Table, rank
 from segladder.report.record import Record
 
 ARCHIVE = "counts.zip"  # of a study, beside its records: NAME of a run's counts is `member`
+HELD = 32  # counts in memory, those of a row or some rows: of many images they are large
 SAME = 1e-6  # scores that lie closer are one
 RunKey = tuple[str, str]  # id of a run and hash of the protocol that scored it
 
@@ -64,7 +65,7 @@ class Archives(ExitStack):
 
 
 class Counted(ExitStack):
-    """Runs with their counts, each read once; archives stay open until it is closed.
+    """Runs with their counts, of which those of a few are held; archives stay open until it is closed.
 
     Args:
         found: records with the folder each lies in.
@@ -81,7 +82,8 @@ class Counted(ExitStack):
         self.records = [record for record, _ in self.found]
         self.by_id = {record.id: record for record in sorted(self.records, key=lambda record: record.time)}
         self._places = {(place[0].id, str(place[0].protocol.get("hash") or "")): place for place in self.found}
-        self._counts: dict[RunKey, Counts | DataError] = {}
+        self._counts: dict[RunKey, Counts] = {}  # of the runs that were asked for last
+        self._missing: dict[RunKey, DataError] = {}
         self._prepared: dict[tuple[str, tuple[str, ...], FromCounts], Runs] = {}
 
     def tables(self, metric: str | None = None) -> list[Table]:
@@ -108,20 +110,24 @@ class Counted(ExitStack):
         return [self._read((run, table.hash)) for run in row.runs]
 
     def _read(self, key: RunKey) -> Counts:
-        if key not in self._counts:
+        if key in self._missing:
+            raise self._missing[key]
+        found = self._counts.pop(key, None)
+        if found is None:
             try:
-                self._counts[key] = self._archives.counts(*self._places[key])
+                found = self._archives.counts(*self._places[key])
             except DataError as error:
-                self._counts[key] = error
+                self._missing[key] = error
                 self.faults += [] if isinstance(error, NotKept) else [str(error)]
-        found = self._counts[key]
-        if isinstance(found, DataError):
-            raise found
+                raise
+        self._counts[key] = found
+        if len(self._counts) > HELD:
+            del self._counts[next(iter(self._counts))]
         return found
 
     def _runs(self, table: Table, row: Row, rule: FromCounts) -> Runs:
         """A row's runs, prepared once for all of its comparisons. Raises DataError where its score is not theirs."""
-        key = table.hash, tuple(row.runs), rule
+        key = _key(table, row, rule)
         if key not in self._prepared:
             try:
                 runs = Runs.of(self.of(table, row), rule, seedless=not row.seeds)
@@ -144,7 +150,8 @@ class Counted(ExitStack):
 
     def _with_interval(self, table: Table, row: Row, rule: FromCounts) -> Row:
         try:
-            self.of(table, row)
+            if _key(table, row, rule) not in self._prepared:
+                self.of(table, row)
         except (NotKept, ConfigError):
             return row
         except DataError:
@@ -190,6 +197,10 @@ class Counted(ExitStack):
         for n, one in zip(others, self.compared(table, [(rows[n], best) for n in others]), strict=True):
             rows[n] = replace(rows[n], against_best=one)
         return replace(table, rows=rows)
+
+
+def _key(table: Table, row: Row, rule: FromCounts) -> tuple[str, tuple[str, ...], FromCounts]:
+    return table.hash, tuple(row.runs), rule
 
 
 def _rule(table: Table) -> FromCounts:

@@ -22,6 +22,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported: the same bit
 REAL_DATA = Path(os.environ.get("SEGLADDER_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers():
+    """Weights that a test draws depend neither on the tests before it nor on which process runs it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture
 def real_data():
     """Where real photographs and videos lie; a test that asks for one that is not there is skipped."""

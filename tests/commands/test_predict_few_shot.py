@@ -13,7 +13,8 @@ from segladder.data.sources.decoding import read_image, read_mask
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.support import Support
 from segladder.data.training.episodes import Episode
-from segladder.protocols.episode_runner import PREDICTION_AGGREGATES, STATE_AGGREGATES, EpisodeRunner, InputSize
+from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, STATE_AGGREGATES
+from segladder.protocols.episode_runner import EpisodeRunner, InputSize
 from segladder.protocols.inference import Views
 from segladder.report.pictures.few_shot_panel import few_shot_panel, heat_map, marked, montage
 from segladder.report.pictures.panels import GAP

@@ -14,17 +14,15 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, digest, draw
 from segladder.errors import DataError
-from segladder.metrics.bootstrap import per_class as class_intervals
+from segladder.metrics.class_rows import class_rows
 from segladder.metrics.counts import Counts
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import by_list, mean_iou
-from segladder.metrics.overlap import per_class
 from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.base import Metrics, Result, Scoring, measured, scored
 from segladder.protocols.few_shot import FewShotProtocol
@@ -179,13 +177,11 @@ class EpisodicProtocol(FewShotProtocol):
 
     def rows(self, counts: Counts, classes: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
         """The row of the background and of each class asked for."""
-        rows: list[dict[str, Any]] = list(per_class(torch.from_numpy(counts.total()), names))
-        lows, highs = class_intervals(counts, self.bootstrap)
+        rows = class_rows(counts, names, self.bootstrap)
         total = counts.outcomes().sum(0)  # (K, 3)
         episodes = np.bincount([k for asked in counts.asked for k in asked.classes], minlength=len(names))
         for k, row in enumerate(rows):
-            row.update(low=float(lows[k]), high=float(highs[k]), episodes=int(episodes[k]))
-            row.update(zip(("tp", "fp", "fn"), (int(n) for n in total[k]), strict=True))
+            row.update(zip(("episodes", "tp", "fp", "fn"), map(int, (episodes[k], *total[k])), strict=True))
         return [rows[k] for k in (0, *classes)]
 
     def of_thresholds(self, tally: EpisodeCounts, classes: Sequence[int]) -> Metrics:

@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from segladder.data.sources.base import Source
 from segladder.data.training.episodes import digest, draw_all_ways
-from segladder.metrics.bootstrap import per_class as class_intervals
+from segladder.metrics.class_rows import class_rows
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import by_list, mean_iou
-from segladder.metrics.overlap import per_class
 from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.base import Metrics, Result, Scoring, measured, scored
 from segladder.protocols.few_shot import FewShotProtocol
@@ -91,8 +89,7 @@ class GeneralisedProtocol(FewShotProtocol):
             "true_share": scored(float(true.mean())),
         }
         metrics |= measured(counts, self.scores, self.bootstrap)
-        rows = per_class(torch.from_numpy(counts.total()), names)
-        lows, highs = class_intervals(counts, self.bootstrap)
+        rows = class_rows(counts, names, self.bootstrap)
         for k, row in enumerate(rows):
-            row.update(low=float(lows[k]), high=float(highs[k]), novel=k in novel)
+            row["novel"] = k in novel
         return Result(metrics, rows, counts)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 
 from segladder.data.hashing import hashed_share
 from segladder.data.labels.annotation_cost import Labelling, supports
@@ -27,11 +26,11 @@ from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import DataError
 from segladder.methods.base import Method
-from segladder.metrics.bootstrap import per_class as class_intervals
+from segladder.metrics.class_rows import class_rows
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.formulas import class_iou, mean_iou
 from segladder.metrics.ladder import among_all
-from segladder.metrics.overlap import COLUMNS, per_class
+from segladder.metrics.overlap import COLUMNS
 from segladder.metrics.scores import FromCounts, Score
 from segladder.protocols.asking import (
     CROWDED,
@@ -308,13 +307,10 @@ class LadderProtocol(Protocol):
 
     def rows(self, counts: Counts, questions: Questions, names: Sequence[str]) -> list[dict[str, Any]]:
         """The row of each novel class."""
-        everywhere = counts.of_kinds(*EVERYWHERE)
-        rows: list[dict[str, Any]] = list(per_class(torch.from_numpy(everywhere.total()), names))
-        lows, highs = class_intervals(everywhere, self.bootstrap)
+        rows = class_rows(counts.of_kinds(*EVERYWHERE), names, self.bootstrap)
         told, hard = (class_iou(counts.of_kinds(*kinds).outcomes().sum(0)) for kinds in (TOLD, (CROWDED,)))
         for k in counts.groups["novel"]:
-            rows[k].update(low=float(lows[k]), high=float(highs[k]), images=len(questions.holders(k)))
-            rows[k].update(told_iou=float(told[k]), hard_iou=float(hard[k]))
+            rows[k].update(images=len(questions.holders(k)), told_iou=float(told[k]), hard_iou=float(hard[k]))
         return [rows[k] for k in counts.groups["novel"]]
 
     def held_out_score(self, scoring: Scoring) -> float:

@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from segladder.metrics.bootstrap import per_class as class_intervals
+from segladder.metrics.class_rows import class_rows
 from segladder.metrics.counts import outcomes
 from segladder.metrics.formulas import harmonic, mean_iou
-from segladder.metrics.overlap import iou, mean_accuracy, per_class, pixel_accuracy
+from segladder.metrics.overlap import iou, mean_accuracy, pixel_accuracy
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, split_scores
 from segladder.protocols.base import Metrics, Result, measured, scored
@@ -97,11 +97,9 @@ class SweptScores:
         beside |= self.with_background(counted) if background else {}
         metrics: Metrics = {name: scored(float(value)) for name, value in beside.items()}
         metrics |= measured(counts, [score.under(self.absent) for score in SCORES], self.bootstrap)
-        rows = per_class(counted, classes, self.absent)
-        lows, highs = class_intervals(counts, self.bootstrap)
+        rows = class_rows(counts, classes, self.bootstrap, self.absent)
         for k, row in enumerate(rows):
-            group = "background" if k == 0 else "unseen" if k in self.unseen else "seen"
-            row.update(low=float(lows[k]), high=float(highs[k]), group=group)
+            row["group"] = "background" if k == 0 else "unseen" if k in self.unseen else "seen"
         return Result(metrics, rows if background else rows[1:], counts, curve=self.curve())
 
     def of_gammas(self, index: int) -> dict[str, float]:

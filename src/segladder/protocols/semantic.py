@@ -16,11 +16,11 @@ from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.bootstrap import estimate
-from segladder.metrics.bootstrap import per_class as class_intervals
 from segladder.metrics.boundary import boundary_counts
+from segladder.metrics.class_rows import class_rows
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import Asked, Counts
-from segladder.metrics.overlap import COLUMNS, per_class, summary
+from segladder.metrics.overlap import COLUMNS, summary
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.size import SIZES, iou_by_size
 from segladder.metrics.superpixels import majority_answer
@@ -170,10 +170,9 @@ class SemanticProtocol(Protocol):
         values |= {f"iou_{size}": value for size, value in of_sizes.items()}
         metrics = {name: scored(value) for name, value in values.items()}
         metrics |= measured(counts, self.scores, self.bootstrap)
-        rows = per_class(confusion, source.classes, self.absent)
-        lows, highs = class_intervals(counts, self.bootstrap)
+        rows = class_rows(counts, source.classes, self.bootstrap, self.absent)
         for k, row in enumerate(rows):
-            row.update(low=float(lows[k]), high=float(highs[k]), boundary_iou=float(shares[k]))
+            row["boundary_iou"] = float(shares[k])
         return Result(metrics, rows, counts)
 
     def filled(self, shares: np.ndarray) -> np.ndarray:

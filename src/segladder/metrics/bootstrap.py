@@ -217,8 +217,17 @@ class Runs:
         groups = _sharing_images(self.images)
         return sum(len({name for fold in folds for name in self.images[fold]}) - 1 for folds in groups)
 
+    @cached_property
+    def _kept(self) -> dict[int, np.ndarray]:
+        return {}
+
     def under_draws(self, draws: int) -> np.ndarray:
         """The score, and the score under each draw, (1 + draws, ...), as far apart as so few images make them."""
+        if draws not in self._kept:
+            self._kept[draws] = self._under_draws(draws)
+        return self._kept[draws]
+
+    def _under_draws(self, draws: int) -> np.ndarray:
         seeds = np.concatenate([self._of_seeds(weights) for weights in image_weights(self.images, draws)], 1)
         shares = seed_weights([str(seed) for seed in self.runs], draws)  # (draws, S)
         scores = np.asarray(sum(values.T * share for values, share in zip(seeds, shares.T, strict=True))).T

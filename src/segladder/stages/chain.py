@@ -27,9 +27,7 @@ from segladder.runs.composition import composed, given_words
 from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, content_of, is_finished, plain_config
 
 NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
-SCORES_AGAIN = (
-    "evaluate="  # first word of a stage that is no run: `evaluate=STAGE`, then overrides of segladder evaluate
-)
+SCORES_AGAIN = "evaluate="  # begins a stage that is no run: evaluate=STAGE, then overrides of segladder evaluate
 
 NOT_OF_A_STAGE = ("stages", "at_once", "resume=auto")  # overrides of the chain alone
 NOT_OF_A_SCORE = ("run=", "hydra.searchpath=")  # words of an evaluation that say where it finds things

@@ -12,7 +12,7 @@ from torch import nn
 from segladder.errors import ConfigError
 from segladder.methods.full.deeplabv3plus import DeepLabV3PlusNetwork
 from segladder.methods.full.fcn import FCNNetwork
-from segladder.methods.full.segnet import SegNet, SegNetNetwork
+from segladder.methods.full.segnet import BackboneSegNetNetwork, SegNet, SegNetNetwork
 from segladder.methods.full.unet import UNetNetwork
 from segladder.methods.full.unet_original import UNetOriginalNetwork, mirror
 from segladder.nets.backbone import Backbone, FeatureExtractor
@@ -182,6 +182,35 @@ def test_segnet_decodes_values_at_the_places_of_their_maxima():
     _, places = nn.functional.max_pool2d(seen["encoded"], 2, ceil_mode=True, return_indices=True)
     elsewhere = torch.ones_like(seen["encoded"]).flatten(2).scatter(2, places.flatten(2), 0)
     assert seen["unpooled"].any() and not (seen["unpooled"].flatten(2) * elsewhere).any()
+
+
+class Halves(FeatureExtractor):
+    """Levels of one, two and two pixels a step, of which the second lacks what is odd."""
+
+    channels, strides, mean, std = [3, 4, 5], [1, 2, 2], (0, 0, 0), (1, 1, 1)
+
+    def forward(self, images):
+        halves = nn.functional.avg_pool2d(images, 2)
+        return [images, halves[:, [0, 1, 2, 0]], halves[:, [0, 1, 2, 0, 1]]]
+
+
+def test_segnet_on_a_backbone_puts_values_where_each_level_has_its_maxima():
+    network, images = BackboneSegNetNetwork(Halves(), 2, 1, "max_unpooling").eval(), torch.randn(1, 3, 7, 12)
+    seen = {}
+    network.decoder[0].register_forward_hook(lambda module, inputs, output: seen.update(unpooled=inputs[0]))
+    with torch.no_grad():
+        assert network(images).shape == (1, 2, 7, 12)
+    windows = images[..., :6, :].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)  # (1, 3, 3, 6, 4)
+    unpooled = seen["unpooled"][..., :6, :].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    filled = unpooled != 0
+    assert filled.any() and not seen["unpooled"][..., 6, :].any()
+    assert torch.equal(windows.argmax(-1)[filled.any(-1)], unpooled.abs().argmax(-1)[filled.any(-1)])
+    assert filled.sum(-1).max() == 1
+
+
+def test_segnet_needs_levels_to_mirror():
+    with pytest.raises(ConfigError, match="mirrors a backbone of several levels, this one has one"):
+        BackboneSegNetNetwork(Maps(), 2, 1, "max_unpooling")
 
 
 def segnet(**changes) -> SegNet:

@@ -233,11 +233,12 @@ def test_curves_of_one_tag_are_named_by_their_setting_and_inside_the_picture(rec
     ):
         record.tag, record.seed = "supports", 0
         record.protocol["presence"] = presence
+    next(record for record in records if record.method == "fcn8s").tag = "long" * 20
     (table,) = rank(records)
     with pytest.raises(FileNotFoundError):
         save_cost_curve(tmp_path / "curve.png", rungs(table, records), table)
     supports = {f"supports presence={presence}" for presence in ("always", "competing", "calibrated")}
-    assert found == [{"spnet", "cam", "unet", "fcn8s", *supports}]
+    assert found == [{"spnet", "cam", "unet", f"{'long' * 9}lon…", *supports}]
 
 
 def test_a_panel_below_shows_what_is_left_of_base_classes(records, tmp_path):

@@ -19,6 +19,7 @@ from segladder.report.leaderboard import Table
 
 BASE = ("base",)  # classes of what training had learnt before
 MARKER = 5  # half of a marker's width in pixels
+LONGEST = 40  # characters of a label
 DASHES = ("-", "--", ":", "-.")  # of curves of one kind of label
 LEADER = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}  # from a label to its point
 TICKS: dict[float, str] = {
@@ -193,7 +194,8 @@ def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]], points:
     places = [(side * 9, "left" if side > 0 else "right", up) for up in heights for side in (1, -1)]
     pixels = [axes.transData.transform(point) for point in points]
     taken: list[Any] = [Bbox.from_bounds(x - MARKER, y - MARKER, 2 * MARKER, 2 * MARKER) for x, y in pixels]
-    for text, x, y in labels:
+    for name, x, y in labels:
+        text = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
         box, place = _free_place(axes, text, (x, y), places, taken)
         _annotated(axes, text, (x, y), place, arrowprops=LEADER)
         taken.append(box)

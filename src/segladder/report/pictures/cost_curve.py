@@ -187,14 +187,14 @@ def _set_axes(panels: Sequence[Any], ladder: Sequence[Rung], table: Table, free:
 
 
 def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]) -> None:
-    """Write texts beside places (text, x, y), each at the nearest spot where it covers no other and no point."""
+    """Texts beside places (text, x, y), from the top, each at the nearest spot that covers no other, no point."""
     from matplotlib.transforms import Bbox
 
     heights = (3, -9, 13, -19, 23, -29, 33)
     places = [(side * 9, "left" if side > 0 else "right", up) for up in heights for side in (1, -1)]
     pixels = [axes.transData.transform(point) for point in points]
     taken: list[Any] = [Bbox.from_bounds(x - MARKER, y - MARKER, 2 * MARKER, 2 * MARKER) for x, y in pixels]
-    for name, x, y in labels:
+    for name, x, y in sorted(labels, key=lambda label: -label[2]):
         text = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
         box, place = _free_place(axes, text, (x, y), places, taken)
         _annotated(axes, text, (x, y), place, arrowprops=LEADER)

@@ -623,3 +623,39 @@ def test_masks_of_0_and_1_beside_masks_of_0_and_255_are_asked_about(tmp_path: Pa
         run(tmp_path / "from", tmp_path / "out")
     run(tmp_path / "from", tmp_path / "out", {"background": 0, "foreground": [1, 255]})
     assert all(same(tmp_path / "out", str(index), drawn(index) > 0) for index in range(3))
+
+
+def test_classes_txt_names_numbers_in_its_order(tmp_path: Path) -> None:
+    source = in_two_folders(tmp_path / "in", np.arange(3, dtype=np.uint8))
+    (source / "classes.txt").write_text("ground\nvoid\ncat\n")
+    made, _ = run(source, tmp_path / "out")
+    assert (Folder(tmp_path / "out").classes, made.reading.unnamed) == (("ground", "cat"), None)
+    assert same(tmp_path / "out", "0", np.array([0, 255, 1], np.uint8)[drawn(0)])
+    made, _ = run(source, tmp_path / "told", ["ground", "dog", "cat"])
+    assert made.names == ["ground", "dog", "cat"]
+
+
+def test_classes_txt_with_fewer_names_than_numbers_is_refused(tmp_path: Path) -> None:
+    source = in_two_folders(tmp_path / "in", np.arange(3, dtype=np.uint8))
+    (source / "classes.txt").write_text("cat\ndog\n")
+    with pytest.raises(DataError, match=r"classes\.txt: 2 names, but \S+0\.png holds value 2"):
+        run(source, tmp_path / "out")
+
+
+def test_classes_txt_names_two_colours_and_no_more(tmp_path: Path) -> None:
+    source = in_two_folders(tmp_path / "in", COLOURS[[0, 1, 1]])
+    (source / "classes.txt").write_text("ground\ncat\n")
+    assert run(source, tmp_path / "two")[0].names == ["ground", "cat"]
+    save(source / "masks" / "1.png", COLOURS[drawn(1)])
+    (source / "classes.txt").write_text("ground\ncat\ndog\n")
+    made, _ = run(source, tmp_path / "three")
+    assert made.names == ["background", "class_1", "class_2"]
+    assert "classes.txt does not say which name is of which colour" in made.reading.words
+
+
+@pytest.mark.parametrize("form", ["labelme", "coco"])
+def test_classes_txt_orders_what_is_named_already(tmp_path: Path, form: str) -> None:
+    source = with_classes(tmp_path / "in", form, 3)
+    before = run(source, tmp_path / "before")[0].names
+    (source / "classes.txt").write_text("\n".join([before[0], *reversed(before[1:])]))
+    assert run(source, tmp_path / "out")[0].names == [before[0], *reversed(before[1:])]

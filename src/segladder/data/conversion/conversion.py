@@ -27,7 +27,7 @@ from segladder.data.conversion.splits import Splits, splits_of
 from segladder.data.inspection.prepare import write_mask
 from segladder.data.inspection.preview import contact_sheet
 from segladder.data.sources.decoding import read_mask, read_upright_image
-from segladder.data.sources.folder import IMAGE_SUFFIXES, LISTS, Folder
+from segladder.data.sources.folder import CLASSES, IMAGE_SUFFIXES, LISTS, Folder
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
 from segladder.files import write_text, written
@@ -191,7 +191,7 @@ class Conversion:
         place = self.out / NOTE
         there = Listing(self.out).files if self.out.is_dir() else []
         expected = {path for entry in self.reading.entries for path in self._places(entry)}
-        expected |= {place, self.out / PICTURE, self.out / "classes.txt"}
+        expected |= {place, self.out / PICTURE, self.out / CLASSES}
         expected |= {self.out / "splits" / f"{name}.txt" for name in LISTS}
         if other := [path for path in there if path not in expected]:
             raise ConfigError(f"out={self.out}: holds {other[0]}, expected an empty folder or none")
@@ -206,7 +206,7 @@ class Conversion:
         for name, listed in self.splits.ids.items():
             if kept := [image_id for image_id in listed if image_id in ids]:
                 write_text(self.out / "splits" / f"{name}.txt", "".join(f"{image_id}\n" for image_id in kept))
-        write_text(self.out / "classes.txt", "".join(f"{name}\n" for name in self.names))
+        write_text(self.out / CLASSES, "".join(f"{name}\n" for name in self.names))
 
 
 def names_of_formats() -> list[str]:

@@ -1,4 +1,4 @@
-"""`classes=`: names for colours, numbers or labels, given by hand or by a file of colours."""
+"""`classes=`: names for colours, numbers or labels, given by hand or by a file beside the data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segladder.data.sources.folder import CLASSES, read_class_names
 from segladder.data.sources.lists import MOST_CLASSES
 from segladder.errors import ConfigError, DataError
 from segladder.foreign import printable, text
@@ -15,7 +16,15 @@ from segladder.mask_values import IGNORE
 IGNORED = ("ignore", "ignored", "void", "__ignore__")  # names of what becomes 255
 TRANSPARENT = 1 << 24  # beside the 24-bit codes of colours
 GIVEN = "classes"  # the place of names that are told on the command line
-COLOUR_FILES = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "classes.csv", "colors.txt", "colours.txt")
+COLOUR_FILES = (
+    CLASSES,
+    "labelmap.txt",
+    "label_colors.txt",
+    "class_dict.csv",
+    "classes.csv",
+    "colors.txt",
+    "colours.txt",
+)
 COLOUR_LINE = re.compile(
     r"^(?P<before>.*?)[\s,;:]*\b(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?:[\s,;:]+(?P<after>\D.*))?$"
 )
@@ -39,6 +48,11 @@ class Naming:
     looks: tuple[tuple[int, ...], ...] | None = None
     by: str = "names"
     place: str = GIVEN
+
+    @property
+    def told(self) -> str:
+        """The names of objects as they were told; the first is the background's."""
+        return f"{self.place}={list(self.names)}: the first is the background"
 
     def values(self) -> list[int]:
         """The mask value of each name: 0, 1, ... for classes, 255 for what is ignored.
@@ -87,6 +101,15 @@ def of_file(files: Iterable[Path]) -> Naming | None:
     return None
 
 
+def in_order(files: Iterable[Path]) -> Naming:
+    """Names of the first classes.txt, a line each in the order of their values; none without such a file.
+
+    Raises DataError for one that is no list of names.
+    """
+    path = next((path for path in files if path.name.lower() == CLASSES), None)
+    return Naming() if path is None else _checked(Naming(tuple(read_class_names(path)), place=str(path)))
+
+
 def code(red: int, green: int, blue: int) -> int:
     """A colour as one number."""
     return red << 16 | green << 8 | blue
@@ -121,8 +144,9 @@ def _look(name: str, spec: str | int) -> tuple[str, tuple[int, ...]]:
 
 def _checked(naming: Naming) -> Naming:
     if len({*naming.names}) != len(naming.names) or max(naming.values(), default=0) == 0:
-        raise ConfigError(
-            f"classes: {', '.join(naming.names)}; expected the background and at least one class, each once"
+        fault = ConfigError if naming.place == GIVEN else DataError
+        raise fault(
+            f"{naming.place}: {', '.join(naming.names)}; expected the background and at least one class, each once"
         )
     codes = [each for codes in naming.looks or () for each in codes]
     if twice := [each for each in codes if codes.count(each) > 1]:

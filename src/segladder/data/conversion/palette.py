@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from segladder.data.conversion.base import Found
-from segladder.data.conversion.naming import TRANSPARENT, Naming, shown
+from segladder.data.conversion.naming import GIVEN, TRANSPARENT, Naming, in_order, of_file, shown
 from segladder.data.conversion.raw_masks import RawMask, Seen, named, read
 from segladder.data.sources.lists import MOST_CLASSES
 from segladder.errors import ConfigError, DataError
@@ -73,21 +74,21 @@ class Palette:
         )
 
 
-def palette_of(seen: Sequence[Seen], naming: Naming, filed: Naming | None) -> Palette:
+def palette_of(seen: Sequence[Seen], naming: Naming, files: Sequence[Path]) -> Palette:
     """The palette of all masks.
 
     Args:
         seen: what each holds.
         naming: the names that were given, if any.
-        filed: names that a file of colours beside the masks gives, if there is one.
+        files: beside the masks; without given names one of them may tell some.
 
     Raises:
-        DataError: masks whose meaning cannot be told, with the `classes=` that tells it.
+        DataError: masks whose meaning cannot be told, with the `classes=` that tells it, or fewer names than numbers.
         ConfigError: names that do not fit what the masks are.
     """
     numbered = _are_numbers(seen)
-    if not naming.names and filed is not None and (not numbered or _is_palette(seen)):
-        naming = filed
+    if not naming.names:
+        naming = _beside(seen, numbered, files)
     if naming.by == "numbers" and not numbered:
         raise ConfigError(f"classes: numbers, but the masks have colours: {_list(_total(seen, 'colours'), 'colours')}")
     if naming.looks is not None:
@@ -95,6 +96,23 @@ def palette_of(seen: Sequence[Seen], naming: Naming, filed: Naming | None) -> Pa
     if numbered:
         return _numbers(seen, naming)
     return _colours(seen, naming)
+
+
+def _beside(seen: Sequence[Seen], numbered: bool, files: Sequence[Path]) -> Naming:
+    """Names from a file: of colours, or in the order of numbers, which does not tell more than two colours apart."""
+    coloured = of_file(files)
+    if coloured is not None and (not numbered or _is_palette(seen)):
+        return coloured
+    listed = in_order(files)
+    if not numbered:
+        return listed if len(listed.names) == len(_total(seen, "colours")) == 2 else Naming()
+    if listed.names and (most := max({*_total(seen, "numbers")} - {IGNORE}, default=0)) >= len(listed.names):
+        held = next(each for each in seen if most in (each.numbers or {}))
+        raise DataError(
+            f"{listed.place}: {len(listed.names)} names, but {held.path} holds value {most}; expected a name for each"
+            " value from 0, the background, on, or classes=[background,...]"
+        )
+    return listed
 
 
 def _are_numbers(seen: Sequence[Seen]) -> bool:
@@ -137,11 +155,11 @@ def _numbers(seen: Sequence[Seen], naming: Naming) -> Palette:
     if set(total) <= {0, IGNORE} and IGNORE in total and len(naming.names) in (0, 2):
         names = dict(enumerate(naming.names or ("background", "foreground")))
         return Palette("numbers", {0: 0, IGNORE: 1}, names, "binary masks of 0 and 255; 255 becomes 1")
-    if not naming.names and (unlike := _unlike_foregrounds(seen)):
+    if not (naming.names and naming.place == GIVEN) and (unlike := _unlike_foregrounds(seen)):
         raise DataError(unlike)
     found = sorted(set(total) - {IGNORE})
     kept = naming.values()
-    count = max(k for k in kept if k != IGNORE) + 1 if kept else found[-1] + 1 if found else 0
+    count = len(kept) or (found[-1] + 1 if found else 0)
     if not naming.names:
         if set(total) <= {0}:
             raise DataError(f"{seen[0].path}: like every mask, 0 alone; expected pixels of a class in some mask")
@@ -150,7 +168,7 @@ def _numbers(seen: Sequence[Seen], naming: Naming) -> Palette:
         if 2 * len(found) < count or (count > MANY and _soft(seen)):
             raise DataError(_unclear(seen, total))
     names = {k: name for k, name in zip(kept, naming.names, strict=True) if k != IGNORE} or _unnamed(count)
-    values = {**{k: k for k in range(count)}, IGNORE: IGNORE}
+    values = {**dict(enumerate(kept or range(count))), IGNORE: IGNORE}
     words = f"masks of class numbers, kept as they are; {IGNORE} is ignored"
     return Palette("numbers", values, {**names, IGNORE: "ignore"}, words, guessed=not naming.names)
 

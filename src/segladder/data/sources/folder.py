@@ -20,6 +20,7 @@ from segladder.errors import ConfigError, DataError, some
 from segladder.foreign import printable, text
 from segladder.settings import Count, Name, ProperShare
 
+CLASSES = "classes.txt"
 LISTS = ("train", "val", "test")
 LIKE_LISTS = {*LISTS, "training", "valid", "validation", "testing"}  # in any case
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -72,7 +73,7 @@ class Folder(Tagged):
         self.val_share, self.folds_of_images, self.fold_of_images = val_share, folds_of_images, fold_of_images
         if folds_of_images is not None and fold_of_images >= folds_of_images:
             raise ConfigError(f"data.fold_of_images={fold_of_images}: expected 0..{folds_of_images - 1}")
-        super().__init__(name, class_names or read_class_names(self.root / "classes.txt"), **common)
+        super().__init__(name, class_names or read_class_names(self.root / CLASSES), **common)
 
     def split(self, name: str) -> list[str]:
         """Ids of a listed split, or of `train` or `val` where there are no lists.

@@ -9,7 +9,7 @@ import numpy as np
 
 from segladder.data.conversion.base import Entry, Found, Reading, Watch
 from segladder.data.conversion.listing import Listing
-from segladder.data.conversion.naming import Naming
+from segladder.data.conversion.naming import Naming, in_order
 from segladder.data.conversion.pairing import id_of
 from segladder.data.sources.coco_file import CocoFile, CocoImage, codec
 from segladder.errors import ConfigError
@@ -28,13 +28,15 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
     codec()
     paths = listing.jsons("images", "annotations", "categories")
     files = [CocoFile.read(path) for path in watch(paths, "reading COCO files", len(paths))]
+    naming = naming if naming.names else in_order(listing.files)
     if not naming.names:
         found = dict.fromkeys(["background", *(name for file in files for name in file.categories)])
         naming = Naming(tuple(found), place=listing.place_of(paths))
     names = naming.names
     known = {*names[1:], *(name for name in names[:1] if name.lower() == "background")}  # the first class has no object
     if unknown := [(f.path, name) for f in files for name in f.categories if name not in known]:
-        raise ConfigError(f"{unknown[0][0]}: category {unknown[0][1]} is not among classes={list(names)}")
+        path, name = unknown[0]
+        raise ConfigError(f"{path}: category {name} is not among {naming.told}")
     values = dict(zip(names, naming.values(), strict=True))
     entries: dict[str, Entry] = {}
     left_out: list[str] = []

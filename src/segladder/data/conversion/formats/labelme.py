@@ -16,7 +16,7 @@ from skimage.draw import polygon
 
 from segladder.data.conversion.base import Entry, Found, Reading, Watch
 from segladder.data.conversion.listing import Listing
-from segladder.data.conversion.naming import IGNORED, Naming
+from segladder.data.conversion.naming import IGNORED, Naming, in_order
 from segladder.data.conversion.pairing import id_of
 from segladder.data.sources.decoding import DAMAGE, LARGEST
 from segladder.errors import ConfigError, DataError
@@ -38,6 +38,7 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
     """Every file, and the labels in them as classes in the order of the alphabet."""
     if naming.looks is not None:
         raise ConfigError("classes: LabelMe's labels are names already; give their order alone, [background,...]")
+    naming = naming if naming.names else in_order(listing.files)
     paths = listing.jsons("shapes", "imagePath")
     left_out: list[str] = []
     labels, images = set(naming.names[1:]), dict[str, tuple[Path, Path]]()
@@ -81,7 +82,7 @@ def _require_known(path: Path, file: Mapping[str, Any], naming: Naming) -> None:
     known = {*naming.names[1:], *BACKGROUND, *IGNORED}  # the first class has no shape
     unknown = [shape["label"] for shape in file["shapes"] if naming.names and shape["label"] not in known]
     if unknown:
-        raise DataError(f"{path}: label {unknown[0]} is not among classes={list(naming.names)}")
+        raise DataError(f"{path}: label {unknown[0]} is not among {naming.told}")
 
 
 def _read(path: Path) -> Any:

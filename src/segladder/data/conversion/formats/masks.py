@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segladder.data.conversion.base import Entry, Reading, Watch, threaded
 from segladder.data.conversion.listing import Listing
-from segladder.data.conversion.naming import Naming, of_file
+from segladder.data.conversion.naming import Naming, in_order
 from segladder.data.conversion.pairing import EXPECTED, paired
 from segladder.data.conversion.palette import palette_of
 from segladder.data.conversion.raw_masks import Seen
@@ -34,9 +34,11 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
             seen[image_id] = held
     if not seen:
         raise DataError(left_out[len(found.alone)])
-    palette = palette_of(list(seen.values()), naming, of_file(listing.files))
+    palette = palette_of(list(seen.values()), naming, listing.files)
     entries = [Entry(i, found.pairs[i][0], seen[i].path, partial(palette.mask, seen[i])) for i in seen]
     words = f"{palette.words}; told from images {' and '.join(found.ways)}"
+    if palette.guessed and (listed := in_order(listing.files)).names:
+        words += f"; {listed.place} does not say which name is of which colour"
     return Reading(words, palette.classes(), entries, left_out, palette.asking())
 
 

@@ -484,10 +484,15 @@ def test_a_support_that_is_turned_is_refused_from_a_file_and_from_pillow(runs, p
             model.predict(photos / "photos" / "a.png", supports=[(given, photos / "support" / "masks" / "one.png")])
 
 
-def test_images_in_folders_below_are_counted(segladder, runs, photos, tmp_path, capsys):
-    save_image(photos / "photos" / "day" / "c.png", picture(7, (40, 48))[0])
-    words = ["predict", f"run={runs / 'dense'}", f"out={tmp_path / 'out'}", "progress=false"]
-    assert segladder(*words, f"images={photos / 'photos'}") == 0
-    assert "1 images in folders below are not looked at" in capsys.readouterr().out
-    assert segladder(*words, f"images={photos / 'support'}") == 2
-    assert "no image there, 4 images in folders below are not looked at" in capsys.readouterr().err
+def test_results_of_images_in_folders_below_lie_in_such_folders(segladder, runs, photos, capsys):
+    save_image(photos / "photos" / "day" / "one" / "a.png", picture(7, (40, 48))[0])
+    out = photos / "photos" / "found"
+    words = ["predict", f"run={runs / 'dense'}", f"images={photos / 'photos'}", f"out={out}", "progress=false"]
+    assert segladder(*words) == 0
+    found = door.load(runs / "dense").predict(photos / "photos" / "day" / "one" / "a.png").mask
+    with Image.open(out / "masks" / "day" / "one" / "a.png") as mask:
+        assert np.array_equal(np.array(mask), found)
+    assert (out / "overlays" / "day" / "one" / "a.jpg").is_file() and (out / "masks" / "a.png").is_file()
+    count = capsys.readouterr().out.split()[0]
+    assert segladder(*words) == 0  # results are no images
+    assert f"0 images segmented, {count} already there" in capsys.readouterr().out

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from dummy_data import picture, save_image
 
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 from segladder.files import written
-from segladder.runs.pictures import listed, save, segment_each
+from segladder.runs.pictures import listed, note_maker, save, segment_each
 
 
 def test_images_that_are_still_being_written_are_not_listed(tmp_path):
     save_image(tmp_path / "a.png", picture(0)[0])
     with written(tmp_path / "b.png") as partial:
         save_image(partial, picture(1)[0])
-        assert listed("images", tmp_path) == [tmp_path / "a.png"]
-    assert listed("images", tmp_path) == [tmp_path / "a.png", tmp_path / "b.png"]
+        assert listed("images", tmp_path) == {"a": tmp_path / "a.png"}
+    assert listed("images", tmp_path) == {"a": tmp_path / "a.png", "b": tmp_path / "b.png"}
 
 
 def test_a_folder_of_hidden_files_holds_no_image(tmp_path):
@@ -32,35 +32,33 @@ def test_an_image_replaced_by_an_older_one_is_segmented_again(tmp_path):
     save_image(image, picture(0)[0])
     seen = []
 
-    def segment(path, pixels):
-        seen.append(path.name)
-        save(out, path, pixels, np.zeros(pixels.shape[:2], np.uint8))
+    def segment(name, pixels):
+        seen.append(name)
+        save(out, name, pixels, np.zeros(pixels.shape[:2], np.uint8))
 
     for _ in range(2):
-        assert segment_each([image], out, segment, {"run": "one"}, progress=False) == 0
-    assert seen == ["a.png"]
+        assert segment_each({"a": image}, out, segment, {"run": "one"}, progress=False) == 0
+    assert seen == ["a"]
     older = tmp_path / "older.png"
     save_image(older, picture(1)[0])
     os.utime(older, (1, 1))
     older.replace(image)
-    assert segment_each([image], out, segment, {"run": "one"}, progress=False) == 0
-    assert seen == ["a.png", "a.png"]
+    assert segment_each({"a": image}, out, segment, {"run": "one"}, progress=False) == 0
+    assert seen == ["a", "a"]
 
 
-def test_two_endings_of_one_name_are_found_among_many_by_reading_each_stem_once(tmp_path, monkeypatch):
-    for name in [*(f"{n:02}.png" for n in range(20)), "07.jpg", "03.jpg"]:
-        (tmp_path / name).touch()
-    compared = []
-
-    class Stem(str):
-        def __eq__(self, other):
-            compared.append(other)
-            return str(self) == str(other)
-
-        __hash__ = str.__hash__
-
-    stem = type(tmp_path).stem.fget
-    monkeypatch.setattr(type(tmp_path), "stem", property(lambda path: Stem(stem(path))))
-    with pytest.raises(ConfigError, match="03 exists with several endings"):
+def test_two_endings_of_one_name_are_refused(tmp_path):
+    for name in ("a.png", "b.png", "b.jpg"):
+        save_image(tmp_path / name, picture(0)[0])
+    with pytest.raises(DataError, match=r"b\.jpg and b\.png are both b"):
         listed("images", tmp_path)
-    assert len(compared) < 40
+
+
+def test_images_are_named_by_their_place_and_results_are_none(tmp_path):
+    made = tmp_path / "day" / "found"
+    for place in (tmp_path / "b.c.png", tmp_path / "day" / "masks" / "a.PNG", made / "masks" / "day" / "a.png"):
+        save_image(place, picture(0)[0])
+    note_maker(made, {"run": "one"})
+    assert list(listed("images", tmp_path)) == ["b.c", "day/masks/a"]
+    assert list(listed("images", made / "masks")) == ["day/a"]
+    assert list(listed("video", tmp_path, below=False)) == ["b.c"]

@@ -1,4 +1,4 @@
-"""`segladder predict`: a palette mask and an overlay for every image of a folder, or of a video."""
+"""`segladder predict`: a palette mask and an overlay for every image below a folder, or of a video."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def segment_all(config: DictConfig, method: Method, record: Record, made_by: Map
     """Segment what is not done yet with a method that knows its classes; returns 1 if an image could not be read."""
     out = Path(config.out)
 
-    def segmented(path: Path, image: np.ndarray) -> None:
+    def segmented(name: str, image: np.ndarray) -> None:
         classes, probabilities = dense_answers(method, [image], few_shot_prediction.views_of(config))
-        save(out, path, image, classes[0], probabilities[0] if config.probabilities else None, record.colours)
+        save(out, name, image, classes[0], probabilities[0] if config.probabilities else None, record.colours)
 
-    paths = listed("images", Path(config.images))
-    return segment_each(paths, out, segmented, made_by, config.progress, config.probabilities)
+    images = listed("images", Path(config.images))
+    return segment_each(images, out, segmented, made_by, config.progress, config.probabilities)
 
 
 def shows(config: DictConfig) -> str | None:

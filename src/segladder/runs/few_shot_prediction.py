@@ -37,31 +37,32 @@ def run(config: DictConfig, method: FewShotMethod, aggregate: str, made_by: Mapp
 
 def segment_images(config: DictConfig, method: FewShotMethod, aggregate: str, made_by: Mapping[str, Any]) -> int:
     """A mask, an overlay and a panel beside the supports for every image of a folder."""
-    paths, out = listed("images", Path(config.images)), Path(config.out)
+    images, out = listed("images", Path(config.images)), Path(config.out)
     supports = read_supports(Path(config.support), config.support_class)
     segmenter = Segmenter(method, supports, aggregate, views_of(config))
     shown = [(support.image, support.mask) for support in supports]
 
-    def segmented(path: Path, image: np.ndarray) -> None:
+    def segmented(name: str, image: np.ndarray) -> None:
         prediction, probabilities = segmenter.segment(image)
-        panel = few_shot_panel(shown, image, probabilities, prediction, f"{path.stem}: {method.name}")
-        write_picture(out / "panels" / f"{path.stem}.png", Image.fromarray(panel))
-        save(out, path, image, prediction, probabilities if config.probabilities else None)
+        panel = few_shot_panel(shown, image, probabilities, prediction, f"{name}: {method.name}")
+        write_picture(out / "panels" / f"{name}.png", Image.fromarray(panel))
+        save(out, name, image, prediction, probabilities if config.probabilities else None)
 
-    return segment_each(paths, out, segmented, made_by, config.progress, config.probabilities)
+    return segment_each(images, out, segmented, made_by, config.progress, config.probabilities)
 
 
 def segment_video(config: DictConfig, method: FewShotMethod, made_by: Mapping[str, Any]) -> int:
     """A mask and an overlay for every frame, and an animated preview; the first frame's mask is the one given."""
-    frames, out = listed("video", Path(config.video)), Path(config.out)
-    support = read_support(frames[0], Path(config.mask), config.support_class)
+    frames, out = listed("video", Path(config.video), below=False), Path(config.out)
+    known = next(iter(frames))
+    support = read_support(frames[known], Path(config.mask), config.support_class)
     segmenter = Segmenter(method, [support], "mean", views_of(config))
     first = (support.mask == 1).astype(np.uint8)
 
-    def segmented(path: Path, image: np.ndarray) -> None:
-        known = path == frames[0]
-        prediction, probabilities = (first, first[None].astype(np.float32)) if known else segmenter.segment(image)
-        save(out, path, image, prediction, probabilities if config.probabilities else None)
+    def segmented(name: str, image: np.ndarray) -> None:
+        given = first, first[None].astype(np.float32)
+        prediction, probabilities = given if name == known else segmenter.segment(image)
+        save(out, name, image, prediction, probabilities if config.probabilities else None)
 
     code = segment_each(frames, out, segmented, made_by, config.progress, config.probabilities)
     preview = out / "preview.gif"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from rich.progress import track
 
 from segladder.data.sources.decoding import read_image
-from segladder.data.sources.folder import IMAGE_SUFFIXES, files_and_links
+from segladder.data.sources.folder import IMAGE_SUFFIXES, by_id
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.errors import ConfigError, DataError
 from segladder.files import write_text, written
@@ -26,39 +26,50 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF"}
 MAKER = "made_by.json"  # in `out`: the run and the settings behind its results
 PREVIEW_WIDTH, PREVIEW_FRAMES, PREVIEW_MILLISECONDS = 320, 100, 100
 
-Segment = Callable[[Path, np.ndarray], None]
+RESULTS = ("masks", "overlays", "panels", "probabilities")  # folders in `out`
+
+Segment = Callable[[str, np.ndarray], None]
 
 
-def listed(key: str, folder: Path) -> list[Path]:
-    """The image files of the folder that `key` names, but hidden ones (those still being written) and those below.
+def listed(key: str, folder: Path, below: bool = True) -> dict[str, Path]:
+    """The image files of the folder that `key` names, by name: the place in it without the ending.
+
+    Hidden ones (those still being written) are left out, and results of this command.
+
+    Args:
+        key: of the command.
+        folder: its value.
+        below: whether those in folders below count.
 
     Raises:
-        ConfigError: no such folder, no image in it, or two of one stem.
+        ConfigError: no such folder, or no image in it.
+        DataError: two images of one name.
     """
     if not folder.is_dir():
         raise ConfigError(f"{key}={folder}: no such folder")
-    found = [path for path in files_and_links(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-    paths = sorted(path for path in found if path.parent == folder)
-    beneath = f"{len(found) - len(paths)} images in folders below are not looked at" if len(found) > len(paths) else ""
-    if not paths:
-        expected = f"expected files ending in {' '.join(IMAGE_SUFFIXES)}"
-        raise ConfigError(f"{key}={folder}: no image there, {beneath or expected}")
-    if beneath:
-        print(f"{key}={folder}: {beneath}")
-    if twins := [stem for stem, times in sorted(Counter(path.stem for path in paths).items()) if times > 1]:
-        raise ConfigError(f"{key}={folder}: {twins[0]} exists with several endings, their results would share a name")
-    return paths
+    found = by_id(folder, IMAGE_SUFFIXES)
+    places = {name: PurePosixPath(name).parents[:-1] for name in found}  # the last is the folder itself
+    passed_over = {place for place in {*chain(*places.values())} if not below or is_result(folder / place)}
+    images = {name: path for name, path in found.items() if passed_over.isdisjoint(places[name])}
+    if not images:
+        raise ConfigError(f"{key}={folder}: no image there, expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+    return images
+
+
+def is_result(folder: Path) -> bool:
+    """Whether this command has written a folder."""
+    return folder.name in RESULTS and (folder.parent / MAKER).is_file()
 
 
 def segment_each(
-    paths: Sequence[Path],
+    images: Mapping[str, Path],
     out: Path,
     segment: Segment,
     made_by: Mapping[str, Any],
     progress: bool,
     probabilities: bool = False,
 ) -> int:
-    """Call `segment(path, image)` for what is not done yet; an image that cannot be read is named, the others go on.
+    """Call `segment(name, image)` for what is not done yet; an image that cannot be read is named, the others go on.
 
     An image is done that has an overlay, and its probabilities where these are asked for, which are not older.
     `made_by` says which run and settings make them. Raises ConfigError where others made those in `out`.
@@ -68,17 +79,17 @@ def segment_each(
     """
     note_maker(out, made_by)
     wanted = (overlay_path, probabilities_path) if probabilities else (overlay_path,)
-    todo = [path for path in paths if not all(is_made(place(out, path), path) for place in wanted)]
+    todo = [name for name, path in images.items() if not all(is_made(place(out, name), path) for place in wanted)]
     faults = 0
-    for path in track(todo, f"predict {paths[0].parent}", disable=not progress):
+    for name in track(todo, f"predict {out}", disable=not progress):
         try:
-            image = read_image(path)
+            image = read_image(images[name])
         except DataError as error:
             print(f"segladder: {printable(str(error))}", file=sys.stderr)
             faults += 1
         else:
-            segment(path, image)
-    done = len(paths) - len(todo)
+            segment(name, image)
+    done = len(images) - len(todo)
     print(f"{len(todo) - faults} images segmented, {done} already there, {faults} unreadable: {out}")
     return 1 if faults else 0
 
@@ -111,7 +122,7 @@ def note_maker(out: Path, made_by: Mapping[str, Any]) -> None:
 
 def save(
     out: Path,
-    path: Path,
+    name: str,
     image: np.ndarray,
     prediction: np.ndarray,
     probabilities: np.ndarray | None = None,
@@ -121,11 +132,11 @@ def save(
 
     Probabilities (K, H, W), where there are any, are written in half precision.
     """
-    write_picture(out / "masks" / f"{path.stem}.png", palette_picture(prediction, colours))
+    write_picture(out / "masks" / f"{name}.png", palette_picture(prediction, colours))
     if probabilities is not None:
-        with written(probabilities_path(out, path)) as partial:
+        with written(probabilities_path(out, name)) as partial:
             np.save(partial, probabilities.astype(np.float16), allow_pickle=False)
-    write_picture(overlay_path(out, path), Image.fromarray(overlay(image, prediction, colours)), quality=90)
+    write_picture(overlay_path(out, name), Image.fromarray(overlay(image, prediction, colours)), quality=90)
 
 
 def palette_picture(prediction: np.ndarray, colours: Colours = VOC_COLOURS) -> Image.Image:
@@ -135,14 +146,14 @@ def palette_picture(prediction: np.ndarray, colours: Colours = VOC_COLOURS) -> I
     return mask
 
 
-def probabilities_path(out: Path, path: Path) -> Path:
+def probabilities_path(out: Path, name: str) -> Path:
     """Where the probabilities of an image go."""
-    return out / "probabilities" / f"{path.stem}.npy"
+    return out / "probabilities" / f"{name}.npy"
 
 
-def overlay_path(out: Path, path: Path) -> Path:
+def overlay_path(out: Path, name: str) -> Path:
     """Where the overlay of an image goes."""
-    return out / "overlays" / f"{path.stem}.jpg"
+    return out / "overlays" / f"{name}.jpg"
 
 
 def write_picture(path: Path, picture: Image.Image, **options: Any) -> None:

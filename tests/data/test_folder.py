@@ -309,3 +309,9 @@ def test_names_in_brackets_are_shown_as_they_are(segladder, tmp_path: Path, caps
     assert segladder("data", "action=check", "data=folder", f"data.root={root}", names, "workers=0") == 0
     shown = capsys.readouterr().out
     assert "car [x]" in shown and "tree [/b]" in shown
+
+
+def test_it_is_called_by_the_name_of_its_folder_unless_it_has_one(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "my cats")
+    assert (Folder(root).title, Folder(root).name) == ("my cats", "folder")
+    assert Folder(root, "cats").title == "cats"

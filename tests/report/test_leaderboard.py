@@ -965,3 +965,13 @@ def test_a_leaderboard_holds_the_counts_of_a_few_runs(tmp_path, monkeypatch):
         before = sum(isinstance(each, Counts) for each in gc.get_objects())
         assert markdown(few.tables()) == expected
         assert sum(isinstance(each, Counts) for each in gc.get_objects()) <= before + 3
+
+
+def test_a_user_s_folder_is_called_by_its_name_where_records_say_it():
+    old, new = a_record(), a_record(seed=1)
+    new.data["title"] = "my cats"
+    assert rank([old])[0].title == "semantic 01234567 on animals feedfeed: 3 classes"
+    (table,) = rank([old, new])
+    assert (table.title, table.data) == ("semantic 01234567 on my cats feedfeed: 3 classes", "animals")
+    other = replace(new, data={**new.data, "title": "her cats"})
+    assert " on animals " in rank([new, other])[0].title

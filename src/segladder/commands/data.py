@@ -104,7 +104,7 @@ def check(config: DictConfig, source: Source) -> int:
 
 def class_table(source: Source, reports: list[SplitReport]) -> Table:
     """Images that hold each class, and its share of all pixels, per split."""
-    table = Table("class", title=f"{escape(source.name)}: images with the class, share of pixels")
+    table = Table("class", title=f"{escape(printable(source.title))}: images with the class, share of pixels")
     for report in reports:
         table.add_column(f"{report.name} images", justify="right")
         table.add_column("pixels", justify="right")

@@ -41,6 +41,7 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     for place_of, words in (
         *((name, value.get(name, [])) for name in ("parents", "lineage")),
         ("data.classes", data.get("classes", [])),
+        ("data.title", [data.get("title") or ""]),
         ("label_access.kind", [value.get("label_access", {}).get("kind") or ""]),
     ):
         if not isinstance(words, list) or not {*map(type, words)} <= {str}:

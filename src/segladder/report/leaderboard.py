@@ -107,6 +107,7 @@ class Table:
     Attributes:
         metric: name of the score that ranks.
         declared: what the runs say of their scores.
+        called: the data set in titles: a user's folder by its name.
         apart: in which fields its protocol is unlike those of this name beside it, in words.
         background: whether the first class is one.
     """
@@ -120,6 +121,7 @@ class Table:
     rows: list[Row] = field(default_factory=list)
     unranked: list[Unranked] = field(default_factory=list)
     declared: Declaration = field(default_factory=Declaration)
+    called: str = ""
     apart: str = ""
     background: bool = True
 
@@ -145,7 +147,7 @@ class Table:
         if not self.hash:
             return "runs that ended before their protocol was known"
         asked = f"{self.protocol} {self.hash}{self.apart and f' ({self.apart})'}"
-        return f"{asked} on {self.data} {self.fingerprint}: {len(self.classes)} classes"
+        return f"{asked} on {self.called} {self.fingerprint}: {len(self.classes)} classes"
 
 
 def rank(
@@ -191,7 +193,9 @@ def _table(records: Sequence[Record], metric: str | None, known: Mapping[str, Re
     rows = _sorted(rows, declared[metric].sign)
     background = all(record.data.get("background", True) for record in records)
     place = protocol, protocol_hash, data, fingerprint
-    return Table(*place, metric, classes, rows, unranked, declared, background=background)
+    titles = {record.data_title for record in records if record.data.get("title")}
+    called = titles.pop() if len(titles) == 1 else data
+    return Table(*place, metric, classes, rows, unranked, declared, called, background=background)
 
 
 def _reason(record: Record, metric: str) -> str:

@@ -45,9 +45,10 @@ class Record:
             chosen `epoch`, the `score` that chose it and on what (`chosen_by`), where one did; `early_stopping`
             (`patience`, whether it `ended` training); what the run has seen, with all it builds on (docs/labels.md).
         protocol: `name`, `hash`, the protocol's `fields`, and what it says of its scores, `Declaration.plain`.
-        data: `name`, `classes`, `train_ids` (how many), `train_fingerprint`, `val_fingerprint`, both over labels; of a
-            further evaluation `val_images`, over the files of the scored images; `background` is false
-            where the first class is one like the others; `colours` (RGB by class) where classes have their own.
+        data: `name`, its `title` in tables where that is another, `classes`, `train_ids` (how many),
+            `train_fingerprint`, `val_fingerprint`, both over labels; of a further evaluation `val_images`, over the
+            files of the scored images; `background` is false where the first class is one like the others; `colours`
+            (RGB by class) where classes have their own.
         metrics: name to `value`, `low`, `high`: the score and its 95 % interval over images (None where not computed).
         per_class: one row per class, see `segladder.metrics.overlap.per_class`.
         curve: scores along a threshold or a gamma, one row each, where the protocol sweeps one.
@@ -102,6 +103,11 @@ class Record:
     def colours(self) -> Colours:
         """How pictures show its classes. Raises DataError for colours that are none."""
         return Colours.stored(self.data, f"run {self.id}")
+
+    @property
+    def data_title(self) -> str:
+        """What tables call its data set."""
+        return str(self.data.get("title") or self.data.get("name") or "")
 
     @property
     def has_intervals(self) -> bool:

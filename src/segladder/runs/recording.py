@@ -64,6 +64,9 @@ def describe_scoring(record: records.Record, source: Source, protocol: Protocol)
         "classes": list(source.classes),
         "val_fingerprint": source.fingerprint(protocol.scored_somewhere(source)),
     }
+    record.data.pop("title", None)
+    if source.title != source.name:
+        record.data["title"] = source.title
     if not source.background:
         record.data["background"] = False
     if source.colours.of:

@@ -79,7 +79,7 @@ def show_scores(console: Console, record: Record, folder: Path) -> None:
 
 def table_title(record: Record) -> str:
     """What was scored on what."""
-    return f"{record.method} on {record.data['name']}, protocol {record.protocol['name']} {record.protocol['hash']}"
+    return f"{record.method} on {record.data_title}, protocol {record.protocol['name']} {record.protocol['hash']}"
 
 
 def class_table(record: Record, says: Declaration, width: int) -> Table:

@@ -92,7 +92,7 @@ class Source(ABC):
         if unknown or len(set(chosen)) != len(chosen) or not chosen:
             fault = f"no such class {', '.join(unknown)}" if unknown else "classes must be given once each"
             raise ConfigError(f"data.classes: {fault}; {name} has {', '.join(known)}")
-        self.name = name
+        self.name = self.title = name  # the second is what tables call it
         self.background = background
         self.all_classes = tuple(all_classes)
         self.classes = (*all_classes[:first], *chosen)

@@ -20,6 +20,7 @@ from segladder.errors import ConfigError, DataError, some
 from segladder.foreign import printable, text
 from segladder.settings import Count, Name, ProperShare
 
+NAME = "folder"  # of data that nobody has named
 CLASSES = "classes.txt"
 LISTS = ("train", "val", "test")
 LIKE_LISTS = {*LISTS, "training", "valid", "validation", "testing"}  # in any case
@@ -57,7 +58,7 @@ class Folder(Tagged):
     def __init__(
         self,
         root: str | Path,
-        name: Name = "folder",
+        name: Name = NAME,
         class_names: Sequence[str] | None = None,
         val_share: ProperShare = 0.2,
         folds_of_images: Annotated[int, Field(ge=2)] | None = None,
@@ -74,6 +75,8 @@ class Folder(Tagged):
         if folds_of_images is not None and fold_of_images >= folds_of_images:
             raise ConfigError(f"data.fold_of_images={fold_of_images}: expected 0..{folds_of_images - 1}")
         super().__init__(name, class_names or read_class_names(self.root / CLASSES), **common)
+        if name == NAME:
+            self.title = printable(self.root.resolve().name) or NAME
 
     def split(self, name: str) -> list[str]:
         """Ids of a listed split, or of `train` or `val` where there are no lists.

@@ -63,7 +63,7 @@ def _heading(table: Table, fields: Mapping[str, Any], records: Sequence[Record])
     if not table.hash:
         return "Runs that ended before their protocol was known"
     classes = len(table.foreground)
-    data = f"{table.data}, {classes} class{'' if classes == 1 else 'es'}" if table.data else "data never read"
+    data = f"{table.called}, {classes} class{'' if classes == 1 else 'es'}" if table.data else "data never read"
     return ", ".join([asked(table.protocol, fields), *_folds(table, records)]) + f" · {data}"
 
 

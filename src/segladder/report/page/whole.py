@@ -99,7 +99,7 @@ def page(tables: Sequence[Table], counted: Counted, title: str = "SegLadder lead
         "all_shares": all(table.score.unit == "share" for _, table in parts),
         "supervisions": list(dict.fromkeys(row.supervision for row in rows)),
         "labels": list(dict.fromkeys(labels_of(row) for row in rows)),
-        "data": list(dict.fromkeys(table.data for table in tables if table.data)),
+        "data": list(dict.fromkeys(table.called for table in tables if table.called)),
         "protocols": list(dict.fromkeys(table.protocol for table in tables if table.protocol)),
     }
     return _environment().get_template("page.html.jinja").render(sections=sections, **about)

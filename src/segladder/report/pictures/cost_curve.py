@@ -182,7 +182,7 @@ def _set_axes(panels: Sequence[Any], ladder: Sequence[Rung], table: Table, free:
         if any(not rung.work for rung in ladder):
             panel.axvline(free * 2, color="0.6", linestyle=":")  # parts work from none
     of_novel = "" if table.declared.ladder is None else " of the novel classes"
-    axes.set(ylabel=table.score.axis, title=f"What labels{of_novel} buy on {table.data}")
+    axes.set(ylabel=table.score.axis, title=f"What labels{of_novel} buy on {table.called}")
     panels[-1].set_xlabel(f"work of annotators on labels{of_novel}")
 
 

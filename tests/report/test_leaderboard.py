@@ -195,6 +195,9 @@ def test_rows_that_train_nothing_have_no_seeds():
     parents = [a_record("cam", seed=s, id=f"cam{s}", value=0.3) for s in (0, 1)]
     on = [untrained(s, backbone=loaded, parents=[f"cam{s}"]) for s in (0, 1)]
     assert next(r for r in rank([*parents, *on])[0].rows if r.method == "prototype").seeds == [0, 1]
+    again = untrained(0, backbone=loaded, parents=["gone"])  # scored again, and the run itself is elsewhere
+    assert [row.seeds for row in rank([again])[0].rows] == [[]]
+    assert [row.seeds for row in rank([replace(again, lineage=["cam"])])[0].rows] == [[0]]
     other = untrained(1, backbone=loaded)
     other.metrics["mIoU"]["value"] = 0.6  # its seed drew other supports
     (row,) = rank([untrained(0, backbone=loaded), other])[0].rows

@@ -274,7 +274,8 @@ def _is_seedless(record: Record, known: Mapping[str, Record]) -> bool:
     random = bool(record.backbone) and not (record.backbone.get("weights") or record.backbone.get("pretraining"))
     if random or method.get("trains", True):
         return False
-    return all(parent in known and _is_seedless(known[parent], known) for parent in record.parents)
+    above = record.lineage or record.config.get("parent") or record.backbone.get("pretraining")  # runs of before
+    return all(_is_seedless(known[run], known) if run in known else not above for run in record.parents)
 
 
 def _asked_otherwise(records: Sequence[Record]) -> bool:

@@ -1,11 +1,15 @@
 """Passes over all masks: said where they are long, and no image is decoded for what masks tell."""
 
+import copy
+
 import numpy as np
 import pytest
+from dummy_data import save_mask
 from episode_data import varied, write_striped
 
 from segladder.data import reading
 from segladder.data.labels.kinds.masks import Masks
+from segladder.data.labels.kinds.tags import Tags
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import training_items
 from segladder.data.sources.items import Items
@@ -41,6 +45,21 @@ def test_pixels_of_classes_are_counted_without_an_image(source, monkeypatch):
     dataset = SegmentationDataset(source, ids, Masks())
     monkeypatch.setattr(dataset, "_images", None)
     assert np.array_equal(dataset.pixels_of_classes(), expected)
+
+
+def test_tags_of_a_mask_are_read_once_whoever_asks(source, tmp_path, monkeypatch):
+    read, stored, ids = [], VOC._stored, source.split("train")
+    monkeypatch.setattr(VOC, "_stored", lambda source, i: [read.append(i), stored(source, i)][1])
+    source = copy.copy(source)
+    source._tags = {}
+    dataset = SegmentationDataset(source, ids, Tags())
+    cost = Labelled.of(source.as_seen(Tags()), Tags(), ids, source.foreground)
+    assert sorted(read) == sorted(ids)
+    assert all(tags.sum() == len(cost.held[i]) for i, tags in zip(ids, dataset._tags, strict=True))
+    source.tags(ids[0])[:] = 7  # the caller's own
+    assert source.tags(ids[0]).max() == 1
+    save_mask(tmp_path / f"{ids[0]}.png", np.zeros_like(source.mask(ids[0])))
+    assert source.with_training_masks(tmp_path).tags(ids[0]).max() == 0
 
 
 def test_what_training_images_hold_is_read_once(source, monkeypatch):

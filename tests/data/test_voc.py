@@ -15,9 +15,10 @@ from segladder.data.inspection.checks import check_training_ready
 from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.kinds.tags import Tags
-from segladder.data.sources.base import Source, tags_of
+from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import read_image, read_mask
 from segladder.data.sources.sbd import derive_train_aug
+from segladder.data.sources.scene import tags_of
 from segladder.data.sources.voc import VOC
 from segladder.data.training.dataset import SegmentationDataset
 from segladder.errors import ConfigError, DataError

@@ -19,7 +19,7 @@ from segladder.data.sources.flow import SMALLEST, dense_flow, relative
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.lists import check_names, checked_folds
 from segladder.data.sources.palette import Colours
-from segladder.data.sources.scene import ObjectBoxes, Scene, size_error
+from segladder.data.sources.scene import ObjectBoxes, Scene, size_error, tags_of
 from segladder.errors import ConfigError, DataError
 from segladder.mask_values import IGNORE
 from segladder.settings import Name
@@ -103,6 +103,7 @@ class Source(ABC):
         self.folds = checked_folds(folds, known)
         self.training_masks = None if masks is None else Path(masks)
         self.has_masks = True
+        self._tags: dict[str, np.ndarray] = {}  # those of masks that were read
         self.sight: Sight | None = None  # what `mask` shows of the drawn one
         self.cache = cache
         self.cache_dir = cache_dir
@@ -158,7 +159,7 @@ class Source(ABC):
     def with_training_masks(self, folder: str | Path, ids: Iterable[str] | None = None) -> Source:
         """The same data set with the masks of its training split, or of some `ids`, replaced by a folder's PNGs."""
         other = copy.copy(self)
-        other.training_masks = Path(folder)
+        other.training_masks, other._tags = Path(folder), {}
         if ids is not None:
             other._training_ids = frozenset(ids)
         return other
@@ -316,8 +317,10 @@ class Source(ABC):
         return self.mask_path(image_id)
 
     def tags(self, image_id: str) -> np.ndarray:
-        """Which foreground classes the image holds, float32 (len(foreground),) of 0 and 1, from its mask."""
-        return tags_of(self._in_use(self._stored(image_id)), self.foreground_indices)
+        """Which foreground classes the image holds, float32 (len(foreground),) of 0 and 1, from its mask, read once."""
+        if image_id not in self._tags:
+            self._tags[image_id] = tags_of(self._in_use(self._stored(image_id)), self.foreground_indices)
+        return self._tags[image_id].copy()
 
     def fingerprint(self, ids: Iterable[str]) -> str:
         """First 16 hex digits of a sha256 over ids, classes in use, the bytes of the masks and what is seen of them."""
@@ -341,9 +344,3 @@ class Source(ABC):
             digest.update(image_id.encode() + b"\0")
             digest.update(hashlib.sha256(self.image_path(image_id).read_bytes()).digest())
         return digest.hexdigest()[:16]
-
-
-def tags_of(mask: np.ndarray, indices: Iterable[int]) -> np.ndarray:
-    """Which of some classes are present in a mask of class indices, float32 (len(indices),)."""
-    values = mask.tobytes()  # searching bytes is faster than counting them
-    return np.array([bytes((value,)) in values for value in indices], np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -101,3 +101,9 @@ def size_error(place: Path | str, mask: tuple[int, ...], image: tuple[int, ...])
     return DataError(
         f"{place}: size {mask[1]}x{mask[0]}, expected {image[1]}x{image[0]} (width x height) like its image"
     )
+
+
+def tags_of(mask: np.ndarray, indices: Iterable[int]) -> np.ndarray:
+    """Which of some classes are present in a mask of class indices, float32 (len(indices),)."""
+    values = mask.tobytes()  # searching bytes is faster than counting them
+    return np.array([bytes((value,)) in values for value in indices], np.float32)

@@ -6,6 +6,7 @@ from importlib.resources import files
 from segladder.data.labels.kinds import kinds
 from segladder.report.record import Record
 from segladder.report.standing import standing_of
+from segladder.stages.inheritance import labels_of
 
 
 def test_the_page_has_the_colours_of_the_kinds_of_label():
@@ -26,3 +27,11 @@ def test_a_kind_of_label_that_nobody_knows_stands_last():
     unknown = standing_of(Record(supervision="full", label_access={"kind": "polygons"}))
     assert unknown > standing_of(Record(supervision="full"))
     assert unknown.style == len(kinds()) and unknown.colour and unknown.marker
+
+
+def test_older_records_have_one_kind_of_label_for_tables_and_for_runs_that_build_on_them():
+    paid = {"labels": "masks"}  # of base classes
+    for supervision, kind in (("image_level", "tags"), ("zero_shot", "names"), ("few_shot", "masks")):
+        record = Record(supervision=supervision, annotation_cost=paid)
+        assert (standing_of(record).labels, labels_of(record).name) == (kind, kind)
+    assert Record(supervision="full", label_access={"kind": "points"}, annotation_cost=paid).label_kind == "points"

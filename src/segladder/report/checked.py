@@ -42,6 +42,7 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
         *((name, value.get(name, [])) for name in ("parents", "lineage")),
         ("data.classes", data.get("classes", [])),
         ("data.title", [data.get("title") or ""]),
+        ("annotation_cost.labels", [(value.get("annotation_cost") or {}).get("labels") or ""]),
         ("label_access.kind", [value.get("label_access", {}).get("kind") or ""]),
     ):
         if not isinstance(words, list) or not {*map(type, words)} <= {str}:

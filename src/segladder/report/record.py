@@ -27,6 +27,7 @@ SCHEMA = 3  # since 2 the protocol says what its scores are (`segladder.report.d
 WITH_COUNTS = 3  # the first whose intervals follow from counts that were kept
 FILE_NAME = "record.json"
 LINES_NAME = "records.jsonl"
+KINDS = {"zero_shot": "names", "image_level": "tags"}  # of label in older versions, by supervision; else what was paid
 RECORDS = re.compile(r"records\.jsonl|[^.].*\.json", re.DOTALL)  # names of files that may hold some
 
 
@@ -108,6 +109,12 @@ class Record:
     def data_title(self) -> str:
         """What tables call its data set."""
         return str(self.data.get("title") or self.data.get("name") or "")
+
+    @property
+    def label_kind(self) -> str:
+        """The kind of label that it has of the classes that it is asked about; older versions do not say it."""
+        paid = (self.annotation_cost or {}).get("labels", "masks")
+        return str(self.label_access.get("kind") or KINDS.get(self.supervision, paid))
 
     @property
     def has_intervals(self) -> bool:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from segladder.data.labels.kinds import kinds
 from segladder.report.record import Record
 
-NOT_NAMED = {"zero_shot": "names", "image_level": "tags"}  # what runs of older versions have, by supervision; or masks
-
 
 @dataclass(frozen=True, order=True)
 class Standing:
@@ -42,6 +40,6 @@ class Standing:
 
 def standing_of(record: Record) -> Standing:
     """The rung of a run."""
-    labels = record.label_access.get("kind") or NOT_NAMED.get(record.supervision, "masks")
+    labels = record.label_kind
     rank = kinds()[labels].rank if labels in kinds() else 100
     return Standing(rank, record.shots is None, labels)

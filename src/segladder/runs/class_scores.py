@@ -58,7 +58,7 @@ class StoredScores:
         """
         with torch.inference_mode(False):
             method = self.load(self.folder)
-        kind = kinds().get(records.read(self.folder).label_access.get("kind", ""))
+        kind = kinds().get(records.read(self.folder).label_kind)
         if isinstance(method, DenseMethod) and kind is not None and kind.partial:
             return DenseScores(method)
         if not isinstance(method, TagMethod):

@@ -115,9 +115,8 @@ def older_access(record: records.Record) -> Access:
     """The same of a run whose version kept no account: from its record, and from those that its folders still name."""
     trained = bool(record.checkpoint)
     paid = (record.annotation_cost or {}).get("labels", "masks")
-    of_novel = record.label_access.get("kind") or {"image_level": "tags"}.get(record.supervision, paid)
     learnt = set(record.data["classes"][1:]) - hidden_classes(record) if trained else set()
-    seen = {name: [of_novel if name in novel_classes(record) else paid] for name in sorted(learnt)}
+    seen = {name: [record.label_kind if name in novel_classes(record) else paid] for name in sorted(learnt)}
     own = Access(seen, absent_classes(record) if trained else None, (), (record.id,))
     found = list(parents_of(record.config))
     above = [access_of(folder, parent) for _, folder, parent in found]

@@ -178,8 +178,7 @@ def labels_of(record: records.Record) -> Labels:
 
     A run that builds on others may have inherited the kind; then they are those of `label_access.settings`.
     """
-    cost = record.annotation_cost or {}
-    kind = kinds()[record.label_access.get("kind") or cost.get("labels", "masks")]  # older versions name what was paid
+    kind = kinds()[record.label_kind]
     settings = record.label_access.get("settings", {})
     try:
         if unknown := {*settings} - {field.name for field in fields(cast(Any, kind))}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -14,9 +15,14 @@ def conf_folder() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def choices(group: str) -> list[str]:
-    """The names that `GROUP=NAME` takes; files `_NAME.yaml` hold what choices share and are none themselves."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("[!_]*.yaml"))
+def choices(group: str, own: Iterable[Path] = ()) -> list[str]:
+    """The names that `GROUP=NAME` takes; files `_NAME.yaml` hold what choices share and are none themselves.
+
+    Args:
+        group: of the choices.
+        own: further folders of them.
+    """
+    return sorted({path.stem for folder in (conf_folder(), *own) for path in (folder / group).glob("[!_]*.yaml")})
 
 
 def each_protocol(command: str, *overrides: str) -> list[list[str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from segladder.cli import COMMANDS
 from segladder.configuration import choices, conf_folder
+from segladder.errors import ConfigError
 
 LINE = re.compile(r"( *)([\w.]+):(?: +([^#\n]*?))?(?: *# (.*))?$")
 DEFAULT = re.compile(r"  - (\w+)(?:: (\S+))?(?: # (.*))?$")
@@ -101,32 +103,47 @@ def candidates(line: str) -> list[str]:
     command, word = words[0], words[-1]
     if command not in COMMANDS:
         return []
+    own = own_folders(words[1:-1])
     groups = {group: default.value for group, default in groups_of(command).items()}
     group, equals, start = word.partition("=")
     if equals:
         before, last = LISTED.fullmatch(start).groups("")  # type: ignore[union-attr]
-        known = choices(group) if group in groups else []
+        known = choices(group, own) if group in groups else []
         return [f"{group}={before}{name}" for name in known if name.startswith(last)]
     chosen = groups | dict(w.split("=", 1) for w in words[1:-1] if "=" in w)
-    names = [*groups, *(key.name for key in all_keys(command, {group: chosen[group] for group in groups}))]
+    names = [*groups, *(key.name for key in all_keys(command, {group: chosen[group] for group in groups}, own))]
     return sorted({f"{name}=" for name in names if name.startswith(word)})
 
 
-def all_keys(command: str, chosen: dict[str, str]) -> Iterator[Key]:
+def own_folders(words: Sequence[str]) -> list[Path]:
+    """The folders of the user's own choices that words of a line name by `--config-dir` or `hydra.searchpath`."""
+    from segladder.command_line import CONFIG_DIR, flags_and_overrides, searchpath_in
+
+    try:
+        flags, overrides = flags_and_overrides(shlex.split(" ".join(words)))
+    except (ConfigError, ValueError):  # the line is wrong, or its quotes are open
+        return []
+    places = [flag[1] for flag in flags if flag[0] in CONFIG_DIR]
+    places += [place for override in overrides for place in searchpath_in(override) or ()]
+    return [Path(place.removeprefix("file://")) for place in places]
+
+
+def all_keys(command: str, chosen: dict[str, str], own: Sequence[Path]) -> Iterator[Key]:
     """The keys of a command and of the choices that are made."""
     if command == "search":
         yield from keys_of(conf_folder() / "train.yaml")
     yield from keys_of(conf_folder() / f"{command}.yaml")
     for group, name in chosen.items():
-        yield from keys_of_choice(conf_folder() / group / f"{name}.yaml", group)
+        yield from keys_of_choice(group, name, (conf_folder(), *own))
 
 
-def keys_of_choice(file: Path, group: str) -> Iterator[Key]:
-    """The keys of a choice and of the files that it builds on."""
-    if not file.is_file():  # null, or a list
+def keys_of_choice(group: str, name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> Iterator[Key]:
+    """The keys of a choice and of the files that it builds on, but those of `above`, which build on it."""
+    file = next((file for folder in folders if (file := folder / group / f"{name}.yaml").is_file()), None)
+    if file is None or name in above:  # null, or a list
         return
     text = file.read_text(encoding="utf-8")
     if shared := re.search(r"^defaults: \[([^\]]*)\]", text, re.MULTILINE):
-        for name in re.findall(r"(?<![\w/])_\w+", shared[1]):
-            yield from keys_of_choice(file.with_name(f"{name}.yaml"), group)
+        for other in re.findall(r"(?<![\w/])\w+", shared[1]):
+            yield from keys_of_choice(group, other, folders, (*above, name))
     yield from keys_of(file, "" if "# @package _global_" in text else group)

@@ -8,6 +8,7 @@ import pytest
 
 from segladder.command_line import for_hydra
 from segladder.errors import ConfigError
+from segladder.guide import candidates
 from segladder.processes import parallel
 from segladder.report.record import Record, read
 from segladder.runs.fitting import give_up
@@ -124,3 +125,14 @@ def test_a_run_that_another_process_leaves_hanging_is_recorded_with_a_reason(tmp
     give_up(run, "failed")
     assert read(tmp_path).status == "failed" and "another process of the run failed" in read(tmp_path).error
     assert "segladder: another process of the run failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", ["--config-dir own", "-cd=own", "hydra.searchpath=[file://own]", "'hydra.searchpath=[own]'"]
+)
+def test_own_choices_and_their_keys_are_completed(own, words):
+    assert candidates(f"segladder train {words} method=mi") == ["method=mine"]
+    (own / "method" / "mine.yaml").write_text("defaults: [mine, fcn8s]\nname: mine\nlimit: 3\n")
+    assert candidates(f"segladder train {words} method=mine method.li") == ["method.limit="]
+    assert "method.optimizer.lr=" in candidates(f"segladder train {words} method=mine method.")
+    assert candidates("segladder train method=mi") == candidates("segladder train --nonsense method=mi") == []

@@ -1,5 +1,6 @@
 """Objects in COCO's format: polygons and run lengths become masks, and every fault is one line with file and id."""
 
+import gc
 import json
 import tracemalloc
 
@@ -8,6 +9,7 @@ import pytest
 from dummy_data import save_image, save_mask
 
 from segladder.data.sources.coco import Coco
+from segladder.data.sources.coco_file import CocoFile
 from segladder.errors import ConfigError, DataError
 
 codec = pytest.importorskip("pycocotools.mask", reason="data=coco needs the extra `coco`")
@@ -271,3 +273,20 @@ def test_a_run_learns_from_it_and_a_broken_file_ends_in_one_line(root, segladder
     capsys.readouterr()
     assert segladder("data", "action=check", "data=coco", f"data.root={root}") == 1
     assert "annotation 2 of image 40 (a.png): broken run lengths" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_file_is_read_without_looking_for_garbage(root):
+    """Among the millions of lists of a large file, all of which stay, that takes as long as making them."""
+    path = root / "annotations" / "val.json"
+    whole = json.loads(path.read_text())
+    last = whole["annotations"][-1]
+    whole["annotations"] += [{**last, "id": 1000 + k, "segmentation": box(0, 0, 9, 9)} for k in range(2000)]
+    path.write_text("\ufeff" + json.dumps(whole))
+    began = []
+    gc.callbacks.append(lambda phase, _: began.append(phase))
+    try:
+        file = CocoFile.read(path)
+    finally:
+        gc.callbacks.pop()
+    assert began.count("start") <= 1 and gc.isenabled()  # one is due once it is over
+    assert sum(len(image.objects) for image in file.images.values()) == len(whole["annotations"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,7 +102,7 @@ class Coco(Source):
     def label_bytes(self, image_id: str) -> bytes:
         """Its objects as text, which stay what they are when images are added to the file."""
         image = self._entry(image_id)[1]
-        return json.dumps([image.height, image.width, *map(astuple, image.objects)], sort_keys=True).encode()
+        return json.dumps([image.height, image.width, *image.objects], sort_keys=True).encode()
 
     def _require_images(self, split: str, ids: Iterable[str]) -> None:
         known, folder = self._file(split).images, self._folder(split)

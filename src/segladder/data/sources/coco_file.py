@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from segladder.data.sources.decoding import LARGEST
 from segladder.errors import ConfigError, DataError
-from segladder.foreign import is_name, printable, stays_inside, text
+from segladder.foreign import content, is_name, printable, stays_inside, text
 
 Outline = list[list[float]] | dict[str, Any]
 
 
-@dataclass(frozen=True)
-class CocoObject:
+class CocoObject(NamedTuple):
     """One entry of `annotations`.
 
     Attributes:
@@ -70,12 +72,11 @@ class CocoFile:
     @classmethod
     def read(cls, path: Path) -> CocoFile:
         """Raises DataError for a missing or damaged file, or one whose ids do not fit together."""
-        try:
-            whole = json.loads(text(path))
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}, expected a file in COCO's format") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: damaged ({error}), expected JSON in COCO's format") from error
+        with uncollected():
+            return cls._of(path, _json(path))
+
+    @classmethod
+    def _of(cls, path: Path, whole: Any) -> CocoFile:
         values, names = _categories(path, _entries(path, whole, "categories"))
         found: dict[str, CocoImage] = {}
         by_number: dict[int, CocoImage] = {}
@@ -87,17 +88,17 @@ class CocoFile:
             found[key] = by_number[image.number] = image
         for entry in _entries(path, whole, "annotations"):
             number, of_image = _whole(path, "annotation", entry, "id"), entry.get("image_id")
-            where = f"{path}: annotation {number}"
             if isinstance(of_image, (list, dict)) or of_image not in by_number:
-                raise DataError(f"{where}: image {printable(repr(of_image))} is not among the images of the file")
+                fault = f"image {printable(repr(of_image))} is not among the images of the file"
+                raise DataError(f"{path}: annotation {number}: {fault}")
             category = entry.get("category_id")
             if isinstance(category, (list, dict)) or category not in values:
-                raise DataError(
-                    f"{where}: category {printable(repr(category))} is not among the categories of the file"
-                )
+                fault = f"category {printable(repr(category))} is not among the categories of the file"
+                raise DataError(f"{path}: annotation {number}: {fault}")
             outline, crowd = entry.get("segmentation"), bool(entry.get("iscrowd", 0))
             if not isinstance(outline, (list, dict)):
-                raise DataError(f"{where} of image {of_image}: no segmentation, expected polygons or run lengths")
+                fault = "no segmentation, expected polygons or run lengths"
+                raise DataError(f"{path}: annotation {number} of image {of_image}: {fault}")
             by_number[of_image].objects.append(CocoObject(number, values[category], crowd, outline))
         return cls(path, names, found)
 
@@ -123,6 +124,18 @@ class CocoFile:
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             where = f"{self.path}: annotation {each.number} of image {image.number} ({image.name})"
             raise DataError(f"{where}: {printable(str(error))}") from error
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage is collected meanwhile: of millions of objects that all stay it takes as long as making them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def decoded(outline: Outline, height: int, width: int) -> np.ndarray:
@@ -185,6 +198,20 @@ def _polygons(outline: Sequence[Any], height: int, width: int) -> list[list[floa
             if not isinstance(value, (int, float)) or not math.isfinite(value) or not -far <= value <= 2 * far:
                 raise ValueError(f"a polygon through {value!r}, far outside the {width}x{height} pixels of its image")
     return list(outline)
+
+
+def _json(path: Path) -> Any:
+    """The value of a JSON file; what orjson refuses (NaN, a mark of byte order) Python's own reader may know."""
+    try:
+        data = content(path)
+        try:
+            return orjson.loads(data)
+        except ValueError:
+            return json.loads(text(path))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}, expected a file in COCO's format") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged ({error}), expected JSON in COCO's format") from error
 
 
 def _entries(path: Path, whole: Any, key: str) -> list[Mapping[str, Any]]:

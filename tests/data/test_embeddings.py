@@ -199,7 +199,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
         ({"sources": []}, "embeddings.sources: none given, expected some of shapes_attributes, voc_attributes, files"),
         ({"sources": ["vectors.pkl"]}, "vectors.pkl: expected a file ending in .txt, .vec, .bin, .csv, .npz"),
         ({"sources": ["shapes_attributes"], "word": {}}, "embeddings: .*unexpected keyword argument 'word'"),
-        ({"sources": ["clip:ViT-B-32/openai"]}, r"needs the extra text: pip install segladder\[text\]"),
+        ({"sources": ["clip:ViT-B-32/openai"]}, r"needs pip install 'segladder\[text\]'"),
     ],
 )
 def test_choices_that_do_not_exist_are_named(settings, message, monkeypatch):

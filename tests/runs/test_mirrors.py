@@ -8,6 +8,7 @@ import wandb
 from pytorch_lightning.loggers import CSVLogger
 from wandb_logs import of_kind
 
+from segladder.report import loggers
 from segladder.report.wandb_client import mode_of
 from segladder.runs import fitting
 from segladder.runs.watching import mirrors
@@ -119,6 +120,13 @@ def test_a_logger_that_fails_while_the_network_trains_is_left_out(segladder, tmp
     (remark,) = remarks(tmp_path / "run")
     assert "logger=csv failed, the run goes on without it: division by zero" in remark
     assert list((tmp_path / "run" / "logs" / "tensorboard").glob("**/events.*"))
+
+
+def test_a_logger_that_is_not_installed_is_one_line(segladder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    assert segladder("train", *TRAINED, "logger=tensorboard", f"hydra.run.dir={tmp_path / 'run'}") == 2
+    assert "logger=tensorboard: TensorBoard is not installed; pip install" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "weights.pt").exists()
 
 
 def test_a_run_is_finished_before_its_loggers_hear_of_it(segladder, tmp_path, monkeypatch):

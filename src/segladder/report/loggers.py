@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from segladder.errors import ConfigError
 from segladder.report.record import read
 from segladder.report.wandb_client import Project, mode_of, quiet
 from segladder.settings import Positive
@@ -47,7 +49,9 @@ def csv(folder: Path, every_steps: Positive) -> Logger:
 
 
 def tensorboard(folder: Path, every_steps: Positive) -> Logger:
-    """Event files in RUN/logs/tensorboard."""
+    """Event files in RUN/logs/tensorboard. Raises ConfigError where TensorBoard is not installed."""
+    if not any(find_spec(name) for name in ("tensorboard", "tensorboardX")):
+        raise ConfigError("logger=tensorboard: TensorBoard is not installed; pip install 'segladder[tensorboard]'")
     return TensorBoardLogger(folder / "logs", name="tensorboard")
 
 

@@ -190,7 +190,7 @@ def _clip(source: str, phrases: Mapping[str, str]) -> tuple[np.ndarray, dict[str
         import open_clip
         import torch
     except ImportError as error:
-        raise ConfigError(f"embeddings.sources: {source} needs the extra text: pip install segladder[text]") from error
+        raise ConfigError(f"embeddings.sources: {source} needs pip install 'segladder[text]'") from error
     model_name, _, weights = source.removeprefix("clip:").partition("/")
     if ":" in model_name or (weights and Path(weights).exists()):  # a repository, a folder or a file
         raise ConfigError(f"embeddings.sources: {source}: expected names that open_clip knows, clip:MODEL/WEIGHTS")

@@ -16,6 +16,7 @@ from dummy_data import picture, save_image, save_mask
 from notebooks import code_of, execute, printed
 from test_project import ROOT, commands_of
 
+from segladder.cli import GROUPS
 from segladder.configuration import choices
 
 DOCS = ROOT / "docs"
@@ -56,7 +57,7 @@ def test_the_contents_name_every_page_once():
     assert {link for link in links if not link.startswith("../")} == pages
 
 
-@pytest.mark.parametrize("group", ["method", "labels", "backbone", "loss", "data", "protocol", "strategy", "logger"])
+@pytest.mark.parametrize("group", GROUPS)
 def test_the_table_of_choices_names_each(group):
     row = re.search(rf"^\| `{group}` \|(.*)$", (DOCS / "commands.md").read_text(), re.MULTILINE)
     assert row is not None

@@ -16,9 +16,9 @@ from segladder import __version__
 from segladder.runs.composition import opened
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")]
-GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
-PAGES += sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/*/README.md")])
+FIRST = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md", "experiments/README.md")
+DOCS = sorted(ROOT.glob("docs/**/*.md"))
+PAGES = [*(ROOT / name for name in FIRST), *DOCS, *sorted(ROOT.glob("experiments/*/README.md"))]
 FORMS = sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml"))
 
 
@@ -76,8 +76,9 @@ def first_of_sweep(word: str) -> str:
     return word if values.startswith(("[", "{")) or "," not in values else f"{key}={values.split(',')[0]}"
 
 
-COPIED = [ROOT / "README.md", ROOT / "docs" / "commands.md", *GUIDES]
-SHOWN = [(page, line) for page in COPIED for line in commands_of(page)]
+OF_THE_READER = re.compile(r"hydra\.searchpath=|--config-dir")  # choices that are in a folder of the reader's
+COPIED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+SHOWN = [(page, line) for page in COPIED for line in commands_of(page) if not OF_THE_READER.search(line)]
 
 
 @pytest.mark.parametrize("page, line", SHOWN, ids=[line for _, line in SHOWN])

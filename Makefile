@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: $(VENV)/.done ## build .venv with everything (a few minutes)
+setup: $(VENV)/.done ## build .venv with what tests and tools need (a few minutes)
 
 $(VENV)/.done: setup.cfg pyproject.toml src/segladder/__init__.py
 	$(PYTHON) -m venv $(VENV)

@@ -29,14 +29,14 @@ def boundary_counts(
 ) -> np.ndarray:
     """Pixels in the intersection and in the union of the boundary regions, int64 (K, 2).
 
+    Summed over images, the first column over the second is the boundary IoU of the set.
+
     Args:
         pred: predicted classes, integers (H, W).
         target: true classes or `ignore_index`, integers (H, W).
         num_classes: K.
         ignore_index: true value of pixels that do not count.
         width: of the boundary region, as a share of the image diagonal.
-
-    Sum over images, then divide the columns: the boundary IoU of the set.
     """
     counts = np.zeros((num_classes, 2), np.int64)
     distance = boundary_width(target.shape[0], target.shape[1], width)

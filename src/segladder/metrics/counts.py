@@ -87,7 +87,7 @@ class Counts:
     ) -> None:
         """Add a confusion matrix, (K, K) integers as tensor or array, rows = truth; of an image, or what was asked.
 
-        All rows have the same `measured` numbers and `listed` arrays.
+        All rows have the same `measured` numbers and `listed` arrays. Raises ValueError for a matrix of another size.
         """
         asked = Asked(asked) if isinstance(asked, str) else asked
         flat = np.asarray(confusion, dtype=np.int64).reshape(-1)

@@ -38,7 +38,11 @@ class FromCounts:
 
     @classmethod
     def read(cls, plain: Any) -> FromCounts | None:
-        """What `plain` gave; None for the name alone that records of older versions, which kept other counts, hold."""
+        """What `plain` gave; None for the name alone that records of older versions, which kept other counts, hold.
+
+        Raises:
+            ValueError: not what `plain` gives.
+        """
         if plain is None or isinstance(plain, str):
             return None
         try:

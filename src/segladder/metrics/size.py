@@ -17,12 +17,12 @@ LIMITS = (0.05, 0.20)
 def outcomes_by_size(outcomes: np.ndarray, limits: tuple[float, float] = LIMITS) -> np.ndarray:
     """True positives, false positives and false negatives pooled per class and size, int64 (K, 3 sizes, 3).
 
+    Everything predicted as a class in an image belongs to that image's item of the class; where a class is not true at
+    all its false positives have no size and are left out.
+
     Args:
         outcomes: true positives, false positives and false negatives of each image, (N, K, 3).
         limits: shares of the image where medium and large begin.
-
-    Everything predicted as a class in an image belongs to that image's item of the class; where a class is not true at
-    all its false positives have no size and are left out.
     """
     area = outcomes[..., 0] + outcomes[..., 2]  # (N, K) true pixels
     pixels = np.maximum(area.sum(-1, keepdims=True), 1)  # (N, 1)

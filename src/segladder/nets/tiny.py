@@ -15,7 +15,7 @@ class TinyBackbone(FeatureExtractor):
     """Four stages at strides 2, 4, 8, 16, each behind the stem with one residual block; BatchNorm throughout.
 
     Args:
-        width: channels of the first stage; the others have 2, 4 and 6 times as many (0.7 M parameters at 24).
+        width: channels of the first stage; the others have 2, 4 and 6 times as many (0.76 M parameters at 24).
         weights: `none`, or the folder of a run with this backbone.
 
     Raises:

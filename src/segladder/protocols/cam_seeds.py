@@ -66,7 +66,7 @@ class CamSeedsProtocol(SemanticProtocol):
             raise ConfigError(f"protocol.threshold={self.threshold}: expected one of protocol.thresholds")
 
     def check_source(self, source: Source) -> None:
-        """Likewise where images have tags and no mask to score against."""
+        """Raise ConfigError if the data set has no background, or images of the split have tags and no mask."""
         super().check_source(source)
         if not isinstance(source, Tagged):
             return

@@ -1,10 +1,10 @@
 """The ladder: one question to methods of every supervision, "where is this novel class?", on every image.
 
-Base classes have masks in every rung. Of the novel classes of a fold, each rung has its own kind of label on a pool of
-training images: names, K masks, tags or all masks; a run's supervision says which. A few-shot method is asked for the
-class by K supports of the pool. A dense method is not told: its answer is where the class wins among all of them.
-Nobody is told whether the class is there: its IoU over all images ranks. The IoU over those that hold it, which is what
-counts for someone who knows where the class is, stands beside it as told.
+Base classes have masks in every rung but that of `labels=none`. Of the novel classes of a fold, each rung has its own
+kind of label on a pool of training images: names, K masks, tags or all masks; a run's supervision says which. A
+few-shot method is asked for the class by K supports of the pool. A dense method is not told: its answer is where the
+class wins among all of them. Nobody is told whether the class is there: its IoU over all images ranks. The IoU over
+those that hold it, which is what counts for someone who knows where the class is, stands beside it as told.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class LadderProtocol(Protocol):
         return self.dense.judges(source) if self.by_names else ()
 
     def measure(self, scoring: Scoring) -> Result:
-        """Answers to every question; supports come from the training split."""
+        """Answers to every question; supports are training images. Raises DataError where no image holds a class."""
         source = scoring.source
         items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
         questions = Questions.of(items, self.indices(source))
@@ -276,7 +276,11 @@ class LadderProtocol(Protocol):
         return replace(self, presence="always").by_episodes(scoring, shown, "held out"), questions
 
     def base(self, source: Source) -> BaseClasses | None:
-        """Base classes with supports among the images that training has masks of, where presence is asked of them."""
+        """Base classes with supports among the images that training has masks of, where presence is asked of them.
+
+        Raises:
+            DataError: too few such images.
+        """
         if self.presence == "always":
             return None
         items = training_items(source, self.min_object, self.min_area).without(self.indices(source))

@@ -77,7 +77,11 @@ class SemanticProtocol(Protocol):
     pool_seed: Seed = field(default=0, kw_only=True)
 
     def training(self, source: Source) -> TrainingView:
-        """All training images, or the pool: the first in an order that no label decides."""
+        """All training images, or the pool: the first in an order that no label decides.
+
+        Raises:
+            ConfigError: a pool larger than the training split.
+        """
         if self.pool is None:
             return Images()
         ids = source.split(source.train_split)

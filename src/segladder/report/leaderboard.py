@@ -44,7 +44,7 @@ class Row:
         runs: ids of the runs that count.
         note: what a reader must know: missing folds, repeats that do not count.
         lineage: methods of the stages before this one, the first ancestor first.
-        rung: its place on the ladder of labels.
+        standing: its place on the ladder of labels, see `Standing`.
         others: means, over the runs behind `value`, of the scores that stand beside the one that ranks (shown in
             tables), those that all have.
         against_best: the paired difference to the table's best row (`Counted.with_significance`); None unless asked

@@ -97,7 +97,7 @@ class Davis(Source):
         return [frame for sequence in self.sequences(name) for frame in self.frames(sequence)]
 
     def next_frame(self, image_id: str) -> str:
-        """The next frame; of the last one the one before, as FusionSeg's code has it."""
+        """The next frame; of the last the one before (FusionSeg's code). Raises DataError for a video of one frame."""
         frames = self.frames(image_id.rpartition("/")[0])
         place = frames.index(image_id)
         if len(frames) < 2:

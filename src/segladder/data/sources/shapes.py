@@ -119,7 +119,11 @@ def attribute_table() -> np.ndarray:
 
 
 def novel_classes(fold: int) -> tuple[int, ...]:
-    """Classes (1..20) that are novel or unseen in fold 0..3: one of each shape, its attributes all seen elsewhere."""
+    """Classes (1..20) that are novel or unseen in a fold: one of each shape, its attributes all seen elsewhere.
+
+    Raises:
+        ConfigError: a fold outside 0..3.
+    """
     if fold not in range(FOLDS):
         raise ConfigError(f"fold={fold}: data=shapes has folds 0..{FOLDS - 1}")
     return tuple(4 * shape + (shape + fold) % 4 + 1 for shape in range(len(SHAPES)))

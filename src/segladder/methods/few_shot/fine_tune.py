@@ -2,8 +2,8 @@
 
 The plain form of what many few-shot methods are compared with: the fine-tuned classifier among the baselines of Shaban
 et al., BMVC 2017, https://arxiv.org/abs/1709.03410, and the support loss of RePRI (Boudiaf et al., CVPR 2021,
-https://arxiv.org/abs/2012.06166; official code https://github.com/mboudiaf/RePRI-for-Few-Shot-Segmentation) without its
-transductive terms; written anew. No published number fits.
+https://arxiv.org/abs/2012.06166; official code https://github.com/mboudiaf/RePRI-for-Few-Shot-Segmentation, MIT)
+without its transductive terms; written anew. No published number fits.
 
 Tapped is one level of the backbone, the last by default, at its own stride; RePRI's is a PSPNet bottleneck of 512
 channels, trained on base classes. Differences from Shaban et al.: features stay frozen, they also tune the last layers.

@@ -1,7 +1,8 @@
 """Mask^X R-CNN: masks of classes of which training shows boxes alone.
 
 Hu, Dollár, He, Darrell, Girshick: Learning to Segment Every Thing, CVPR 2018, https://arxiv.org/abs/1711.10370.
-Official code: https://github.com/ronghanghu/seg_every_thing; written anew here on torchvision's parts.
+Official code: https://github.com/ronghanghu/seg_every_thing, on Detectron (Apache-2.0); written anew here on
+torchvision's parts.
 Published: table 2 of the paper (ResNet-50-FPN on COCO, masks of VOC's 20 classes or of the other 60).
 
 Differences: as in `mask_rcnn`. The perceptron of the fusion has one hidden layer. Box and mask heads learn together, as

@@ -1,7 +1,7 @@
 """Grad-CAM: feature maps weighted by how much the score of a class grows with each of them.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra: Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization, ICCV 2017, https://arxiv.org/abs/1610.02391. Official code: https://github.com/ramprs/grad-cam (Lua);
+Localization, ICCV 2017, https://arxiv.org/abs/1610.02391. Official code: https://github.com/ramprs/grad-cam (Lua, BSD);
 written anew from the formulas. Published, VGG-16, VOC 2012 val: as the seed of SEC 49.6 mIoU, where CAM's modified
 network gives 44.6 (unverified).
 

@@ -104,7 +104,7 @@ class Labels(ABC):
     def of_object(self, mask: np.ndarray) -> np.ndarray:
         """What a support shows of its object: 1 = annotated, uint8 (H, W), of a mask of 0 and 1, uint8 (H, W).
 
-        Empty only where the mask is.
+        Empty only where the mask is. Raises ConfigError for a kind that supports cannot have.
         """
         raise ConfigError(f"labels of kind {self.name} cannot annotate a support")
 

@@ -116,9 +116,11 @@ def usual_protocol(method: str) -> dict[str, str]:
 class LabelledData(DataModule):
     """The training items of a run, and the same of the scored split, as they are, for a `Trainer` of one's own.
 
-    Attributes:
+    Args:
+        training: what a run trains on.
         classes: names, the background first where there is one.
         val: what validation reads.
+        val_keys: the items of `val` in each of its batches.
     """
 
     def __init__(

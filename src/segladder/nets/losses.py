@@ -92,7 +92,7 @@ class CrossEntropy(Loss):
             self.class_weights = median_frequency(torch.tensor(pixels)).to(torch.float32)
 
     def forward(self, logits: Tensor, target: Tensor, pictures: Pictures | None = None) -> Tensor:
-        """Scalar loss."""
+        """Scalar loss. Raises ConfigError for class weights that were never counted, or are not one for each class."""
         if self.counts and self.class_weights is None:
             raise ConfigError(
                 "loss.class_weights=median_frequency: no training masks were counted; segladder train counts them, else"

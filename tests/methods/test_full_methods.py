@@ -195,12 +195,12 @@ class Halves(FeatureExtractor):
 
 
 def test_segnet_on_a_backbone_puts_values_where_each_level_has_its_maxima():
-    network, images = BackboneSegNetNetwork(Halves(), 2, 1, "max_unpooling").eval(), torch.randn(1, 3, 7, 12)
+    network, images = BackboneSegNetNetwork(Halves(), 2, 5, 1, "max_unpooling").eval(), torch.randn(1, 3, 7, 12)
     seen = {}
     network.decoder[0].register_forward_hook(lambda module, inputs, output: seen.update(unpooled=inputs[0]))
     with torch.no_grad():
         assert network(images).shape == (1, 2, 7, 12)
-    windows = images[..., :6, :].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)  # (1, 3, 3, 6, 4)
+    windows = images[:, [0, 1, 2, 0, 1], :6].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)  # (1, 5, 3, 6, 4)
     unpooled = seen["unpooled"][..., :6, :].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
     filled = unpooled != 0
     assert filled.any() and not seen["unpooled"][..., 6, :].any()
@@ -210,7 +210,7 @@ def test_segnet_on_a_backbone_puts_values_where_each_level_has_its_maxima():
 
 def test_segnet_needs_levels_to_mirror():
     with pytest.raises(ConfigError, match="mirrors a backbone of several levels, this one has one"):
-        BackboneSegNetNetwork(Maps(), 2, 1, "max_unpooling")
+        BackboneSegNetNetwork(Maps(), 2, 1, 1, "max_unpooling")
 
 
 def segnet(**changes) -> SegNet:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -94,6 +95,7 @@ class BackboneSegNetNetwork(Mirror):
     Args:
         backbone: the feature extractor.
         num_classes: K.
+        width: channels of a decoder stage where its level has fewer.
         convolutions: 3x3 convolutions in each decoder stage.
         upsampling: `max_unpooling`, or a kind of `Upsampling`.
     """
@@ -102,14 +104,16 @@ class BackboneSegNetNetwork(Mirror):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
+        width: Positive,
         convolutions: Positive,
         upsampling: UpsamplingKind | Literal["max_unpooling"],
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        *channels, deepest = backbone.channels
-        if not channels:
+        *levels, deepest = backbone.channels
+        if not levels:
             raise ConfigError("method: SegNet mirrors a backbone of several levels, this one has one")
+        self.channels = channels = [max(level, width) for level in levels]
         self.factors = [deep // fine for fine, deep in pairwise(backbone.strides)]
         self.deepest = _stage([deepest] * convolutions + [channels[-1]])
         self.decoder = _stages(channels, [convolutions] * len(channels))
@@ -124,8 +128,8 @@ class BackboneSegNetNetwork(Mirror):
         """Logits (B, K, H, W) for normalised images (B, 3, H, W)."""
         levels = self.backbone(images)
         pooled = [
-            (_places(level, factor, deeper.shape[-2:]), level.shape[-2:])
-            for (level, deeper), factor in zip(pairwise(levels), self.factors, strict=True)
+            (_places(level, factor, deeper.shape[-2:], channels), level.shape[-2:])
+            for (level, deeper), factor, channels in zip(pairwise(levels), self.factors, self.channels, strict=True)
         ]
         scores = self.score(self.decoded(self.deepest(levels[-1]), pooled))
         return bilinear(scores, images.shape[-2:])
@@ -174,6 +178,7 @@ class BackboneSegNet(DenseMethod):
         backbone: the feature extractor, of two levels or more.
         num_classes: K, background included.
         criterion: the loss.
+        width: channels of a decoder stage where its level has fewer; several channels then share their places.
         convolutions: 3x3 convolutions in each decoder stage.
         upsampling: `max_unpooling` (the paper's), `nearest`, `bed_of_nails`, `transposed` or `bilinear`.
         common: the arguments of `Method`.
@@ -187,11 +192,12 @@ class BackboneSegNet(DenseMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         criterion: nn.Module,
+        width: Positive,
         convolutions: Positive,
         upsampling: UpsamplingKind | Literal["max_unpooling"],
         **common: Any,
     ) -> None:
-        network = BackboneSegNetNetwork(backbone, num_classes, convolutions, upsampling)
+        network = BackboneSegNetNetwork(backbone, num_classes, width, convolutions, upsampling)
         super().__init__(backbone, network, criterion, mean=backbone.mean, std=backbone.std, **common)
 
 
@@ -212,10 +218,13 @@ def _stage(channels: Sequence[Positive]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _places(level: Tensor, factor: int, size: Sequence[int]) -> Tensor:
-    """Of the maxima (B, C, *size) that pooling would find; some backbones drop the odd row that it keeps."""
+def _places(level: Tensor, factor: int, size: Sequence[int], channels: int) -> Tensor:
+    """Of the maxima (B, channels, *size) that pooling would find, again from the first where the level has fewer.
+
+    Some backbones drop the odd row that pooling keeps.
+    """
     places = F.max_pool2d(level, factor, ceil_mode=True, return_indices=True)[1]
-    return places[..., : size[0], : size[1]]
+    return places[:, torch.arange(channels) % places.shape[1], : size[0], : size[1]]
 
 
 def _load_encoder(encoder: nn.ModuleList, weights: str) -> None:

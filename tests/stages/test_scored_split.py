@@ -4,6 +4,8 @@ import pytest
 from dummy_data import write_list
 from ladder_data import write_ladder
 
+from segladder.report import record as records
+
 pytestmark = pytest.mark.long
 
 SMALL = [
@@ -74,6 +76,26 @@ def test_labels_that_score_a_run_are_not_behind_it(train, on_val, tmp_path, caps
     assert "protocol=semantic scores val00, val01, val02 ... (20 in all) of val, whose masks training has seen" in (
         capsys.readouterr().err
     )
+
+
+def test_what_an_oracle_chose_stays_its_choice_through_any_number_of_hops(segladder, train, tmp_path):
+    """Weights that the scored labels chose are chosen by them, whoever trains on from them."""
+    words = ["method=fcn8s", "protocol=semantic"]
+    assert train(tmp_path / "hop0", *words, "selection=oracle") == 0
+    assert train(tmp_path / "hop1", *words, f"start={tmp_path}/hop0") == 0
+    held_out = ["selection=held_out", "loader.held_out=.2", "trainer.steps=null", "trainer.epochs=1"]
+    assert train(tmp_path / "hop2", *words, *held_out, f"backbone.weights={tmp_path}/hop1") == 0
+    assert train(tmp_path / "other", *words, "data.name=other", f"start={tmp_path}/hop0") == 0
+    assert train(tmp_path / "back", *words, f"start={tmp_path}/other") == 0
+    evaluate = ["evaluate", f"run={tmp_path}/hop1", "progress=false", "panels=0", "protocol=semantic"]
+    assert segladder(*evaluate) == 0
+    (scored,) = (tmp_path / "hop1" / "evaluations").iterdir()
+    said = {place: records.read(place).label_access for place in (*(tmp_path.glob("*")), scored)}
+    assert {place.name: access["selection"] for place, access in said.items()} == {
+        **dict.fromkeys(("hop0", "hop1", "hop2", "back", scored.name), "oracle"),
+        "other": "fixed",
+    }
+    assert all(access["oracles"] == ["folder"] for access in said.values())
 
 
 def test_tags_of_scored_images_are_not_behind_a_run_either(segladder, train, tmp_path, capsys):

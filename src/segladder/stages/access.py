@@ -30,7 +30,14 @@ from segladder.settings import fits
 LABELLED = "labelled.json"
 ANY = "*"  # in place of a class: all, as far as anybody can tell
 MOST = "masks"
-SAID: dict[str, Any] = {"seen": dict[str, list[str]], "absent": list[str] | None, "labelled": str, "unknown": list[str]}
+SAID: dict[str, Any] = {
+    "seen": dict[str, list[str]],
+    "absent": list[str] | None,
+    "labelled": str,
+    "unknown": list[str],
+    "oracles": list[str],
+}
+ORACLE = "oracle"  # a run's `selection`
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,14 @@ class Access:
         absent: names of the classes of which no training image held a pixel; None: nothing was trained.
         labelled: the labels, image by image.
         unknown: ids of runs of older versions that do not say in which images they had labels.
+        oracles: names of the data sets of which an oracle chose something by labels that training was not shown.
     """
 
     seen: dict[str, list[str]]
     absent: frozenset[str] | None
     labelled: tuple[Labelled, ...] = ()
     unknown: tuple[str, ...] = ()
+    oracles: tuple[str, ...] = ()
 
     def and_of(self, others: Sequence[Access]) -> Access:
         """The same with what other runs have seen."""
@@ -60,6 +69,7 @@ class Access:
             frozenset.intersection(*absent) if absent else None,
             joined(part for access in every for part in access.labelled),
             tuple(dict.fromkeys(run for access in every for run in access.unknown)),
+            tuple(sorted({data for access in every for data in access.oracles})),
         )
 
     def kinds_of(self, name: str) -> list[str]:
@@ -70,13 +80,14 @@ class Access:
         """What a record says of it."""
         said: dict[str, Any] = {"seen": self.seen, "images": image_counts(self.labelled)}
         said["absent"] = None if self.absent is None else sorted(self.absent)
-        return said | ({"unknown": list(self.unknown)} if self.unknown else {})
+        further = {"unknown": list(self.unknown), "oracles": list(self.oracles)}
+        return said | {key: names for key, names in further.items() if names}
 
 
-def own_access(labelled: Sequence[Labelled], absent: frozenset[str] | None) -> Access:
+def own_access(labelled: Sequence[Labelled], absent: frozenset[str] | None, oracles: tuple[str, ...] = ()) -> Access:
     """What a run has seen by itself."""
     parts = joined(labelled)
-    return Access(seen_kinds(parts), absent, parts)
+    return Access(seen_kinds(parts), absent, parts, oracles=oracles)
 
 
 def absent_from(config: DictConfig, protocol: Protocol) -> frozenset[str] | None:
@@ -101,14 +112,20 @@ def access_of(folder: Path, record: records.Record) -> Access:
     Raises:
         DataError: its record says what no run says, or its `labelled.json` is gone or not the one that it wrote.
     """
-    said = {"unknown": [], **record.label_access}
+    said = {"unknown": [], "oracles": list(oracles_of(record)), **record.label_access}
     if "seen" not in said:
         return older_access(record)
     for key, annotation in SAID.items():
         if key not in said or not fits(annotation, said[key]):
             raise DataError(f"{folder / records.FILE_NAME}: label_access.{key} is not what a run writes there")
     absent = None if said["absent"] is None else frozenset(said["absent"])
-    return Access(dict(said["seen"]), absent, read_labelled(folder, said["labelled"]), tuple(said["unknown"]))
+    further = tuple(said["unknown"]), tuple(said["oracles"])
+    return Access(dict(said["seen"]), absent, read_labelled(folder, said["labelled"]), *further)
+
+
+def oracles_of(record: records.Record) -> tuple[str, ...]:
+    """`Access.oracles` of a run by itself, from its record."""
+    return (str(record.data["name"]),) if record.label_access.get("selection") == ORACLE else ()
 
 
 def older_access(record: records.Record) -> Access:
@@ -117,7 +134,7 @@ def older_access(record: records.Record) -> Access:
     paid = (record.annotation_cost or {}).get("labels", "masks")
     learnt = set(record.data["classes"][1:]) - hidden_classes(record) if trained else set()
     seen = {name: [record.label_kind if name in novel_classes(record) else paid] for name in sorted(learnt)}
-    own = Access(seen, absent_classes(record) if trained else None, (), (record.id,))
+    own = Access(seen, absent_classes(record) if trained else None, (), (record.id,), oracles_of(record))
     found = list(parents_of(record.config))
     above = [access_of(folder, parent) for _, folder, parent in found]
     if gone := tuple(run for run in record.parents if run not in {parent.id for _, _, parent in found}):

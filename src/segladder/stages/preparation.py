@@ -27,7 +27,7 @@ from segladder.runs.recording import describe_scoring
 from segladder.runs.studying import Study
 from segladder.runs.told import Told, kept
 from segladder.runs.watching.log import note, say
-from segladder.stages.access import absent_from, own_access, write_labelled
+from segladder.stages.access import ORACLE, Access, absent_from, oracles_of, own_access, write_labelled
 from segladder.stages.annotation_cost import cost_of, own_labels
 from segladder.stages.claims import Ancestor, ancestors, check_claims, check_scored
 from segladder.stages.inheritance import Learning, asked_labels, checked_parent, decided, provided
@@ -67,11 +67,13 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
     study = Study.of(method, training)
     own = [*own_labels(config, source, protocol, learning, training), *study.told(source)]
-    access = own_access(own, absent_from(config, protocol)).and_of([ancestor.access for ancestor in above])
+    record.label_access |= described_oracle(study)
+    oracles = oracles_of(record)
+    access = own_access(own, absent_from(config, protocol), oracles).and_of([ancestor.access for ancestor in above])
     check_scored("data.train_split", access, source, protocol)
     record.annotation_cost = cost_of(config, source, protocol, learning, own, access)
     objects = told_objects(source, learning.labels, ids)
-    record.label_access |= access.plain() | described_oracle(study) | objects
+    record.label_access |= access.plain() | inherited_oracle(access, source) | objects
     if is_first_process():
         record.label_access["labelled"] = write_labelled(folder, access.labelled)
     record.parameters = parameter_count(method)
@@ -116,7 +118,12 @@ def described_oracle(study: Study) -> dict[str, Any]:
     """What a record says where masks named what a run found: its row in a leaderboard stands under `oracle`."""
     if not study.naming:
         return {}
-    return {"selection": "oracle", "chosen_by": f"masks of {len(study.naming)} training images, which name clusters"}
+    return {"selection": ORACLE, "chosen_by": f"masks of {len(study.naming)} training images, which name clusters"}
+
+
+def inherited_oracle(access: Access, source: Source) -> dict[str, str]:
+    """What a record says where an oracle that looked at labels of its data set chose it, or a run that it builds on."""
+    return {"selection": ORACLE} if source.name in access.oracles else {}
 
 
 def told_objects(source: Source, labels: Labels, ids: Sequence[str]) -> dict[str, Any]:

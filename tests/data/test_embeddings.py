@@ -293,6 +293,13 @@ def test_an_encrypted_archive_holds_no_saved_vectors(tmp_path):
         Embeddings.load(path)
 
 
+@pytest.mark.parametrize("width", [0, -1])
+def test_a_binary_file_whose_vectors_have_no_numbers_ends(tmp_path, width):
+    (tmp_path / "plain.bin").write_bytes(b"1000000000000 %d\ndog \0\0\0\0" % width)
+    with pytest.raises(DataError, match=rf"plain\.bin: damaged .*vectors of {width} numbers"):
+        read_rows(tmp_path / "plain.bin", {"dog"}, tmp_path)
+
+
 def test_a_damaged_cache_of_rows_is_written_anew(tmp_path, monkeypatch):
     monkeypatch.setattr("segladder.data.words.word_vectors.CACHED", 1)
     path = write(tmp_path / "plain.bin")

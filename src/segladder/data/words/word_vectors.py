@@ -101,6 +101,8 @@ def binary_entries(path: Path) -> Entries:
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         position = mapped.find(b"\n") + 1
         count, width = map(int, mapped[:position].split())
+        if width < 1:
+            raise ValueError(f"vectors of {width} numbers")
         for _ in range(count):
             space = mapped.find(b" ", position)
             end = space + 1 + 4 * width

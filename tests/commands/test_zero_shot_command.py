@@ -142,6 +142,17 @@ def test_few_labels_scored_again_are_few_labels_still(runs, segladder):
     assert all(again[key] == first[key] for key in ("supervision", "shots", "label_access", "annotation_cost"))
 
 
+def test_a_run_is_not_scored_as_one_of_other_labels(runs, segladder, capsys):
+    """Labels that training never had are no shots of the row."""
+    words = ["protocol=zero_shot", "protocol.pool=2", "progress=false", "panels=0", *SMALL[-2:], *OPEN[1:]]
+    for run, shown, pool in (("first", "no", "null"), ("few", "1", "1")):
+        assert segladder("evaluate", f"run={runs / run}", *words) == 2
+        said = capsys.readouterr().err
+        assert (
+            f"shown {shown} masks of each unseen class, but the protocol says pool=2; give protocol.pool={pool}" in said
+        )
+
+
 def test_labels_that_are_not_among_the_few_change_nothing_that_was_learnt(runs, segladder, shapes_root, tmp_path):
     root, shown = tmp_path / "shapes", record_of(runs / "few")["label_access"]["shown"]
     shutil.copytree(shapes_root, root)

@@ -134,6 +134,11 @@ def check_account(
     said = kinds().get(record.label_access.get("kind", ""))  # older versions do not say
     if protocol.ladder and said is not None and record.supervision != "none":
         check_kinds(ancestor, protocol.novel, said)
+    if protocol.few_labels and protocol.place().shots != record.shots:
+        raise ConfigError(
+            f"run={folder}: training was shown {record.shots or 'no'} masks of each unseen class, but the protocol says"
+            f" pool={protocol.place().shots}; give protocol.pool={record.shots or 'null'}"
+        )
     if not protocol.few_labels and ANY not in ancestor.access.seen:  # of older versions, some are alone by now
         check_leaks(ancestor, protocol.place().fold, protocol)
     check_scored(ancestor.named, ancestor.access, source, protocol)

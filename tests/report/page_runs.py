@@ -64,7 +64,7 @@ def write_runs(folder, data="shapes", methods=METHODS):
             backbone={"name": "tiny"},
             supervision={"tags": "image_level"}.get(labels, "full"),
             label_access={"kind": labels, "labels": labels, "selection": "fixed"},
-            protocol={"name": "semantic", "hash": "0a1b2c3d", **SAYS},
+            protocol={"name": "semantic", "hash": "5afdba84", **SAYS},
             data={"name": data, "classes": list(CLASSES), "val_fingerprint": f"{data}0123456789"},
             seed=0,
             metrics={"mIoU": {"value": float(np.mean(iou)), "low": None, "high": None}},

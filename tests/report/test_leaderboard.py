@@ -73,8 +73,8 @@ def a_mixture():
         *(a_record(seed=seed, value=value) for seed, value in enumerate((0.6, 0.63, 0.69))),
         a_record(loss="dice", value=0.55),
         a_record("unet", value=0.7),
-        a_record("unet", value=0.71, hash="89abcdef"),
-        a_record("unet", value=0.72, fingerprint="other"),
+        a_record("unet", value=0.71, hash="89abcdef", id="unet-otherwise"),
+        a_record("unet", value=0.72, fingerprint="other", id="unet-elsewhere"),
         a_record("sec", value=0.4, supervision="image_level"),
         *(
             a_record("hsnet", s, 0.3 + 0.1 * f + s / 100, supervision="few_shot", fold=f)
@@ -298,6 +298,7 @@ def test_a_score_that_is_not_that_of_its_counts_is_not_tested(tmp_path):
     (table,) = counted.tables()
     best, worse = table.rows
     assert (best.value, best.low, best.high) == (0.99, None, None) and worse.low is not None
+    assert (best.note, worse.note) == ("counts give another score", "")
     assert counted.with_significance(table).rows[1].against_best is None
     assert f"{records[0].id}: mIoU is 0.9900 by its record, " in counted.faults[0]
 
@@ -309,6 +310,22 @@ def test_an_edit_of_a_tenth_of_a_point_is_a_fault_and_rounding_is_not(tmp_path, 
     record.metrics["mIoU"]["value"] += changed
     (row,) = counted.tables()[0].rows
     assert len(counted.faults) == faults and (row.low is None) == bool(faults)
+
+
+EDITED = {"metrics": {"mIoU": {"value": 0.9}}}
+ELSEWHERE = {"data": {"name": "animals", "classes": CLASSES, "val_fingerprint": "beef"}}
+
+
+@pytest.mark.parametrize("changes", [EDITED, ELSEWHERE], ids=["edited", "scored on other labels"])
+def test_copies_of_a_run_that_differ_are_not_made_one(tmp_path, changes):
+    first, second = a_record(), a_record(**changes)
+    notes = [row.note for table in rank([first, second]) for row in table.rows]
+    assert notes == (["records of one run differ"] if changes is EDITED else ["", ""])
+    places = [(first, tmp_path / "one"), (second, tmp_path / "two")]
+    with pytest.raises(DataError, match=rf"two: run {first.id} has other scores or labels than in .*one; keep one"):
+        collect(places, tmp_path / "study")
+    assert not (tmp_path / "study" / "records.jsonl").exists()
+    assert collect([places[0], (a_record(), tmp_path / "two")], tmp_path / "study").exists()
 
 
 def test_damaged_counts_are_named_and_missing_ones_are_not(tmp_path):

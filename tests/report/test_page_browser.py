@@ -69,7 +69,7 @@ def test_filters_leave_what_fits(browser, page):
 
 def test_a_link_opens_its_row_by_keyboard_and_by_address(browser, page):
     browser.open(page)
-    browser.says("document.querySelector('.board a[href=\"#row-0a1b2c3d-shapes-unet\"]').focus()")
+    browser.says("document.querySelector('.board a[href=\"#row-5afdba84-shapes-unet\"]').focus()")
     browser.press("Enter")
     browser.until("document.getElementById('row-0a1b2c3d-shapes-unet').open")
     assert browser.says("document.activeElement.parentElement.id") == "row-0a1b2c3d-shapes-unet"

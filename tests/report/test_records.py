@@ -109,6 +109,15 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
         ({"curve": [{"threshold": "x"}]}, "curve holds .*, expected finite numbers"),
         ({"protocol": {"name": "a" * 200}}, "is no name, expected one that stays inside"),
         ({"protocol": {"fields": [1]}}, r"protocol.fields is \[1\], expected an object"),
+        (
+            {"protocol": {"hash": "01234567", "fields": {"split": "val"}}},
+            "hash is '01234567', but .* of a5200c42",
+        ),
+        (
+            {"protocol": {"scores": [{"name": "mIoU"}]}, "metrics": {"mIoU": {"value": 7.3}}},
+            "metrics.mIoU.value is 7.3, expected a share",
+        ),
+        ({"method": ""}, "finished, but names no method"),
         ({"lineage": [1]}, r"lineage is \[1\], expected text"),
     ],
 )

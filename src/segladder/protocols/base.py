@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
-from segladder.data.hashing import hashed_share
+from segladder.data.hashing import hashed_fields, hashed_share
 from segladder.data.labels.annotation_cost import Labelling
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
@@ -265,9 +264,8 @@ class Protocol(ABC):
 
     @property
     def hash(self) -> str:
-        """First 8 hex digits of the sha256 of the canonical JSON of `fields`."""
-        text = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        """That of `fields`, see `hashed_fields`."""
+        return hashed_fields(self.fields())
 
 
 class Place(NamedTuple):

@@ -15,6 +15,7 @@ from segladder.errors import DataError
 from segladder.files import locked, written
 from segladder.report import record as records
 from segladder.report.counted import ARCHIVE, Archives, member
+from segladder.report.means import differ
 from segladder.report.record import Record
 
 PATH = re.compile(r"(?<![^\s='\"\[(,:])(?:~|\.{1,2})?/(?:[^\s/'\",\]):]+/)*(?=[^\s/'\",\]):])")
@@ -29,7 +30,10 @@ def slim(record: Record) -> Record:
     bare = _without_folders(asdict(record))
     error = (bare["error"] or "").strip().splitlines()
     checkpoint = {key: value for key, value in bare["checkpoint"].items() if key != "path"}
-    return replace(Record(**bare), error=error[-1] if error else None, checkpoint=checkpoint)
+    last = error[-1] if error else None
+    return replace(
+        Record(**bare), error=last, checkpoint=checkpoint, protocol=record.protocol
+    )  # its fields have a hash
 
 
 def _without_folders(value: Any) -> Any:
@@ -51,7 +55,7 @@ def collect(found: Iterable[tuple[Record, Path]], folder: str | Path) -> Path:
         folder: of the study; created if missing.
 
     Raises:
-        DataError: a line that is there cannot be read, so that writing would lose it.
+        DataError: a line that is there cannot be read, so that writing would lose it; or two records of one run differ.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     with locked(Path(folder).resolve()):
@@ -62,11 +66,23 @@ def _collected(found: Sequence[tuple[Record, Path]], file: Path) -> Path:
     there, faults = records.read_lines(file) if file.exists() else ([], [])
     if faults:
         raise DataError(f"{faults[0]}; repair or remove the line, copying would lose it")
+    require_one_of_each(found)
     kept = {records.key(record): record for record in [*there, *(slim(record) for record, _ in found)]}
     scored = {run for run, protocol_hash in kept if protocol_hash}
     left = [r for (run, protocol), r in kept.items() if protocol or run not in scored]
     _collect_counts(found, file.with_name(ARCHIVE), {member(record) for record in left})
     return records.write_lines(left, file)
+
+
+def require_one_of_each(found: Iterable[tuple[Record, Path]]) -> None:
+    """Raise DataError where copies of a run hold finished records that differ: one of them would be lost."""
+    first: dict[tuple[str, str], tuple[Record, Path]] = {}
+    for record, folder in (place for place in found if place[0].status == "finished"):
+        other, place = first.setdefault(records.key(record), (record, folder))
+        if differ(other, record):
+            raise DataError(
+                f"{folder}: run {record.id} has other scores or labels than in {place}; keep one of the two"
+            )
 
 
 def _collect_counts(found: Iterable[tuple[Record, Path]], archive: Path, wanted: set[str]) -> None:

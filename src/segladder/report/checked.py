@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from segladder.data.hashing import hashed_fields
 from segladder.errors import DataError
 from segladder.foreign import stays_inside
 from segladder.metrics.declaration import Declaration
@@ -24,8 +25,10 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     """
     if value.get("status") not in STATUSES:
         raise DataError(f"{place}: status {value.get('status')}, expected {', '.join(STATUSES)}")
+    if value.get("status") == "finished" and not value.get("method"):
+        raise DataError(f"{place}: finished, but names no method")
     try:
-        Declaration.read(value.get("protocol", {}))
+        declared = Declaration.read(value.get("protocol", {}))
     except ValueError as error:
         raise DataError(f"{place}: protocol: {error}") from error
     if odd := [name for name, number in value.items() if type(number) in (int, float) and not is_score(number)]:
@@ -33,6 +36,7 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     protocol, data = value.get("protocol", {}), value.get("data", {})
     if not isinstance(protocol.get("fields", {}), dict):
         raise DataError(f"{place}: protocol.fields is {protocol['fields']!r}, expected an object")
+    check_hash(protocol, place)
     for name in (value.get("id"), protocol.get("name"), protocol.get("hash"), data.get("name")):
         if name in (None, ""):
             continue
@@ -47,18 +51,31 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     ):
         if not isinstance(words, list) or not {*map(type, words)} <= {str}:
             raise DataError(f"{place}: {place_of} is {words!r}, expected text")
+    shares = {score.name for score in declared.scores if score.unit == "share"}
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:
             raise DataError(f"{place}: metrics.{name} has no value, expected value, low and high")
         for end in ENDS:
             if not is_score(score.get(end)):
                 raise DataError(f"{place}: metrics.{name}.{end} is {score[end]!r}, expected a finite number or null")
+        if name in shares and not -1 <= (score["value"] or 0) <= 1:
+            raise DataError(f"{place}: metrics.{name}.value is {score['value']!r}, expected a share")
     for row in value.get("per_class", []):
         if not isinstance(row, dict) or type(row.get("class")) is not str:
             raise DataError(f"{place}: per_class is no list of objects with a class, expected a row for each class")
     for row in value.get("curve", []):
         if not isinstance(row, dict) or not all(map(is_score, row.values())):
             raise DataError(f"{place}: curve holds {row!r}, expected finite numbers by name")
+
+
+def check_hash(protocol: Mapping[str, Any], place: str) -> None:
+    """Raise DataError unless a record's protocol, where its fields are said, is the one of its hash."""
+    fields, said = protocol.get("fields"), protocol.get("hash")
+    if fields and said and hashed_fields(fields) != said:
+        raise DataError(
+            f"{place}: protocol.hash is {said!r}, but protocol.fields are those of {hashed_fields(fields)}; put back"
+            " what the run wrote"
+        )
 
 
 def is_score(value: Any) -> bool:

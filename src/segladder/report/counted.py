@@ -18,6 +18,7 @@ from segladder.report.record import Record
 
 ARCHIVE = "counts.zip"  # of a study, beside its records: NAME of a run's counts is `member`
 HELD = 32  # counts in memory, those of a row or some rows: of many images they are large
+NOT_COUNTED = "counts give another score"  # a row whose records or counts were edited, or are of other runs
 SAME = 1e-6  # scores that lie closer are one
 RunKey = tuple[str, str]  # id of a run and hash of the protocol that scored it
 
@@ -160,7 +161,7 @@ class Counted(ExitStack):
             _, low, high = self._runs(table, row, rule).estimate()
         except DataError as error:
             self.faults.append(str(error))
-            return replace(row, low=None, high=None)
+            return replace(row, low=None, high=None, note="; ".join(filter(None, (row.note, NOT_COUNTED))))
         return row if low != low else replace(row, low=low, high=high)
 
     def compare(self, table: Table, first: Row, second: Row, second_table: Table | None = None) -> Comparison:

@@ -19,7 +19,7 @@ from segladder.metrics.declaration import Declaration
 from segladder.metrics.scores import Score
 from segladder.report.declared import of_table
 from segladder.report.fields import Place, set_apart
-from segladder.report.means import agree, grouped, mean, of_seeds, over_runs
+from segladder.report.means import agree, differ, grouped, mean, of_seeds, over_runs
 from segladder.report.record import Record
 from segladder.report.record import key as id_and_hash
 from segladder.report.settings import Settings, draw_of, telling_keys, typed
@@ -284,6 +284,12 @@ def _asked_otherwise(records: Sequence[Record]) -> bool:
     return any(len({repr(record.protocol.get("items")) for record in runs}) > 1 for runs in folds)
 
 
+def _said_otherwise(records: Sequence[Record]) -> bool:
+    """Whether one run stands in several records that differ, as an edited copy does."""
+    runs = grouped(records, id_and_hash).values()
+    return any(differ(copies[0], other) for copies in runs for other in copies[1:])
+
+
 def _row(
     records: Sequence[Record], setting: dict[str, Any], metric: str, declared: Declaration, known: Mapping[str, Record]
 ) -> Row:
@@ -295,6 +301,7 @@ def _row(
     repeats = len({id_and_hash(record) for record in records}) - len(kept)
     notes = [_not_counted(records, repeats)] if repeats and not seedless else []
     notes += [f"folds missing: {missing}"] if missing else []
+    notes += ["records of one run differ"] if _said_otherwise(records) else []
     notes += ["runs were asked other items"] if _asked_otherwise(kept) else []
     single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}
     first = kept[0]

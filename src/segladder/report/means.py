@@ -84,6 +84,16 @@ def agree(records: Sequence[Record], metric: str) -> bool:
     return all(max(values) - min(values) < 1e-6 for values in scores)
 
 
+def differ(first: Record, second: Record) -> bool:
+    """Whether two records of one run say other scores, or were scored on other labels."""
+    if first.data.get("val_fingerprint") != second.data.get("val_fingerprint"):
+        return True
+    values = (
+        (first.metrics[name]["value"], second.metrics[name]["value"]) for name in first.metrics.keys() & second.metrics
+    )
+    return any((one is None) != (other is None) or abs((one or 0.0) - (other or 0.0)) > 1e-6 for one, other in values)
+
+
 def grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:
     """Records by what a function `key` makes of each, in their order."""
     groups: dict[Any, list[Record]] = defaultdict(list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from random import Random
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from segladder.data.sources.items import Items
 from segladder.data.sources.voc import VOC
-from segladder.data.training.episodes import KINDS, RULES, digest, draw, draw_all_ways, sample
+from segladder.data.training.episodes import Kind, Rule, digest, draw, draw_all_ways, sample
 from segladder.errors import ConfigError, DataError
 
 FOLD = [1, 2, 3]
@@ -55,8 +56,8 @@ def test_no_images_hold_nothing(tmp_path: Path):
     assert Items.read(VOC(write_striped(tmp_path, {})), []).kept == ()
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rule", get_args(Rule))
+@pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("repeats", [False, True])
 def test_episodes_keep_what_their_kind_promises(items, rule, kind, repeats):
     kept, present = (dict(zip(items.ids, held, strict=True)) for held in (items.kept, items.present))
@@ -99,7 +100,7 @@ def test_swap_takes_each_class_of_the_query_and_clean_supports_first():
 
 def test_balanced_takes_classes_in_turn_and_item_follows_their_frequency():
     items = made({f"a{i}": (1,) for i in range(90)} | {f"b{i}": (2,) for i in range(10)})
-    counts = {rule: Counter(e.class_index for e in draw(items, [2, 1], 1, 1001, 0, rule)) for rule in RULES}
+    counts = {rule: Counter(e.class_index for e in draw(items, [2, 1], 1, 1001, 0, rule)) for rule in get_args(Rule)}
     assert counts["balanced"] == {2: 501, 1: 500}
     assert 400 < counts["class"][2] < 600
     assert 60 < counts["item"][2] < 140 and 60 < counts["image"][2] < 140
@@ -121,7 +122,7 @@ def test_sequential_goes_round():
 
 
 def test_more_shots_and_more_episodes_extend_a_list(items):
-    for kind in KINDS:
+    for kind in get_args(Kind):
         few, many = draw(items, FOLD, 1, 20, 3, kind=kind), draw(items, FOLD, 4, 30, 3, kind=kind)
         for first, second in zip(few, many, strict=False):
             assert (first.query, first.class_index, first.seed) == (second.query, second.class_index, second.seed)
@@ -135,7 +136,7 @@ def test_seeds_and_folds_draw_lists_of_their_own(items):
 
 
 def test_lists_are_the_same_on_every_machine(items):
-    drawn = {kind: digest(draw(items, FOLD, 2, 100, 0, kind=kind)) for kind in KINDS}
+    drawn = {kind: digest(draw(items, FOLD, 2, 100, 0, kind=kind)) for kind in get_args(Kind)}
     assert drawn == {
         "standard": "ec4ad5c8adb7d761",
         "hard": "2f06083aa0f7bf5a",

@@ -184,8 +184,8 @@ def test_a_batch_without_augmentation_is_hidden_too(root):
     [
         ({"hidden": ["zebra"]}, "unseen class zebra: expected some of aeroplane"),
         ({"hidden": CLASSES}, "no seen class is left to train"),
-        ({"background": "unknown"}, r"protocol\.background=unknown: expected ignore or seen"),
-        ({"unseen_pixels": "blur"}, r"protocol\.unseen_pixels=blur: expected ignore or drop"),
+        ({"background": "unknown"}, r"protocol\.background=unknown: expected one of ignore, seen"),
+        ({"unseen_pixels": "blur"}, r"protocol\.unseen_pixels=blur: expected one of ignore, drop"),
         ({"unseen_pixels": "drop", "transductive": True}, "learns from images of unseen classes: set unseen_pixels"),
     ],
 )

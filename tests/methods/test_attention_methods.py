@@ -153,7 +153,7 @@ def test_gain_without_any_class_is_cam():
 
 def vit_method(name: str, layers: int = 2, refine: bool = True, **options: Any) -> AttentionCAM:
     torch.manual_seed(0)
-    backbone = Backbone(name, options={**SMALL_VIT, **options})
+    backbone = Backbone(name, "none", options={**SMALL_VIT, **options})
     return built(AttentionCAM, backbone, layers=layers, refine=refine)
 
 

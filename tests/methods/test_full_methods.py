@@ -69,7 +69,7 @@ def test_fcn_adds_the_scores_of_finer_levels():
 
 
 def test_fcn_skips_the_levels_a_dilated_backbone_repeats():
-    backbone = Backbone("resnet18", output_stride=16)
+    backbone = Backbone("resnet18", "none", output_stride=16)
     assert FCNNetwork(backbone, 3, 2, "transposed", True, 0, 0.0).levels == [4, 2, 1]  # strides 16, 8, 4
 
 
@@ -241,7 +241,7 @@ def test_segnet_names_weights_of_another_form(tmp_path):
 
 @pytest.mark.parametrize(("output_stride", "rates"), [(16, [6, 12, 18]), (8, [12, 24, 36])])
 def test_deeplab_doubles_its_rates_at_output_stride_8(output_stride, rates):
-    backbone = Backbone("resnet18", output_stride=output_stride)
+    backbone = Backbone("resnet18", "none", output_stride=output_stride)
     network = DeepLabV3PlusNetwork(backbone, 3, output_stride, 8, [6, 12, 18], False, 0.1, "bilinear")
     dilations = [m.dilation[0] for m in network.aspp.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert dilations == [*rates, 1]
@@ -252,11 +252,13 @@ def test_deeplab_refuses_a_backbone_of_another_stride():
     with pytest.raises(
         ConfigError, match=r"method\.output_stride=16: expected 16 or 8, and the backbone's, which is 32"
     ):
-        DeepLabV3PlusNetwork(Backbone("resnet18"), 3, 16, 8, [6, 12, 18], True, 0.1, "bilinear")
+        DeepLabV3PlusNetwork(Backbone("resnet18", "none"), 3, 16, 8, [6, 12, 18], True, 0.1, "bilinear")
 
 
 def test_deeplab_learns_from_a_batch_of_one_and_normalises_larger_ones_as_before():
-    network = DeepLabV3PlusNetwork(Backbone("resnet18", output_stride=16), 3, 16, 8, [6, 12, 18], True, 0.0, "bilinear")
+    network = DeepLabV3PlusNetwork(
+        Backbone("resnet18", "none", output_stride=16), 3, 16, 8, [6, 12, 18], True, 0.0, "bilinear"
+    )
     norm = network.aspp[0].convs[-1][2]
     network.train()(torch.randn(1, 3, 64, 64)).sum().backward()
     assert norm.weight.grad.any() and norm.num_batches_tracked == 0

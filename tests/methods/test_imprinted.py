@@ -96,7 +96,7 @@ def test_validation_meets_no_class():
 
 
 def test_the_network_takes_any_backbone():
-    features = DenseFeatures(TinyBackbone(width=4), 8)
+    features = DenseFeatures(TinyBackbone(width=4), 8, 4, None)
     assert Imprinted(features, 3, CrossEntropy(), 10.0, **SETTINGS).predict(torch.rand(2, 3, 33, 40)).shape == (
         *(2, 3, 33, 40),
     )

@@ -105,11 +105,11 @@ def test_without_a_background_prototype_a_threshold_decides():
 @pytest.mark.parametrize(
     ("backbone", "level"),
     [
-        (lambda: Backbone("resnet18"), 3),  # strides 2 4 8 16 32
-        (lambda: Backbone("resnet18", output_stride=8), 4),
-        (lambda: Backbone("vgg11", options={"mlp_ratio": 0.001}), 3),  # 2 4 8 16 32
+        (lambda: Backbone("resnet18", "none"), 3),  # strides 2 4 8 16 32
+        (lambda: Backbone("resnet18", "none", output_stride=8), 4),
+        (lambda: Backbone("vgg11", "none", options={"mlp_ratio": 0.001}), 3),  # 2 4 8 16 32
         (TinyBackbone, 3),  # 2 4 8 16
-        (lambda: Backbone("vit_tiny_patch16_224", options={"dynamic_img_size": True}), 3),  # four of 16
+        (lambda: Backbone("vit_tiny_patch16_224", "none", options={"dynamic_img_size": True}), 3),  # four of 16
     ],
 )
 def test_any_backbone_serves_with_its_deepest_level_of_at_most_16_pixels(backbone, level):
@@ -192,11 +192,11 @@ def test_weight_zero_leaves_the_alignment_out():
 @pytest.mark.parametrize(("stride", "pooled_last"), [(8, False), (16, False), (32, True)])
 def test_vgg_ends_in_its_last_convolution(stride, pooled_last):
     """Signed features; beyond a last pool of stride 2 that stays."""
-    backbone = Backbone("vgg11", output_stride=stride, options={"mlp_ratio": 0.001})
+    backbone = Backbone("vgg11", "none", output_stride=stride, options={"mlp_ratio": 0.001})
     images = draw(1, 3, 64, 64)
     with torch.no_grad():
         before = backbone(images)[-1]
-        method = panet(backbone).eval()
+        method = panet(backbone, output_stride=stride).eval()
         features = method.encode(images)[0]
     assert features.min() < 0 and features.shape == before.shape
     smoothed = features.relu() if pooled_last else F.max_pool2d(features.relu(), 3, 1, 1)
@@ -207,7 +207,7 @@ def test_dinov2_finds_the_masked_half_of_its_support_again():
     """Patches of 14 pixels, random weights: the class side is bright."""
     name = next(iter(timm.list_models("vit_small_patch14_dinov2*")))
     options = {"dynamic_img_size": True, "dynamic_img_pad": True, "depth": 4}
-    method = prototype(Backbone(name, options=options)).eval()
+    method = prototype(Backbone(name, "none", options=options)).eval()
     image, mask = torch.zeros(1, 3, 42, 56), torch.zeros(1, 42, 56)
     image[..., 28:], mask[..., 28:] = 255, 1
     with torch.no_grad():

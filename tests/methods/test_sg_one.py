@@ -32,8 +32,14 @@ VGG_STRIDES = {1: 2, 2: 2, 3: 2, 4: 1, 5: 1}
 
 
 def sg_one(backbone: nn.Module | None = None, **changes) -> SGOne:
-    widths = {"guidance_channels": 12, "side_channels": 8}
-    return SGOne(backbone or TinyBackbone(4), 5, CrossEntropy(), **{**widths, **changes}, **COMMON)
+    small = {
+        "guidance_channels": 12,
+        "side_channels": 8,
+        "finest_stride": 8,
+        "guidance_stride": None,
+        "output_stride": None,
+    }
+    return SGOne(backbone or TinyBackbone(4), 5, CrossEntropy(), **{**small, **changes}, **COMMON)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -184,8 +190,8 @@ def test_pyramid_takes_levels_from_the_finest_stride_on(finest_stride, levels):
 
 
 def test_dilated_backbones_give_the_deepest_level_of_each_stride():
-    assert sg_one(Backbone("resnet18", output_stride=8)).network.netB.levels == [4]
-    assert sg_one(Backbone("resnet18", output_stride=8), finest_stride=4).network.netB.levels == [1, 4]
+    assert sg_one(Backbone("resnet18", "none", output_stride=8)).network.netB.levels == [4]
+    assert sg_one(Backbone("resnet18", "none", output_stride=8), finest_stride=4).network.netB.levels == [1, 4]
 
 
 def expected_guided(method: SGOne, query, support, mask) -> torch.Tensor:

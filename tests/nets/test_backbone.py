@@ -31,7 +31,7 @@ SMALL_VIT = {"depth": 4, "embed_dim": 24, "num_heads": 2, "dynamic_img_size": Tr
     ],
 )
 def test_levels_have_the_declared_strides_and_channels(name, options, output_stride, strides, channels):
-    backbone = Backbone(name, output_stride=output_stride, options=options).eval()
+    backbone = Backbone(name, "none", output_stride=output_stride, options=options).eval()
     assert (backbone.strides, backbone.channels) == (strides, channels)
     with torch.no_grad():
         features = backbone(torch.zeros(1, 3, 65, 97))
@@ -51,7 +51,7 @@ def test_tiny_halves_at_each_stage():
 
 
 def test_dilation_computes_the_same_features_more_densely():
-    coarse, dense = Backbone("resnet18").eval(), Backbone("resnet18", output_stride=16).eval()
+    coarse, dense = Backbone("resnet18", "none").eval(), Backbone("resnet18", "none", output_stride=16).eval()
     dense.load_state_dict(coarse.state_dict())
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
@@ -60,13 +60,16 @@ def test_dilation_computes_the_same_features_more_densely():
 
 @pytest.mark.parametrize(("name", "options"), [("mobilenetv2_100", {"pad_type": "same"}), ("vgg11", SMALL_VGG)])
 def test_without_dilation_no_convolution_is_dilated(name, options):
-    backbone = Backbone(name, output_stride=8, options=options, dilated=False).eval()
+    backbone = Backbone(name, "none", output_stride=8, options=options, dilated=False).eval()
     assert {m.dilation for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)} == {(1, 1)}
     assert [feature.shape[-2:] for feature in backbone(torch.zeros(1, 3, 64, 96))][-1] == (8, 12)
 
 
 def test_without_dilation_the_last_stage_alone_loses_its_stride():
-    plain, kept = Backbone("resnet18").eval(), Backbone("resnet18", output_stride=16, dilated=False).eval()
+    plain, kept = (
+        Backbone("resnet18", "none").eval(),
+        Backbone("resnet18", "none", output_stride=16, dilated=False).eval(),
+    )
     kept.load_state_dict(plain.state_dict())
     block = plain.model.layer4[0]
     block.conv1.stride = block.downsample[0].stride = (1, 1)
@@ -76,7 +79,7 @@ def test_without_dilation_the_last_stage_alone_loses_its_stride():
 
 
 def test_vgg_surgery_dilates_what_lies_behind_a_pool_of_stride_one():
-    backbone = Backbone("vgg16", output_stride=8, options=SMALL_VGG)
+    backbone = Backbone("vgg16", "none", output_stride=8, options=SMALL_VGG)
     layers = [m for m in backbone.model.children() if isinstance(m, torch.nn.Conv2d | torch.nn.MaxPool2d)]
     dilations = [m.dilation[0] for m in layers if isinstance(m, torch.nn.Conv2d)]
     pools = [(m.kernel_size, m.stride) for m in layers if isinstance(m, torch.nn.MaxPool2d)]
@@ -86,7 +89,7 @@ def test_vgg_surgery_dilates_what_lies_behind_a_pool_of_stride_one():
 
 def test_unknown_model_is_answered_with_close_names():
     with pytest.raises(ConfigError, match=r"backbone\.name=resnet5o: no such timm model; did you mean .*resnet50"):
-        Backbone("resnet5o")
+        Backbone("resnet5o", "none")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_unknown_model_is_answered_with_close_names():
 )
 def test_impossible_arguments_are_named(arguments, told):
     with pytest.raises(ConfigError, match=told):
-        Backbone("resnet18", **arguments)
+        Backbone("resnet18", **{"weights": "none", **arguments})
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path):
 
 
 def test_frozen_batch_norm_stays_as_loaded_in_training():
-    backbone = Backbone("resnet18", batch_norm="frozen").train()
+    backbone = Backbone("resnet18", "none", batch_norm="frozen").train()
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
     backbone(torch.randn(2, 3, 32, 32))[-1].mean().backward()
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
@@ -160,7 +163,7 @@ def test_frozen_batch_norm_stays_as_loaded_in_training():
 
 
 def test_batch_norm_learns_by_default():
-    backbone = Backbone("resnet18").train()
+    backbone = Backbone("resnet18", "none").train()
     backbone(torch.randn(2, 3, 32, 32) + 1)
     assert backbone.model.bn1.num_batches_tracked == 1 and backbone.model.bn1.weight.requires_grad
 
@@ -174,7 +177,7 @@ def test_batch_norm_learns_by_default():
     ],
 )
 def test_freezing_two_levels_fixes_everything_up_to_the_second_map(name, options, frozen):
-    backbone = Backbone(name, freeze=2, options=options).train()
+    backbone = Backbone(name, "none", freeze=2, options=options).train()
     fixed = {n for n, p in backbone.named_parameters() if not p.requires_grad}
     assert fixed == {n for n, _ in backbone.named_parameters() if n.startswith(frozen)} and fixed
     norms = [(n, m) for n, m in backbone.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -182,8 +185,8 @@ def test_freezing_two_levels_fixes_everything_up_to_the_second_map(name, options
 
 
 def test_input_statistics_come_from_the_model_or_the_user():
-    assert Backbone("resnet18").mean == (0.485, 0.456, 0.406)
-    chosen = Backbone("resnet18", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
+    assert Backbone("resnet18", "none").mean == (0.485, 0.456, 0.406)
+    chosen = Backbone("resnet18", "none", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
     assert chosen.mean == chosen.std == (0.5, 0.5, 0.5)
 
 
@@ -202,13 +205,13 @@ def test_mobilenetv2_weights_with_tensorflow_padding_load(real_data):
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet18", "vgg11_bn", "resnest14d"])
 def test_folding_computes_the_same_with_no_batch_norm_left(name):
-    plain = Backbone(name).eval()
+    plain = Backbone(name, "none").eval()
     with torch.no_grad():
         for module in plain.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 2)
-    folded = Backbone(name).eval()
+    folded = Backbone(name, "none").eval()
     folded.load_state_dict(plain.state_dict())
     fold_batch_norm(folded.model, name)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
@@ -218,7 +221,7 @@ def test_folding_computes_the_same_with_no_batch_norm_left(name):
 
 
 def test_folded_weights_learn_behind_the_frozen_levels():
-    backbone = Backbone("mobilenetv2_100", batch_norm="folded", freeze=3).train()
+    backbone = Backbone("mobilenetv2_100", "none", batch_norm="folded", freeze=3).train()
     sum(f.sum() for f in backbone(torch.randn(1, 3, 64, 64))).backward()
     frozen = [name for name, p in backbone.named_parameters() if not p.requires_grad]
     assert frozen and all(name.split(".")[1] == "conv_stem" or name.split(".")[2] in "012" for name in frozen)
@@ -227,7 +230,7 @@ def test_folded_weights_learn_behind_the_frozen_levels():
 
 def test_a_network_that_normalises_before_convolving_cannot_be_folded():
     with pytest.raises(ConfigError, match=r"batch_norm=folded: densenet121 has BatchNorm that no convolution"):
-        Backbone("densenet121", batch_norm="folded")
+        Backbone("densenet121", "none", batch_norm="folded")
 
 
 @pytest.mark.parametrize(
@@ -263,4 +266,4 @@ def test_a_run_with_another_backbone_or_without_weights_is_refused(tmp_path):
 @pytest.mark.parametrize("option", ["checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"])
 def test_options_load_no_files(option):
     with pytest.raises(ConfigError, match=f"^backbone.options.{option}: no option of a network"):
-        Backbone("mobilenetv2_100", options={option: "x"})
+        Backbone("mobilenetv2_100", "none", options={option: "x"})

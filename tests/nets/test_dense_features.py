@@ -27,7 +27,7 @@ class Pyramid(FeatureExtractor):
 
 def test_levels_are_projected_enlarged_and_summed():
     """Against features that are first enlarged, then concatenated and projected by one matrix."""
-    network = DenseFeatures(Pyramid([2, 4, 8, 16]), 6, finest_stride=4).eval()
+    network = DenseFeatures(Pyramid([2, 4, 8, 16]), 6, 4, None).eval()
     images = torch.zeros(2, 3, 65, 97)
     _, *maps = network.backbone(images)
     large = [interpolate(m, (17, 25), mode="bilinear", align_corners=False) for m in maps]
@@ -73,7 +73,7 @@ def test_what_only_unused_levels_need_does_not_learn(rates):
     assert frozen == {name for name, _ in network.named_parameters() if name.startswith("backbone.stages.3.")}
     network(torch.rand(2, 3, 32, 32)).square().sum().backward()
     assert all(p.grad.any() for p in network.parameters() if p.requires_grad)
-    assert all(p.requires_grad for p in DenseFeatures(TinyBackbone(width=4), 8).parameters())
+    assert all(p.requires_grad for p in DenseFeatures(TinyBackbone(width=4), 8, 4, None).parameters())
 
 
 def test_a_frozen_backbone_stays_frozen():

@@ -29,7 +29,7 @@ def images(height: int = 171, width: int = 190) -> torch.Tensor:
 
 
 def backbone(name: str) -> nn.Module:
-    return settled(Backbone(name, output_stride=16))
+    return settled(Backbone(name, "none", output_stride=16))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_fused_network_that_is_off_is_not_used(monkeypatch, off, is_used):
 
 
 def test_a_network_that_takes_images_of_one_size_alone_stays_as_it_is():
-    network = Backbone("vit_tiny_patch16_224", options={"depth": 4, "embed_dim": 24, "num_heads": 2}).eval()
+    network = Backbone("vit_tiny_patch16_224", "none", options={"depth": 4, "embed_dim": 24, "num_heads": 2}).eval()
     with torch.no_grad():
         assert network(images(224, 224))[-1].shape[-2:] == (14, 14)
     assert not [m for m in network.for_inference.network.modules() if isinstance(m, FusedConvolution)]
@@ -97,7 +97,7 @@ def test_a_network_that_takes_images_of_one_size_alone_stays_as_it_is():
 
 def test_a_network_that_reads_what_its_convolutions_hold_stays_as_it_is():
     network = Backbone(
-        "davit_tiny", options={"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 8, 8), "num_heads": (1, 1, 1, 1)}
+        "davit_tiny", "none", options={"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 8, 8), "num_heads": (1, 1, 1, 1)}
     ).eval()
     with torch.no_grad():
         assert network(images(192, 192))[-1].shape == (2, 8, 6, 6)

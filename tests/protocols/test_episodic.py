@@ -227,7 +227,7 @@ def test_aggregates_of_states_weigh_supports_alike_or_by_area(coloured):
     torch.testing.assert_close(states["mean"], (single[0] + single[1]) / 2)
     expected = (single[0] * areas[0] + single[1] * areas[1]) / sum(areas)
     torch.testing.assert_close(states["area_mean"], expected)
-    with pytest.raises(ConfigError, match="aggregate=average: choose from mean, area_mean, vote"):
+    with pytest.raises(ConfigError, match="aggregate=average: expected one of mean, area_mean, vote"):
         EpisodeRunner(Painter(), coloured, InputSize("native", None), "average", 1)
 
 

@@ -8,6 +8,7 @@ but never true is not absent: its IoU is 0 under both rules.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from segladder.errors import ConfigError
 from segladder.metrics.scores import Score
 
+Absent = Literal["skip", "zero"]
 COLUMNS = (  # of `per_class`
     Score("iou", "IoU"),
     Score("precision"),
@@ -109,7 +111,7 @@ def union(confusion: Tensor) -> Tensor:
 
 
 def _share(part: Tensor, whole: Tensor, absent: str) -> Tensor:
-    if absent not in ("skip", "zero"):
+    if absent not in get_args(Absent):
         raise ConfigError(f"absent={absent}: expected skip or zero")
     empty = torch.nan if absent == "skip" else 0.0
     return torch.where(whole > 0, part / whole, empty)

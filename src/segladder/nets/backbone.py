@@ -94,7 +94,7 @@ class Backbone(FeatureExtractor):
     def __init__(
         self,
         name: str,
-        weights: str = "none",
+        weights: str,
         output_stride: OutputStride | None = None,
         dilated: bool = True,
         batch_norm: Literal["train", "frozen", "folded"] = "train",

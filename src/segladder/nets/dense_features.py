@@ -34,8 +34,8 @@ class DenseFeatures(nn.Module):
         self,
         backbone: FeatureExtractor,
         channels: Positive,
-        finest_stride: Positive = 4,
-        coarsest_stride: Positive | None = None,
+        finest_stride: Positive,
+        coarsest_stride: Positive | None,
         rates: Sequence[Positive] = (),
     ) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from segladder.mask_values import IGNORE
 from segladder.ops.densecrf import Problem, solve_each
 from segladder.ops.permutohedral import lattice_filter
 
-BACKENDS = ("pydensecrf", "torch", "exact")
+Backend = Literal["auto", "pydensecrf", "torch", "exact"]
 EXACT_PIXELS = 10_000  # the matrix of all pairs takes 400 MB in float32, twice while it is made
 LEAST_PROBABILITY = 1e-5  # pydensecrf's
 
@@ -46,8 +46,8 @@ def backend_name(backend: str = "auto") -> str:
     """
     if backend == "auto":
         return "pydensecrf" if find_spec("pydensecrf") else "torch"
-    if backend not in BACKENDS:
-        raise ConfigError(f"backend={backend}: expected auto, {', '.join(BACKENDS)}")
+    if backend not in get_args(Backend):
+        raise ConfigError(f"backend={backend}: expected {', '.join(get_args(Backend))}")
     if backend == "pydensecrf" and not find_spec("pydensecrf"):
         raise ConfigError("backend=pydensecrf: not installed; pip install 'segladder[crf]', or choose backend=torch")
     return backend

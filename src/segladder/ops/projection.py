@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
+
+GammaOn = Literal["probabilities", "logits"]
 
 
 def class_scores(features: Tensor, embeddings: Tensor) -> Tensor:
@@ -41,7 +45,7 @@ def calibrate(scores: Tensor, seen: Tensor, gamma: float, on: str = "probabiliti
     Raises:
         ValueError: another `on`.
     """
-    if on not in ("probabilities", "logits"):
+    if on not in get_args(GammaOn):
         raise ValueError(f"on={on}: expected probabilities or logits")
     values = scores.softmax(1) if on == "probabilities" else scores
     return values - gamma * seen.to(values)[:, None, None]
@@ -64,7 +68,7 @@ def contest(scores: Tensor, seen: Tensor, unseen: Tensor, on: str = "probabiliti
     Raises:
         ValueError: another `on`.
     """
-    if on not in ("probabilities", "logits"):
+    if on not in get_args(GammaOn):
         raise ValueError(f"on={on}: expected probabilities or logits")
     rivals = [scores[:, seen], scores[:, unseen]]
     (first, best_seen), (second, best_unseen) = (part.max(1) for part in rivals)  # (B, H, W)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import isqrt
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-REDUCTIONS = ("masked", "none", "selection")
+Reduction = Literal["masked", "none", "selection"]
 
 
 def tile(x: Tensor, pieces: int) -> Tensor:
@@ -68,8 +69,8 @@ def reconstruction_loss(full: Tensor, merged: Tensor, labels: Tensor, reduce: st
     Raises:
         ValueError: an unknown `reduce`, or maps of different size.
     """
-    if reduce not in REDUCTIONS:
-        raise ValueError(f"reduce={reduce}: expected one of {', '.join(REDUCTIONS)}")
+    if reduce not in get_args(Reduction):
+        raise ValueError(f"reduce={reduce}: expected one of {', '.join(get_args(Reduction))}")
     if full.shape != merged.shape:
         raise ValueError(f"merged: expected the shape of full, {tuple(full.shape)}; got {tuple(merged.shape)}")
     differences = (full - merged).abs().mean((2, 3))  # (B, C)

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
 from segladder.data.sources.items import Items
-from segladder.data.training.episodes import Episode, digest, draw
+from segladder.data.training.episodes import Episode, Kind, Rule, digest, draw
 from segladder.errors import DataError
 from segladder.metrics.class_rows import class_rows
 from segladder.metrics.counts import Counts
@@ -76,9 +76,9 @@ class EpisodicProtocol(FewShotProtocol):
         beside: episodes of each distractor test reported beside the score of one way; 0 for none.
     """
 
-    kind: Literal["standard", "hard", "negative", "swap"]
+    kind: Kind
     ways: Positive
-    draw: Literal["item", "class", "image", "balanced", "sequential", "pass", "image_sequential"]
+    draw: Rule
     episodes: Positive
     repeats: bool
     beside: Count

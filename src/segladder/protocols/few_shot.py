@@ -17,12 +17,14 @@ from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import Source
 from segladder.data.sources.item_lists import ItemList, digest_of, files_of
-from segladder.data.sources.items import Items
+from segladder.data.sources.items import Items, MinObject
+from segladder.data.training.episode_dataset import ClassDraw, NovelPixels, TrainImages
 from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
 from segladder.errors import ConfigError
 from segladder.mask_values import IGNORE
 from segladder.methods.base import Method, evaluating
+from segladder.methods.few_shot.base import Aggregate
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import mean_iou
@@ -36,7 +38,7 @@ from segladder.protocols.episode_runner import (
     merged,
     merged_all,
 )
-from segladder.protocols.fields import Aggregate, Fit, MinObject, ScoreAt, check_joins
+from segladder.protocols.fields import Fit, ScoreAt, check_joins
 from segladder.protocols.inference import gathered, shard
 from segladder.settings import Count, Positive, Seed
 
@@ -77,8 +79,8 @@ class FewShotProtocol(Protocol):
 
     folds: tuple[tuple[str, ...], ...]
     fold: Count
-    train_images: Literal["all", "single_class"]
-    novel_pixels: Literal["background", "ignore", "drop"]
+    train_images: TrainImages
+    novel_pixels: NovelPixels
     shots: Positive
     support_annotation: str
     min_object: MinObject
@@ -91,7 +93,7 @@ class FewShotProtocol(Protocol):
     aggregate: Aggregate
     bootstrap: Positive
     over_lists: Literal["pooled", "mean"] = field(default="pooled", kw_only=True)
-    class_draw: Literal["image", "image_any_size", "class"] | None = field(default=None, kw_only=True)
+    class_draw: ClassDraw | None = field(default=None, kw_only=True)
     items: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -9,17 +9,12 @@ from typing import Any, Literal
 
 from segladder.data.sources.base import Source
 from segladder.errors import ConfigError
-from segladder.methods.few_shot.base import PREDICTION_AGGREGATES, STATE_AGGREGATES, FewShotMethod
-from segladder.settings import check
+from segladder.methods.few_shot.base import Aggregate, FewShotMethod
+from segladder.settings import check, check_value
 
-OtherClasses = Literal["ignore", "background"]
 Fit = Literal["native", "square", "padded", "floored"]
 ScoreAt = Literal["native", "input"]
-Absent = Literal["skip", "zero"]
-MinObject = Literal["grid", "area", "none"]
-Aggregate = Literal["mean", "area_mean", "vote", "relative_vote", "or", "max", "logit_mean"]
 Presence = Literal["always", "calibrated", "competing"]
-GammaOn = Literal["probabilities", "logits"]
 GammaRule = Literal["seen_budget", "fixed", "oracle"]
 DenseFit = Literal["native", "square", "short"]
 DenseScoreAt = Literal["native", "input", "features"]
@@ -54,9 +49,7 @@ def check_classes(name: str, classes: Sequence[str] | None, source: Source, some
 
 def check_joins(method: FewShotMethod, aggregate: str, protocol: str = "") -> None:
     """Raise ConfigError if there is no such way of joining K supports, or the method does not know it."""
-    if aggregate not in (*STATE_AGGREGATES, *PREDICTION_AGGREGATES):
-        known = ", ".join((*STATE_AGGREGATES, *PREDICTION_AGGREGATES))
-        raise ConfigError(f"protocol.aggregate={aggregate}: choose from {known}")
+    check_value(Aggregate, aggregate, "protocol.aggregate")
     if aggregate not in method.joins:
         raise ConfigError(
             f"protocol.aggregate={aggregate}{f' of protocol={protocol}' if protocol else ''}: method={method.name}"

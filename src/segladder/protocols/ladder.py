@@ -21,17 +21,20 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool, pool_of, training_items
 from segladder.data.sources.base import Source
-from segladder.data.sources.items import Items
+from segladder.data.sources.items import Items, MinObject
 from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import DataError
+from segladder.mask_values import OtherClasses
 from segladder.methods.base import Method
+from segladder.methods.few_shot.base import Aggregate
 from segladder.metrics.class_rows import class_rows
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.formulas import class_iou, mean_iou
 from segladder.metrics.ladder import among_all
 from segladder.metrics.overlap import COLUMNS
 from segladder.metrics.scores import FromCounts, Score
+from segladder.ops.projection import GammaOn
 from segladder.protocols.asking import (
     CROWDED,
     DENSE,
@@ -48,7 +51,7 @@ from segladder.protocols.asking import (
 )
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, Shown, measured
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
-from segladder.protocols.fields import Aggregate, GammaOn, GammaRule, MinObject, OtherClasses, Presence, check_joins
+from segladder.protocols.fields import GammaRule, Presence, check_joins
 from segladder.protocols.zero_shot import ZeroShotProtocol
 from segladder.settings import Count, Positive, Seed, Share
 

@@ -19,12 +19,12 @@ from segladder.data.sources.base import Source
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.palette import voc_palette
 from segladder.errors import DataError
-from segladder.mask_values import IGNORE
+from segladder.mask_values import IGNORE, OtherClasses
 from segladder.methods.base import Method, Objects, evaluating
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import Asked, Counts
 from segladder.protocols.base import Picture, Protocol, Result, Scoring
-from segladder.protocols.fields import OtherClasses, check_classes
+from segladder.protocols.fields import check_classes
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
 from segladder.settings import Positive, Share
 

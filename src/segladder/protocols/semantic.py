@@ -14,18 +14,19 @@ from segladder.data.labels.pool import drawn
 from segladder.data.sources.base import Source
 from segladder.data.training.views import Images, TrainingView
 from segladder.errors import ConfigError
+from segladder.mask_values import OtherClasses
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.bootstrap import estimate
 from segladder.metrics.boundary import boundary_counts
 from segladder.metrics.class_rows import class_rows
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.counts import Asked, Counts
-from segladder.metrics.overlap import COLUMNS, summary
+from segladder.metrics.overlap import COLUMNS, Absent, summary
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.size import SIZES, iou_by_size
 from segladder.metrics.superpixels import majority_answer
 from segladder.protocols.base import Picture, Protocol, Result, Scoring, measured, scored
-from segladder.protocols.fields import Absent, OtherClasses, check_classes
+from segladder.protocols.fields import check_classes
 from segladder.protocols.inference import answered, class_maps, gathered, to_pixels
 from segladder.settings import Positive, Scales, Seed, Share
 

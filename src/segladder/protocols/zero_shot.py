@@ -21,22 +21,21 @@ from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import few_labelled
 from segladder.data.sources.base import Source
-from segladder.data.training.views import HiddenClasses
+from segladder.data.training.views import BackgroundRule, HiddenClasses, UnseenPixels
 from segladder.errors import ConfigError
+from segladder.mask_values import OtherClasses
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.counts import Asked
+from segladder.metrics.overlap import Absent
 from segladder.metrics.scores import Score
 from segladder.metrics.zero_shot import GammaSweep
-from segladder.ops.projection import contest
+from segladder.ops.projection import GammaOn, contest
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
 from segladder.protocols.fields import (
-    Absent,
     DenseFit,
     DenseScoreAt,
-    GammaOn,
     GammaRule,
-    OtherClasses,
     check_classes,
 )
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
@@ -94,8 +93,8 @@ class ZeroShotProtocol(Protocol):
     unseen: tuple[str, ...] | None
     folds: tuple[tuple[str, ...], ...]
     fold: Count
-    background: Literal["ignore", "seen"]
-    unseen_pixels: Literal["ignore", "drop"]
+    background: BackgroundRule
+    unseen_pixels: UnseenPixels
     transductive: bool
     gamma_on: GammaOn
     gammas: tuple[float, ...]

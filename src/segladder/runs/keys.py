@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import Field
 
 from segladder.data.training.augmentation import TrainAugmentation
+from segladder.data.training.episode_dataset import ClassDraw
 from segladder.data.words.embeddings import EmbeddingSettings
 from segladder.settings import AboveZero, Count, KeysOf, Node, NotNegative, Positive, Seed, Share
 
@@ -46,7 +47,7 @@ class Trainer(TypedDict):
 class EpisodeDraw(TypedDict):
     """How training episodes are drawn."""
 
-    class_draw: Literal["image", "image_any_size", "class"]
+    class_draw: ClassDraw
     multi_object: Share
 
 

@@ -21,7 +21,7 @@ from segladder.data.sources.lists import check_names, checked_folds
 from segladder.data.sources.palette import Colours
 from segladder.data.sources.scene import ObjectBoxes, Scene, size_error, tags_of
 from segladder.errors import ConfigError, DataError
-from segladder.mask_values import IGNORE
+from segladder.mask_values import IGNORE, OtherClasses
 from segladder.settings import Name
 
 
@@ -75,7 +75,7 @@ class Source(ABC):
         name: Name,
         all_classes: Sequence[str],
         classes: Sequence[str] | None = None,
-        other_classes: Literal["ignore", "background"] = "ignore",
+        other_classes: OtherClasses = "ignore",
         train_split: str = "train",
         val_split: str = "val",
         folds: Sequence[Sequence[str]] = (),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from segladder.data.pascal5i import GRID_POINTS, grid
 from segladder.data.reading import of_each
 from segladder.data.sources.base import Source
-from segladder.errors import ConfigError
+from segladder.settings import check_value
 
-MIN_OBJECT = ("grid", "area", "none")
+MinObject = Literal["grid", "area", "none"]
 MOST_THREADS = 8
 
 Pair = tuple[str, int]  # image id, class index
@@ -54,8 +55,7 @@ class Items:
             ConfigError: no such rule.
             DataError: a mask is missing or damaged, named.
         """
-        if min_object not in MIN_OBJECT:
-            raise ConfigError(f"min_object={min_object}: expected one of {', '.join(MIN_OBJECT)}")
+        check_value(MinObject, min_object, "min_object")
         least = {"grid": GRID_POINTS, "area": min_area, "none": 1}[min_object]
         indices = source.foreground_indices
         ids = tuple(ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -18,12 +18,11 @@ from segladder.data.training.dataset import UNLABELLED, Augmentation, Item, Key,
 from segladder.data.training.episodes import pick, sample
 from segladder.errors import ConfigError, DataError
 from segladder.mask_values import IGNORE
+from segladder.settings import check_value
 
-CHOICES = {
-    "novel_pixels": ("ignore", "background", "drop"),
-    "images": ("all", "single_class"),
-    "class_draw": ("image", "image_any_size", "class"),
-}
+NovelPixels = Literal["ignore", "background", "drop"]
+TrainImages = Literal["all", "single_class"]
+ClassDraw = Literal["image", "image_any_size", "class"]
 CROPS = 8  # tries to find a crop that shows the class
 
 
@@ -75,7 +74,9 @@ class EpisodeDataset(TrainingSet):
         min_area: int = 2048,
         multi_object: float = 0.0,
     ) -> None:
-        _check_choices({"novel_pixels": novel_pixels, "images": images, "class_draw": class_draw})
+        check_value(NovelPixels, novel_pixels, "episodes.novel_pixels")
+        check_value(TrainImages, images, "episodes.images")
+        check_value(ClassDraw, class_draw, "episodes.class_draw")
         if shots < 1 or not 0 <= multi_object <= 1:
             raise ConfigError(f"episodes: shots={shots}, multi_object={multi_object}; expected >= 1 and a share 0..1")
         hidden = novel_indices(source, novel)
@@ -221,9 +222,3 @@ def _usable(present: Sequence[int], novel: frozenset[int], novel_pixels: str, im
     if novel_pixels == "drop" and not novel.isdisjoint(present):
         return False
     return images == "all" or len(set(present) - novel) == 1
-
-
-def _check_choices(chosen: dict[str, str]) -> None:
-    for key, value in chosen.items():
-        if value not in CHOICES[key]:
-            raise ConfigError(f"episodes.{key}={value}: expected one of {', '.join(CHOICES[key])}")

@@ -11,14 +11,15 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from segladder.data.hashing import hashed_seed
 from segladder.data.sources.items import Items
 from segladder.errors import ConfigError, DataError
+from segladder.settings import check_value
 
-RULES = ("item", "class", "image", "balanced", "sequential", "pass", "image_sequential")
-KINDS = ("standard", "hard", "negative", "swap")
+Rule = Literal["item", "class", "image", "balanced", "sequential", "pass", "image_sequential"]
+Kind = Literal["standard", "hard", "negative", "swap"]
 
 Option = TypeVar("Option")
 Pair = tuple[str, int]  # image id, class index
@@ -242,9 +243,8 @@ class _Deck:
 
 
 def _check(items: Items, classes: Sequence[int], shots: int, episodes: int, rule: str, kind: str) -> None:
-    for key, value, choices in (("rule", rule, RULES), ("kind", kind, KINDS)):
-        if value not in choices:
-            raise ConfigError(f"episodes.{key}={value}: expected one of {', '.join(choices)}")
+    check_value(Rule, rule, "episodes.rule")
+    check_value(Kind, kind, "episodes.kind")
     if shots < 1 or episodes < 1:
         raise ConfigError(f"episodes: {shots} shots, {episodes} episodes; expected at least one of each")
     foreground = range(1, len(items.classes))

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,6 +22,10 @@ from segladder.data.training.episode_dataset import EpisodeDataset
 from segladder.data.training.object_dataset import ObjectDataset
 from segladder.errors import ConfigError
 from segladder.mask_values import IGNORE
+from segladder.settings import check_value
+
+BackgroundRule = Literal["ignore", "seen"]
+UnseenPixels = Literal["ignore", "drop"]
 
 
 class Recipe(NamedTuple):
@@ -224,10 +228,8 @@ class HiddenClasses(TrainingView):
     shown: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.background not in ("ignore", "seen"):
-            raise ConfigError(f"protocol.background={self.background}: expected ignore or seen")
-        if self.unseen_pixels not in ("ignore", "drop"):
-            raise ConfigError(f"protocol.unseen_pixels={self.unseen_pixels}: expected ignore or drop")
+        check_value(BackgroundRule, self.background, "protocol.background")
+        check_value(UnseenPixels, self.unseen_pixels, "protocol.unseen_pixels")
         if self.transductive and self.unseen_pixels == "drop":
             raise ConfigError(
                 "protocol.transductive=true learns from images of unseen classes: set unseen_pixels=ignore"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from segladder.methods.base import Batch, Method
 Features = tuple[Tensor, ...]  # maps of a batch of images, each (B, C, h, w)
 State = tuple[Tensor, ...]  # what supports say about their class, batch first
 
-STATE_AGGREGATES = ("mean", "area_mean")  # of what K supports say: `combine`, with equal weights or by area
-PREDICTION_AGGREGATES = ("vote", "relative_vote", "or", "max", "logit_mean")  # of one prediction per support
+StateAggregate = Literal["mean", "area_mean"]  # of what K supports say: `combine`, with equal weights or by area
+PredictionAggregate = Literal["vote", "relative_vote", "or", "max", "logit_mean"]  # of one prediction per support
+Aggregate = Literal[StateAggregate, PredictionAggregate]
+STATE_AGGREGATES, PREDICTION_AGGREGATES = get_args(StateAggregate), get_args(PredictionAggregate)
 
 
 class FewShotMethod(Method):

@@ -49,7 +49,7 @@ class PANet(Prototype):
         criterion: nn.Module,
         temperature: AboveZero = 20.0,
         alignment: NotNegative = 1.0,
-        output_stride: OutputStride | None = None,
+        output_stride: OutputStride | None = 16,
         **common: Any,
     ) -> None:
         backbone.check_stride(output_stride)

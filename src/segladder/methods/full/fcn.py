@@ -97,7 +97,7 @@ class FCN(DenseMethod):
         criterion: nn.Module,
         skips: Count,
         upsampling: UpsamplingKind = "transposed",
-        zero_scores: bool = True,
+        zero_scores: bool = False,
         fully_connected: Count = 0,
         dropout: Share = 0.5,
         **common: Any,

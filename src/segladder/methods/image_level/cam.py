@@ -71,7 +71,7 @@ class CAM(ClassMapMethod):
         backbone: FeatureExtractor,
         num_classes: int,
         background_score: Share,
-        output_stride: OutputStride | None = None,
+        output_stride: OutputStride | None = 16,
         preset: presets.Preset = "default",
         quirks: Mapping[str, bool] | None = None,
         **common: Any,

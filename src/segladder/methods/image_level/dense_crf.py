@@ -11,7 +11,7 @@ images of about 500 pixels, smaller images need smaller ones.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.image_level.base import Refinement
 from segladder.ops.cam import background_power
-from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
+from segladder.ops.crf import Backend, backend_name, dense_crf_each, label_probabilities
 from segladder.ops.upsampling import bilinear
 from segladder.settings import AboveZero, Count, NotNegative, ProperShare, Share
 
@@ -61,7 +61,7 @@ class DenseCRF(Refinement):
         bilateral_sxy: AboveZero,
         bilateral_srgb: AboveZero,
         bilateral_compat: NotNegative,
-        backend: Literal["auto", "pydensecrf", "torch", "exact"],
+        backend: Backend,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, background_score, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), **common)

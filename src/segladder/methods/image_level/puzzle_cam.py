@@ -26,7 +26,7 @@ from torch import Tensor
 from segladder.errors import ConfigError
 from segladder.methods.base import Batch
 from segladder.methods.image_level.cam import CAM, classification_loss
-from segladder.ops.puzzle import merge, reconstruction_loss, tile
+from segladder.ops.puzzle import Reduction, merge, reconstruction_loss, tile
 from segladder.ops.upsampling import bilinear
 from segladder.settings import NotNegative, Share
 
@@ -52,7 +52,7 @@ class PuzzleCAM(CAM):
     def __init__(
         self,
         pieces: int = 4,
-        reduce: Literal["masked", "none", "selection"] = "masked",
+        reduce: Reduction = "masked",
         alpha: NotNegative = 4.0,
         ramp: Share = 0.5,
         detach: Literal["full", "tiles"] | None = None,

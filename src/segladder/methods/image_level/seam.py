@@ -83,11 +83,11 @@ class SEAM(CAM):
 
     def __init__(
         self,
-        view_scale: PositiveShare = 0.3,
+        view_scale: PositiveShare = 0.5,
         hardest: PositiveShare = 0.2,
         lowest: PositiveShare = 0.25,
         correlation_channels: Sequence[Positive] = (64, 128),
-        dropout: Share = 0.5,
+        dropout: Share = 0.0,
         **common: Any,
     ) -> None:
         super().__init__(**common)

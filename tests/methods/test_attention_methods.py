@@ -42,6 +42,7 @@ class Averages(FeatureExtractor):
 def built(kind: Any, backbone: FeatureExtractor | None = None, **changes: Any) -> Any:
     torch.manual_seed(0)
     known = {} if kind is AdvCAM else {"backbone": backbone or Averages()}
+    known |= {"output_stride": None} if issubclass(kind, CAM) else {}
     return kind(**known, **{"name": kind.__name__, **COMMON, **changes}).double().eval()
 
 

@@ -37,6 +37,7 @@ def built(kind: type[CAM], backbone: FeatureExtractor | None = None, **changes) 
         "optimizer": optimizer,
         "schedule": {"name": "constant"},
         "background_score": 0.3,
+        "output_stride": None,
     }
     torch.manual_seed(0)
     return kind(**{"backbone": backbone or Pyramid(), "num_classes": 5, **common, **changes})

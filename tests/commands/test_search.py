@@ -56,7 +56,8 @@ class Training:
         self.returncode = int(overrides.get("method.dropout") == "0.9")
         config = composed_once([f"{key}={value}" for key, value in overrides.items()])
         score = 1 / (1 + abs(math.log10(config.method.optimizer.lr) + 3))
-        record = records.Record(status="failed" if self.returncode else "finished", config_hash=config_hash_of(config))
+        status = "failed" if self.returncode else "finished"
+        record = records.Record(status=status, method="fcn8s", config_hash=config_hash_of(config))
         record.label_access = {"selection": overrides["selection"], "score": score, "chosen_by": "pixels"}
         records.write(record, folder)
         (folder / CONFIG).touch()

@@ -16,7 +16,7 @@ ROWS = (
     "[...document.querySelectorAll('section:not([hidden]) > .wide .board tbody tr:not([hidden]) th a')]"
     ".map(a => a.textContent).join()"
 )
-SHAPES = "#table-0a1b2c3d-shapes01"
+SHAPES = "#table-5afdba84-shapes01"
 CHOOSE = (
     "(() => {{ const form = document.getElementById('filter'); form['{}'].value = '{}';"
     " form.dispatchEvent(new Event('input')); }})()"
@@ -71,29 +71,29 @@ def test_a_link_opens_its_row_by_keyboard_and_by_address(browser, page):
     browser.open(page)
     browser.says("document.querySelector('.board a[href=\"#row-5afdba84-shapes-unet\"]').focus()")
     browser.press("Enter")
-    browser.until("document.getElementById('row-0a1b2c3d-shapes-unet').open")
-    assert browser.says("document.activeElement.parentElement.id") == "row-0a1b2c3d-shapes-unet"
-    assert browser.says("location.hash") == "#row-0a1b2c3d-shapes-unet"
+    browser.until("document.getElementById('row-5afdba84-shapes-unet').open")
+    assert browser.says("document.activeElement.parentElement.id") == "row-5afdba84-shapes-unet"
+    assert browser.says("location.hash") == "#row-5afdba84-shapes-unet"
     browser.press("Tab")
-    assert browser.says("document.activeElement.closest('details').id") == "row-0a1b2c3d-shapes-unet"
-    browser.open(f"{page}#run-0a1b2c3d-shapes-fcn8s")
-    browser.until("document.getElementById('row-0a1b2c3d-shapes-fcn8s').open")
+    assert browser.says("document.activeElement.closest('details').id") == "row-5afdba84-shapes-unet"
+    browser.open(f"{page}#run-5afdba84-shapes-fcn8s")
+    browser.until("document.getElementById('row-5afdba84-shapes-fcn8s').open")
 
 
 def test_files_are_handed_out(browser, page):
-    browser.open(f"{page}#row-0a1b2c3d-shapes-unet")
+    browser.open(f"{page}#row-5afdba84-shapes-unet")
     for link in ("record.json", "config.yaml"):
-        browser.says(f"document.querySelector('#row-0a1b2c3d-shapes-unet a[download$=\"{link}\"]').click()")
+        browser.says(f"document.querySelector('#row-5afdba84-shapes-unet a[download$=\"{link}\"]').click()")
     browser.says(f"document.querySelector('{SHAPES} > h3 a.csv').click()")
-    wanted = {f"0a1b2c3d-shapes-unet-{end}" for end in ("record.json", "config.yaml")} | {"table-0a1b2c3d-shapes01.csv"}
+    wanted = {f"5afdba84-shapes-unet-{end}" for end in ("record.json", "config.yaml")} | {"table-5afdba84-shapes01.csv"}
     for _ in range(100):
         browser.says("new Promise(done => setTimeout(done, 50))")
         if browser.downloads.is_dir() and wanted <= {file.name for file in browser.downloads.iterdir()}:
             break
-    record = json.loads((browser.downloads / "0a1b2c3d-shapes-unet-record.json").read_text())
+    record = json.loads((browser.downloads / "5afdba84-shapes-unet-record.json").read_text())
     assert record["id"] == "shapes-unet" and record["config"]["pool"] == 8
-    assert "trains: true" in (browser.downloads / "0a1b2c3d-shapes-unet-config.yaml").read_text()
-    assert "shapes-unet" in (browser.downloads / "table-0a1b2c3d-shapes01.csv").read_text()
+    assert "trains: true" in (browser.downloads / "5afdba84-shapes-unet-config.yaml").read_text()
+    assert "shapes-unet" in (browser.downloads / "table-5afdba84-shapes01.csv").read_text()
 
 
 def test_the_night_is_dark(browser, page):

@@ -36,12 +36,12 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     protocol, data = value.get("protocol", {}), value.get("data", {})
     if not isinstance(protocol.get("fields", {}), dict):
         raise DataError(f"{place}: protocol.fields is {protocol['fields']!r}, expected an object")
-    check_hash(protocol, place)
     for name in (value.get("id"), protocol.get("name"), protocol.get("hash"), data.get("name")):
         if name in (None, ""):
             continue
         if not (isinstance(name, str) and len(name) <= LONGEST and stays_inside(name)):  # files are named by them
             raise DataError(f"{place}: {name!r} is no name, expected one that stays inside a folder")
+    check_hash(protocol, place)
     for place_of, words in (
         *((name, value.get(name, [])) for name in ("parents", "lineage")),
         ("data.classes", data.get("classes", [])),

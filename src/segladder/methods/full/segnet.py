@@ -224,7 +224,7 @@ def _places(level: Tensor, factor: int, size: Sequence[int], channels: int) -> T
     Some backbones drop the odd row that pooling keeps.
     """
     places = F.max_pool2d(level, factor, ceil_mode=True, return_indices=True)[1]
-    return places[:, torch.arange(channels) % places.shape[1], : size[0], : size[1]]
+    return places[:, torch.arange(channels, device=level.device) % places.shape[1], : size[0], : size[1]]
 
 
 def _load_encoder(encoder: nn.ModuleList, weights: str) -> None:

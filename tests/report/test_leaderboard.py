@@ -406,6 +406,38 @@ def test_runs_on_parents_of_other_settings_are_rows_of_their_own():
     assert [row.note for row in rank([*found, again])[0].rows] == ["1 older repeat not counted", ""]
 
 
+def test_runs_whose_parents_are_not_at_hand_stand_with_those_whose_parents_are():
+    cams = [a_record("cam", seed=seed, hash="seeds", id=f"cam-{seed}") for seed in (0, 1)]
+    nets = [
+        a_record(seed=seed, value=0.2, parents=[cam.id], lineage=["cam"], id=f"net-{seed}")
+        for seed, cam in enumerate(cams)
+    ]
+    for record, pool in zip([*cams, *nets], (30, 100, 30, 100), strict=True):
+        record.config["pool"] = pool
+    both = [
+        replace(nets[0], seed=1, id="net-0-1", parents=["gone"]),
+        replace(nets[1], id="net-1-0", parents=["gone"], seed=0),
+    ]
+    note = "what 1 of 2 runs build on is not at hand"
+    assert [(row.label, row.seeds, row.note) for row in rank([*nets, *both, *cams])[0].rows] == [
+        ("fcn8s from cam pool=100", [0, 1], note),
+        ("fcn8s from cam pool=30", [0, 1], note),
+    ]
+    again = [replace(net, parents=[net.id], id=f"again-{net.id}", shots=1) for net in [*nets, *both]]
+    assert [(row.label, row.note) for row in rank([*nets, *both, *again, *cams])[0].rows if row.shots] == [
+        ("fcn8s from cam pool=100", note),
+        ("fcn8s from cam pool=30", note),
+    ]
+    other = a_record("cam", hash="seeds", id="other")
+    other.config |= {"method": {"alpha": 1}, "pool": 30}
+    on = replace(nets[0], id="on", seed=2, parents=["other"])
+    assert [(row.label, row.seeds) for row in rank([*nets[:1], *both[:1], on, *cams, other])[0].rows] == [
+        ("fcn8s from cam parent.method.alpha=1", [2]),
+        ("fcn8s from cam parent.method.alpha=null", [0]),
+        ("fcn8s from cam parent.method.alpha=unknown", [1]),
+    ]
+
+
 def test_a_row_may_be_named_by_some_of_its_settings(tmp_path):
     found = []
     for loss, size, right in (("dice", 256, 2), ("dice", 512, 4), ("focal", 256, 6), ("focal", 512, 9)):

@@ -22,7 +22,7 @@ from segladder.report.fields import Place, set_apart
 from segladder.report.means import agree, differ, grouped, mean, of_seeds, over_runs
 from segladder.report.record import Record
 from segladder.report.record import key as id_and_hash
-from segladder.report.settings import Settings, draw_of, telling_keys, typed
+from segladder.report.settings import Settings, draw_of, knows_parents, telling_keys, typed, value_of
 from segladder.report.standing import Standing, standing_of
 
 
@@ -252,8 +252,8 @@ def _rows(records: Sequence[Record], metric: str, declared: Declaration, known: 
     among = Settings(known)
     settings = {id(record): among.of(record) for record in records}
     told = telling_keys(list({id(one): one for one in settings.values()}.values()))
-    groups = grouped(records, lambda record: tuple(repr(settings[id(record)].get(key)) for key in told))
-    own = [{key: settings[id(group[0])].get(key) for key in told} for group in groups.values()]
+    groups = grouped(records, lambda record: tuple(repr(value_of(settings[id(record)], key)) for key in told))
+    own = [{key: value_of(settings[id(group[0])], key) for key in told} for group in groups.values()]
     return [_row(group, setting, metric, declared, known) for group, setting in zip(groups.values(), own, strict=True)]
 
 
@@ -303,6 +303,8 @@ def _row(
     notes += [f"folds missing: {missing}"] if missing else []
     notes += ["records of one run differ"] if _said_otherwise(records) else []
     notes += ["runs were asked other items"] if _asked_otherwise(kept) else []
+    alone = sum(not knows_parents(record, known) for record in kept)
+    notes += [f"what {alone} of {len(kept)} runs build on is not at hand"] if 0 < alone < len(kept) else []
     single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}
     first = kept[0]
     return Row(

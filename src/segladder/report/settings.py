@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, takewhile
 from typing import Any
 
 from segladder.report.record import Record
@@ -35,6 +36,7 @@ SHAPES_TRAINING = (  # fields of the protocol that a run was trained under, whic
     *("split_name", "unseen", "unseen_pixels", "background", "transductive"),
 )
 SHAPES_CHOICE = ("input_size", "fit", "input_side")  # where a score chooses the weights
+UNKNOWN = "unknown"
 VIEWS = ("input_size", "scales", "flip")  # of a parent's protocol: how its class scores are made
 
 
@@ -64,13 +66,18 @@ class Settings:
         self._whole: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def of(self, record: Record) -> dict[str, Any]:
-        """Values by key, one object for records that share all; keys of the runs it builds on begin with `parent.`."""
+        """Values by key, one object for records that share all; keys of the runs it builds on begin with `parent.`.
+
+        `parent` itself is `unknown` where the record of one is not at hand.
+        """
         settings = dict(LATER)
         for key, value in _read_by(record).items():
             settings |= self._of_part(key, value)
         settings |= _trained_on(record)
         settings["presence"] = record.protocol.get("presence", "always")
         settings["precision"] = record.protocol.get("precision", "32-true")  # of the answers
+        if not knows_parents(record, self._known):
+            settings["parent"] = UNKNOWN
         for parent in _built_on(record, self._known):
             views = {f"protocol.{key}": parent.protocol.get("fields", {}).get(key) for key in VIEWS}
             settings |= {f"parent.{key}": value for key, value in (self.of(parent) | views).items()}
@@ -93,6 +100,14 @@ def _built_on(record: Record, known: Mapping[str, Record]) -> list[Record]:
     ]
 
 
+def knows_parents(record: Record, known: Mapping[str, Record]) -> bool:
+    """Whether the records of all runs that a record builds on are at hand; those before them may not be."""
+    parents = [known.get(parent) for parent in record.parents]
+    return all(
+        parent is not None and (parent.lineage != record.lineage or knows_parents(parent, known)) for parent in parents
+    )
+
+
 def _trained_on(record: Record) -> dict[str, Any]:
     """What shaped a run's training, and its fold where its score is that of no fold (a video's)."""
     fold = {"fold": record.config.get("fold")} if record.fold is None else {}
@@ -107,13 +122,15 @@ def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys whose values differ between settings, but not those that follow from others.
 
     Where `loss.name` differs, `loss.gamma` may follow from it; and `parent.pool` from `pool` where both are the same.
+    What a run builds on tells it apart only where it is known: its records may be elsewhere.
     """
     keys = sorted({key for setting in settings for key in setting})
-    values = {key: [repr(setting.get(key)) for setting in settings] for key in keys}
-    told = [key for key in keys if len(set(values[key])) > 1]
+    values = {key: [repr(value_of(setting, key)) for setting in settings] for key in keys}
+    told = [key for key in keys if len(set(values[key]) - {repr(UNKNOWN)}) > 1]
 
     def follows(key: str) -> bool:
-        if key.startswith("parent.") and values.get(key.removeprefix("parent.")) == values[key]:
+        own = values.get(key.removeprefix("parent."), []) if key.startswith("parent.") else []
+        if own and all(value in (repr(UNKNOWN), theirs) for value, theirs in zip(values[key], own, strict=True)):
             return True
         name = f"{key.split('.')[0]}.name"
         if name not in told or key == name:
@@ -121,6 +138,14 @@ def telling_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         return len(set(zip(values[name], values[key], strict=True))) == len(set(values[name]))
 
     return [key for key in told if not follows(key)]
+
+
+def value_of(setting: Mapping[str, Any], key: str) -> Any:
+    """What a run has for a key; `unknown` where it is of a run before it whose record is not at hand."""
+    if key in setting:
+        return setting[key]
+    above = accumulate(takewhile("parent".__eq__, key.split(".")), "{}.{}".format)
+    return UNKNOWN if any(run in setting for run in above) else None
 
 
 def typed(value: Any) -> str:

@@ -143,10 +143,10 @@ def check_rung(ancestor: Ancestor, asked: DictConfig, source: Source, protocol: 
         )
     if asked.pool is None:  # all that there are, also of objects too small for a pool
         return
-    allowed = frozenset(pool.images if pool else ())
+    allowed, novel = frozenset(pool.images if pool else ()), {*protocol.novel}
     for part in ancestor.access.labelled:
         for image_id, held in part.held.items():
-            if (more := sorted({*held} & {*protocol.novel})) and image_id not in allowed:
+            if (more := sorted({*held} & novel)) and image_id not in allowed:
                 raise ConfigError(
                     f"{ancestor.named} has labels of {more[0]} in {part.data} {image_id}, itself or in a run that it"
                     f" builds on, which pool={asked.pool} of fold={asked.fold} does not hold; take a run of this pool"

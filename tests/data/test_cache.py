@@ -21,6 +21,7 @@ from segladder.data.labels.kinds.masks import Masks
 from segladder.data.labels.kinds.tags import Tags
 from segladder.data.sources.folder import Folder
 from segladder.data.sources.voc import VOC
+from segladder.data.training import cache
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.cache import Packed, images_of, masks_of, pack
 from segladder.data.training.dataset import SegmentationDataset, collate
@@ -47,7 +48,28 @@ def test_cache_equals_files_byte_for_byte_for_images_of_many_sizes(tmp_path: Pat
             assert view.shape == direct.shape
             assert view.tobytes() == direct.tobytes()
             assert not view.flags.writeable
-    assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".lock", ".lock", ".u8", ".u8"]
+    written = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sorted(path.suffix for path in written) == [".lock", ".lock", ".u8", ".u8"]
+
+
+def test_lists_that_overlap_store_each_image_and_mask_once(cached: VOC, tmp_path: Path) -> None:
+    ids = cached.split("train")
+    plain = VOC(cached.root, train_split="train")
+    for pool in (ids[2:4], ids[3:2:-1], ids[1:], ids[:3], list(reversed(ids)), [ids[0], ids[0]]):
+        for stored, decode in ((images_of(cached, pool), plain.image), (masks_of(cached, pool), plain.mask)):
+            assert all(np.array_equal(stored[index], decode(image_id)) for index, image_id in enumerate(pool))
+    for part, decode in (("images", plain.image), ("masks", plain.mask)):
+        sizes = [path.stat().st_size for path in (tmp_path / "cache").glob(f"voc-{part}/*.u8")]
+        assert len(sizes) == 3  # the second list and the last two ask for nothing new
+        assert sum(sizes) < sum(decode(image_id).nbytes for image_id in ids) + 1000
+
+
+def test_a_list_decodes_no_other_image(cached: VOC, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, read = cached.split("train"), []
+    monkeypatch.setattr(cache, "read_upright_image", lambda path: read.append(path.stem) or picture(0)[0])
+    for pool in (ids[:2], ids[1:3], ids[:3]):
+        images_of(cached, pool)
+    assert read == ids[:3]
 
 
 def test_augmented_items_are_the_same_with_the_cache(cached: VOC) -> None:
@@ -90,7 +112,7 @@ def test_batches_equal_their_items_one_by_one(cached: VOC, labels: Labels, crop:
 
 def test_runs_on_tags_cache_no_masks(cached: VOC, tmp_path: Path) -> None:
     SegmentationDataset(cached, cached.split("train"), Tags())
-    assert [p.name.split("-")[1] for p in (tmp_path / "cache").glob("*.u8")] == ["images"]
+    assert [p.parent.name for p in (tmp_path / "cache").rglob("*.u8")] == ["voc-images"]
 
 
 def test_changed_files_and_class_subsets_have_caches_of_their_own(cached: VOC, tmp_path: Path) -> None:
@@ -109,21 +131,21 @@ def test_changed_files_and_class_subsets_have_caches_of_their_own(cached: VOC, t
 def test_torn_files_are_built_again(cached: VOC, tmp_path: Path) -> None:
     ids = cached.split("train")
     images_of(cached, ids)
-    (path,) = (tmp_path / "cache").glob("*.u8")
+    (path,) = (tmp_path / "cache").rglob("*.u8")
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     assert np.array_equal(images_of(cached, ids)[3], cached.image(ids[3]))
     assert path.read_bytes() == whole
     path.write_bytes(b"")
     with pytest.raises(ConfigError, match="not a whole cache file"):
-        Packed(path)
+        Packed([path], [])
 
 
 DAMAGE = {
     "cut at its front": lambda whole: whole[100:],
     "cut in the middle": lambda whole: whole[:500] + whole[700:],
     "other first pixels": lambda whole: bytes(100) + whole[100:],
-    "of the version before": lambda whole: whole[:-8] + b"SEGLCACH",
+    "of the version before": lambda whole: whole[:-8] + b"SEGLCAC2",
 }
 
 
@@ -131,11 +153,11 @@ DAMAGE = {
 def test_a_damaged_cache_feeds_no_other_pixels(cached: VOC, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     ids = cached.split("train")
     images_of(cached, ids)
-    (path,) = (tmp_path / "cache").glob("*.u8")
+    (path,) = (tmp_path / "cache").rglob("*.u8")
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     with pytest.raises(ConfigError, match="not a whole cache file; delete it"):
-        Packed(path)
+        Packed([path], [])
     assert np.array_equal(images_of(cached, ids)[3], cached.image(ids[3])) and path.read_bytes() == whole
 
 
@@ -143,7 +165,7 @@ def test_default_place_is_the_users_cache_folder(cached: VOC, tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     cached.cache_dir = None
     images_of(cached, cached.split("train"))
-    assert len(list((tmp_path / "xdg" / "segladder").glob("voc-images-*.u8"))) == 1
+    assert len(list((tmp_path / "xdg" / "segladder").glob("voc-images/*.u8"))) == 1
 
 
 def test_two_processes_build_once_after_a_third_was_killed_building(cached: VOC, tmp_path: Path) -> None:
@@ -152,7 +174,7 @@ def test_two_processes_build_once_after_a_third_was_killed_building(cached: VOC,
     victim.start()
     victim.join()
     assert victim.exitcode == -signal.SIGKILL
-    (left,) = (tmp_path / "cache").glob("*.u8")
+    (left,) = (tmp_path / "cache").rglob("*.u8")
     assert left.name.startswith(".")
     gate, counts = context.Barrier(2), context.Queue()
     builders = [context.Process(target=build_counting, args=(cached, arrays(), gate, counts)) for _ in range(2)]
@@ -163,9 +185,9 @@ def test_two_processes_build_once_after_a_third_was_killed_building(cached: VOC,
         process.join()
     assert sorted(decoded for decoded, _ in results) == [0, 5]
     assert all(stored == [array.tobytes() for array in arrays()] for _, stored in results)
-    assert len(list((tmp_path / "cache").glob("*.u8"))) == 1 and not left.exists()
+    assert len(list((tmp_path / "cache").rglob("*.u8"))) == 1 and not left.exists()
 
 
 def test_nothing_packed_is_an_empty_cache(tmp_path: Path) -> None:
-    pack(tmp_path / "empty.u8", iter(()))
-    assert len(Packed(tmp_path / "empty.u8")) == 0
+    pack(tmp_path / "empty.u8", [], iter(()))
+    assert len(Packed([tmp_path / "empty.u8"], [])) == 0

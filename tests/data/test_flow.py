@@ -81,7 +81,7 @@ def test_cached_flow_is_the_same(moving, tmp_path):
         moving.cache, moving.cache_dir = cache, tmp_path / "cache"
         items.append(FlowDataset(moving, moving.frames("all"), Masks())[1])
     assert torch.equal(items[0]["flow"], items[1]["flow"]) and items[0]["flow"].shape == (2, 96, 128)
-    assert len(list((tmp_path / "cache").glob("davis-flow-*.u8"))) == 1
+    assert len(list((tmp_path / "cache").glob("davis-flow/*.u8"))) == 1
 
 
 def test_what_has_no_flow_is_named(tmp_path, moving):

@@ -229,7 +229,7 @@ def test_a_cache_of_labels_knows_their_settings(shapes_root, tmp_path):
         items = Images().dataset(source, ids, labels)
         for index, image_id in enumerate(ids):
             assert np.array_equal(items[index]["mask"].numpy(), labels.of_image(source.scene(image_id)))
-    assert len(list(tmp_path.glob("*-masks-*.u8"))) == 5
+    assert len(list(tmp_path.glob("*-masks/*.u8"))) == 5
 
 
 def test_the_depth_of_a_pixel_is_a_whole_number_and_the_same_each_time():

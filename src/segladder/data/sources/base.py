@@ -61,8 +61,8 @@ class Source(ABC):
         val_split: the split that is scored.
         folds: class names of each fold; those of one fold are novel or unseen in a run, all others are base or seen.
         masks: a folder of PNGs (ID.png, values of `all_classes`) that replace the masks of the training split, or None.
-        cache: `none`, or `memmap` to keep decoded pixels in one file on disk.
-        cache_dir: where that file lies; None is the user's cache folder.
+        cache: `none`, or `memmap` to keep decoded pixels in files on disk.
+        cache_dir: where these lie; None is the user's cache folder.
         background: whether value 0 is the background. If not it is a class like the others, and so is index 0.
 
     Raises:

@@ -1,10 +1,9 @@
-"""Pseudo-masks: what a parent run makes of the training images, as palette PNGs with a manifest."""
+"""Pseudo-masks: what a parent run makes of the training images."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from segladder.data.hashing import hashed_share
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.sources.base import Source
-from segladder.data.sources.palette import stored_png, voc_palette
 from segladder.data.sources.scene import Scene
-from segladder.errors import ConfigError, DataError, some
-from segladder.files import write_text, written
+from segladder.errors import ConfigError
 from segladder.mask_values import IGNORE
 from segladder.metrics.overlap import iou
 from segladder.metrics.threshold_sweep import ThresholdSweep
@@ -29,14 +26,12 @@ from segladder.ops.crf import backend_name, dense_crf_each, label_probabilities
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
 from segladder.report import record as records
 from segladder.runs.class_scores import StoredScores
-from segladder.runs.folder import sha256
 from segladder.runs.keys import Background
 from segladder.runs.loading import chosen_device, trained_method
 from segladder.settings import check_value
 from segladder.stages.box_tests import TESTS, tested
+from segladder.stages.made_masks import made_once, write_mask
 
-FOLDER = "pseudo_masks"
-MANIFEST = "manifest.json"
 BATCH = 8
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 19))  # among which base classes choose
 JUDGES = 200  # images whose masks choose, by a hash
@@ -114,13 +109,23 @@ class PseudoMasks:
             key["labels"] = self.labels.key
         if partial or novel:  # drawn pixels of the other classes stay
             key["label_fingerprint"] = source.fingerprint(sorted(ids))
-        folder = self.parent / FOLDER / records.hash_of(key)
-        if (folder / MANIFEST).exists():
-            require_images(folder, ids, key)
-            return folder
-        missing = [i for i in ids if not (folder / f"{i}.png").exists()]
+        return made_once(
+            self.parent, ids, key, lambda folder: self._make(folder, source, scores, wanted, views, progress)
+        )
+
+    def _make(
+        self,
+        folder: Path,
+        source: Source,
+        scores: StoredScores,
+        wanted: dict[str, Any],
+        views: dict[str, Any],
+        progress: bool,
+    ) -> None:
+        novel = self.novel
+        missing = [i for i in self.ids if not (folder / f"{i}.png").exists()]
         with Progress(disable=not progress) as bar:
-            task = bar.add_task("pseudo-masks", total=len(ids), completed=len(ids) - len(missing))
+            task = bar.add_task("pseudo-masks", total=len(self.ids), completed=len(self.ids) - len(missing))
             for chunk in same_size_chunks(source, missing, BATCH, len(source.classes)):
                 scenes = self.scenes(source, chunk)
                 allowed = [None if scene is None else self.allowed(scene, source) for scene in scenes]
@@ -133,8 +138,6 @@ class PseudoMasks:
                         labels = with_drawn(labels, source.mask(image_id), novel)
                     write_mask(folder / f"{image_id}.png", labels, source)
                 bar.advance(task, len(chunk))
-        write_manifest(folder, ids, {**key, "parent": records.read(self.parent).id})
-        return folder
 
     def shown(self, source: Source) -> set[str]:
         """The images that decide what the masks are: where motion does, the frames beside them too."""
@@ -286,37 +289,3 @@ def fitted(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], backend: 
     for i, probabilities in zip(several, found, strict=True):
         answers[i] = present[i][probabilities.argmax(0).numpy()]
     return answers
-
-
-def write_mask(path: Path, labels: np.ndarray, source: Source) -> None:
-    """Write class indices as the data set's own values in its colours, atomically."""
-    values, table = np.full(256, IGNORE, np.uint8), voc_palette()
-    values[: len(source.classes)] = [source.all_classes.index(name) for name in source.classes]
-    own = source.colours.of
-    table[values[: len(own)]] = np.reshape(own, (-1, 3))
-    with written(path) as partial:
-        partial.write_bytes(stored_png(values[labels], table))
-
-
-def write_manifest(folder: Path, ids: Sequence[str], made_by: dict[str, Any]) -> None:
-    """Write what made the masks and the sha256 of each, atomically; its presence says that the folder is complete."""
-    digests = {i: sha256(folder / f"{i}.png") for i in ids}
-    write_text(folder / MANIFEST, json.dumps({**made_by, "images": digests}, indent=1) + "\n")
-
-
-def require_images(folder: Path, ids: Sequence[str], made_by: Mapping[str, Any]) -> None:
-    """Raise DataError unless a folder holds the pseudo-masks of some ids as they were written, and of this making."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        known, said = dict(manifest["images"]), {key: manifest[key] for key in made_by}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{folder / MANIFEST}: damaged ({error}); remove the folder to make the masks again") from error
-    if said != records.plain(made_by):
-        raise DataError(f"{folder / MANIFEST}: of other pseudo-masks; remove the folder to make them again")
-    if missing := [i for i in ids if i not in known or not (folder / f"{i}.png").exists()]:
-        raise DataError(f"{folder}: no pseudo-masks of {some(missing)}; remove the folder to make them again")
-    if other := [i for i in ids if sha256(folder / f"{i}.png") != known[i]]:
-        raise DataError(
-            f"{folder}: pseudo-masks of {some(other)} are not those that were written (sha256 in {MANIFEST}); remove"
-            " the folder to make them again"
-        )

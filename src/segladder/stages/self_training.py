@@ -23,10 +23,10 @@ from segladder.mask_values import IGNORE
 from segladder.methods.base import evaluating
 from segladder.methods.zero_shot.base import SemanticVectorMethod
 from segladder.protocols.inference import resized, same_size_chunks, to_pixels
-from segladder.report import record as records
 from segladder.runs.folder import content_of
 from segladder.runs.loading import chosen_device, trained_method
-from segladder.stages.pseudo_masks import BATCH, FOLDER, MANIFEST, require_images, write_manifest, write_mask
+from segladder.stages.made_masks import made_once, write_mask
+from segladder.stages.pseudo_masks import BATCH
 
 BINS = 1000  # of probability, to find each class' surest share
 
@@ -63,22 +63,23 @@ class SurestAnswers:
 
     def folder(self, source: Source, progress: bool) -> Path:
         """PARENT/pseudo_masks/KEY with ID.png (values of the data set's own class list) and manifest.json."""
-        visible, share = self.visible, self.share
+        visible = self.visible
         ids = source.split(source.train_split)
         competing = source.classes[1:] if visible.background == "ignore" else source.classes
         key = {
             "content": content_of(self.parent),
             "competing": competing,
-            "surest": share,
+            "surest": self.share,
             "hidden": list(visible.hidden),
             "classes": source.classes,
             "image_fingerprint": source.image_fingerprint(ids),
             "label_fingerprint": source.fingerprint(ids),
         }
-        folder = self.parent / FOLDER / records.hash_of({**key, "data": source.name, "background": visible.background})
-        if (folder / MANIFEST).exists():
-            require_images(folder, ids, key)
-            return folder
+        beside = {"data": source.name, "background": visible.background}
+        return made_once(self.parent, ids, key, lambda folder: self._make(folder, source, ids, progress), beside)
+
+    def _make(self, folder: Path, source: Source, ids: Sequence[str], progress: bool) -> None:
+        visible = self.visible
         method = trained_method(self.parent)
         assert isinstance(method, SemanticVectorMethod)
         unseen = [source.classes.index(name) for name in visible.hidden]
@@ -90,13 +91,11 @@ class SurestAnswers:
                 free = labels == IGNORE
                 np.add.at(counts, (answers[free], bin_of(sureness[free])), 1)
                 bar.advance(task)
-            limits = surest(counts, share)  # (K,) lowest bin that counts
+            limits = surest(counts, self.share)  # (K,) lowest bin that counts
             for image_id, answers, sureness, labels in answered(method, source, ids, unseen, table):
                 sure = (labels == IGNORE) & (bin_of(sureness) >= limits[answers])
                 write_mask(folder / f"{image_id}.png", np.where(sure, answers, labels).astype(np.uint8), source)
                 bar.advance(task)
-        write_manifest(folder, ids, {**key, "parent": records.read(self.parent).id})
-        return folder
 
 
 def answered(

@@ -10,7 +10,7 @@ those that hold it, which is what counts for someone who knows where the class i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -25,7 +25,6 @@ from segladder.data.sources.items import Items, MinObject
 from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import DataError
-from segladder.mask_values import OtherClasses
 from segladder.methods.base import Method
 from segladder.methods.few_shot.base import Aggregate
 from segladder.metrics.class_rows import class_rows
@@ -34,7 +33,6 @@ from segladder.metrics.formulas import class_iou, mean_iou
 from segladder.metrics.ladder import among_all
 from segladder.metrics.overlap import COLUMNS
 from segladder.metrics.scores import FromCounts, Score
-from segladder.ops.projection import GammaOn
 from segladder.protocols.asking import (
     CROWDED,
     DENSE,
@@ -51,9 +49,10 @@ from segladder.protocols.asking import (
 )
 from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring, Shown, measured
 from segladder.protocols.episode_runner import EpisodeRunner, InputSize, few_shot_method
-from segladder.protocols.fields import GammaRule, Presence, check_joins
+from segladder.protocols.fields import Presence, check_joins
+from segladder.protocols.seen_unseen import Calibrated
 from segladder.protocols.zero_shot import ZeroShotProtocol
-from segladder.settings import Count, Positive, Seed, Share
+from segladder.settings import Count, Positive, Seed
 
 NOVEL = ("novel",)
 SCORES = (
@@ -77,23 +76,17 @@ SCORES = (
     Score("gamma", unit="number", better="", shown=("summary",)),
     Score("least_sure", unit="number", better="", shown=("summary",)),  # of presence=calibrated
 )
-ZERO_SHOT_TOO = (  # fields that mean the same to `ZeroShotProtocol`
-    *("name", "dataset", "split", "classes", "other_classes", "folds", "fold", "fit", "input_side", "bootstrap"),
-    *("gamma_on", "gammas", "gamma_rule", "gamma", "seen_kept", "gamma_images"),
-)
 
 
 @dataclass(frozen=True)
-class LadderProtocol(Protocol):
+class LadderProtocol(Calibrated):
     """Novel classes of a fold, asked for one by one on every image of the split.
+
+    Zero-shot methods are calibrated; `presence=calibrated` looks at as many images as `gamma_images` says.
 
     Args:
         supervision: of the run's method, which decides what training may see; no part of the hash, like `fold`, `pool`
             and `shots`: all rungs stand in one table.
-        classes: foreground classes in the order of their indices; None means all of the data set.
-        other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
-        folds: class names of each fold; those of the run's fold are novel, all others base.
-        fold: the run's fold.
         pool: how many training images have labels of novel classes; None for all (the ceiling), 0 for none (the floor
             of dense methods).
         pool_seed: which images these are, and with them the supports.
@@ -102,35 +95,19 @@ class LadderProtocol(Protocol):
         min_object: which objects count, as in `Items.read`, with `min_area`.
         fit: how images reach the network: `native`, or resized to a `square` of `input_side` pixels.
         aggregate: how K supports become one answer, as in `EpisodeRunner`.
-        gamma_on: how zero-shot methods are calibrated, with `gammas`, `gamma_rule`, `gamma`, `seen_kept` and
-            `gamma_images`: as in `ZeroShotProtocol`; `presence=calibrated` looks at as many images.
-        bootstrap: resamples over images behind each 95 % interval.
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("full", "image_level", "few_shot", "zero_shot", "none")
-    swept: ClassVar[str] = "gamma"
     not_asked: ClassVar[frozenset[str]] = Protocol.not_asked | {"supervision", "shots", "presence"}  # of the rung
     ladder: ClassVar[tuple[str, ...]] = ("told_mIoU", "hard_mIoU", "negative_area", "base_mIoU", "harmonic_mIoU")
 
     supervision: Literal["full", "image_level", "few_shot", "zero_shot", "none"]
-    classes: tuple[str, ...] | None
-    other_classes: OtherClasses
-    folds: tuple[tuple[str, ...], ...]
-    fold: Count
     pool: Count | None
     shots: Positive
     min_object: MinObject
     min_area: Count
     fit: Literal["native", "square"]
-    input_side: Positive | None
     aggregate: Aggregate
-    gamma_on: GammaOn
-    gammas: tuple[float, ...]
-    gamma_rule: GammaRule
-    gamma: float
-    seen_kept: Share
-    gamma_images: Positive
-    bootstrap: Positive
     pool_seed: Seed = 0
     presence: Presence = "always"
 
@@ -177,7 +154,8 @@ class LadderProtocol(Protocol):
     def dense(self) -> ZeroShotProtocol:
         """Base and novel classes competing for every pixel: how the answers of dense methods are counted."""
         return ZeroShotProtocol(
-            **{name: getattr(self, name) for name in ZERO_SHOT_TOO},
+            **{field.name: getattr(self, field.name) for field in fields(Calibrated)},
+            fit=self.fit,
             split_name="folds",
             unseen=None,
             background="seen",

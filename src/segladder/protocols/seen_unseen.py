@@ -1,21 +1,26 @@
-"""Scores of seen and unseen classes under every handicap gamma, from the counts of one pass."""
+"""Seen and unseen classes under every handicap gamma: what a protocol says of it, and the scores of one pass."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from segladder.mask_values import OtherClasses
 from segladder.metrics.class_rows import class_rows
 from segladder.metrics.counts import outcomes
 from segladder.metrics.formulas import harmonic, mean_iou
 from segladder.metrics.overlap import iou, mean_accuracy, pixel_accuracy
 from segladder.metrics.scores import FromCounts, Score
 from segladder.metrics.zero_shot import GammaSweep, area_under_frontier, split_scores
-from segladder.protocols.base import Metrics, Result, measured, scored
+from segladder.ops.projection import GammaOn
+from segladder.protocols.base import Metrics, Protocol, Result, measured, scored
+from segladder.protocols.fields import GammaRule
+from segladder.settings import Count, Positive, Share
 
 BOTH = ("seen", "unseen")
 
@@ -41,6 +46,42 @@ WITH_BACKGROUND = (
     Score("harmonic_mIoU_with_background"),
     Score("mIoU_with_background"),
 )
+
+
+@dataclass(frozen=True)
+class Calibrated(Protocol):
+    """A protocol that takes a handicap gamma from the classes that training has seen labels of.
+
+    Args:
+        classes: foreground classes in the order of their indices; None means all of the data set.
+        other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
+        folds: class names of each fold.
+        fold: the run's fold; no part of the hash, since a score is a mean over folds.
+        gamma_on: what gamma is taken from, `probabilities` or `logits`.
+        gammas: the grid; 0 joins it, and `gamma` where it is `fixed`.
+        gamma_rule: how the reported gamma is chosen: `seen_budget` (the largest at which training images keep
+            `seen_kept` of their seen mIoU), `fixed` (`gamma`) or `oracle` (best harmonic mean on the scored labels).
+        gamma: of `fixed`.
+        seen_kept: share of the seen mIoU at gamma 0 that `seen_budget` keeps.
+        gamma_images: how many training images `seen_budget` looks at, those first that `loader.held_out` keeps back.
+        input_side: pixels that images are resized to, where `fit` does so.
+        bootstrap: resamples over images behind each 95 % interval.
+    """
+
+    swept: ClassVar[str] = "gamma"
+
+    classes: tuple[str, ...] | None
+    other_classes: OtherClasses
+    folds: tuple[tuple[str, ...], ...]
+    fold: Count
+    gamma_on: GammaOn
+    gammas: tuple[float, ...]
+    gamma_rule: GammaRule
+    gamma: float
+    seen_kept: Share
+    gamma_images: Positive
+    input_side: Positive | None
+    bootstrap: Positive
 
 
 @dataclass(frozen=True)

@@ -23,24 +23,18 @@ from segladder.data.labels.pool import few_labelled
 from segladder.data.sources.base import Source
 from segladder.data.training.views import BackgroundRule, HiddenClasses, UnseenPixels
 from segladder.errors import ConfigError
-from segladder.mask_values import OtherClasses
 from segladder.methods.base import Method, evaluating
 from segladder.metrics.counts import Asked
 from segladder.metrics.overlap import Absent
 from segladder.metrics.scores import Score
 from segladder.metrics.zero_shot import GammaSweep
-from segladder.ops.projection import GammaOn, contest
-from segladder.protocols.base import Picture, Place, Protocol, Result, Scoring
+from segladder.ops.projection import contest
+from segladder.protocols.base import Picture, Place, Result, Scoring
 from segladder.protocols.episode_runner import InputSize
-from segladder.protocols.fields import (
-    DenseFit,
-    DenseScoreAt,
-    GammaRule,
-    check_classes,
-)
+from segladder.protocols.fields import DenseFit, DenseScoreAt, check_classes
 from segladder.protocols.inference import answered, gathered, resized, to_pixels
-from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, SweptScores, best, within_budget
-from segladder.settings import Count, Positive, Share
+from segladder.protocols.seen_unseen import SCORES, WITH_BACKGROUND, Calibrated, SweptScores, best, within_budget
+from segladder.settings import Count
 
 Leads = tuple[torch.Tensor, ...]  # of one image: best seen class, best unseen class, lead (H, W)
 
@@ -50,33 +44,21 @@ UNSEEN = {"spnet": SPNET, **{f"zs3_{count}": ZS3[:count] for count in (2, 4, 6, 
 
 
 @dataclass(frozen=True)
-class ZeroShotProtocol(Protocol):
+class ZeroShotProtocol(Calibrated):
     """Every pixel of a split, labelled with one of all classes, of which the unseen ones had no label in training.
 
     Args:
-        classes: foreground classes in the order of their indices; None means all of the data set.
-        other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
         split_name: which classes are unseen: those of a fold (`folds`), those of `unseen` (`custom`), or of PASCAL VOC
             `spnet` (Xian et al. 2019) and `zs3_2` to `zs3_10` (Bucher et al. 2019).
         unseen: names for `custom`.
-        folds: class names of each fold.
-        fold: the run's fold; no part of the hash, since a score is a mean over folds.
         background: `seen`, a class of its own in training and test, or `ignore`, 255 in both.
         unseen_pixels: training images that hold unseen classes stay with 255 there (`ignore`) or are left out (`drop`).
         transductive: training may look at images of unseen classes, without their labels.
-        gamma_on: what gamma is taken from, `probabilities` or `logits`.
-        gammas: the grid; 0 joins it, and `gamma` where it is `fixed`.
-        gamma_rule: how the reported gamma is chosen: `seen_budget` (the largest at which training images keep
-            `seen_kept` of their seen mIoU), `fixed` (`gamma`) or `oracle` (best harmonic mean on the scored labels).
-        gamma: of `fixed`.
-        seen_kept: share of the seen mIoU at gamma 0 that `seen_budget` keeps.
-        gamma_images: how many training images `seen_budget` looks at, those first that `loader.held_out` keeps back.
         fit: how images reach the network: `native`, resized to a `square` of `input_side` pixels, or with the `short`
             side resized to as many.
         score_at: where predictions are compared with masks: `native` size, that of the network's `input`, or that of
             the method's `features`.
         absent: rule for a class in neither truth nor prediction, `skip` or `zero`.
-        bootstrap: resamples over images behind each 95 % interval.
         pool: of how many training images for each unseen class the mask shows it; None or 0: of none, zero-shot. No
             part of the hash: few labels are measured by what they add.
 
@@ -85,28 +67,15 @@ class ZeroShotProtocol(Protocol):
     """
 
     supervisions: ClassVar[tuple[str, ...]] = ("zero_shot",)
-    swept: ClassVar[str] = "gamma"
 
-    classes: tuple[str, ...] | None
-    other_classes: OtherClasses
     split_name: Literal["folds", "custom", "spnet", "zs3_2", "zs3_4", "zs3_6", "zs3_8", "zs3_10"]
     unseen: tuple[str, ...] | None
-    folds: tuple[tuple[str, ...], ...]
-    fold: Count
     background: BackgroundRule
     unseen_pixels: UnseenPixels
     transductive: bool
-    gamma_on: GammaOn
-    gammas: tuple[float, ...]
-    gamma_rule: GammaRule
-    gamma: float
-    seen_kept: Share
-    gamma_images: Positive
     fit: DenseFit
-    input_side: Positive | None
     score_at: DenseScoreAt
     absent: Absent
-    bootstrap: Positive
     pool: Count | None = None
 
     def __post_init__(self) -> None:

@@ -49,6 +49,18 @@ def test_a_whole_data_set_passes_with_its_counts(voc: Path, capsys: pytest.Captu
     assert cells[:3] == ["cat", str(cats), f"{share:.2%}"]
 
 
+def test_any_data_set_may_say_how_many_images_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_folder(tmp_path)
+    assert data("data=folder", f"data.root={root}", "+data.expected={train: 99}", "workers=1") == 1
+    (fault,) = lines(capsys.readouterr().out, "fault: ")
+    assert fault.endswith("ids, expected 99 (data.expected)")
+
+
+def test_what_needs_no_preparation_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="action=prepare: folder needs none; prepare is for VOC with SBD and for sh"):
+        data("data=folder", f"data.root={write_folder(tmp_path)}", "action=prepare")
+
+
 def test_every_kind_of_damage_is_one_line_that_names_its_file(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jpeg = voc / "JPEGImages" / "2007_train00.jpg"
     jpeg.write_bytes(jpeg.read_bytes()[:-300])

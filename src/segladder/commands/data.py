@@ -128,9 +128,7 @@ def size_range(report: SplitReport) -> str:
 
 def prepare(config: DictConfig, source: Source) -> int:
     """Render or download what the data set needs and turn SBD's .mat files into PNGs."""
-    ready = getattr(source, "prepare", None)
-    if ready is not None:
-        ready()
+    if source.prepare():
         print(f"{source.name}: ready")
         return 0
     if not isinstance(source, VOC):

@@ -70,11 +70,7 @@ def remarks(source: Source, crop: int | None) -> list[str]:
     train, val = source.split(source.train_split), source.split(source.val_split)
     found = []
     if len(val) < FEW:
-        offer = (
-            "; data.folds_of_images=5 scores each image once, in five runs"
-            if hasattr(source, "folds_of_images")
-            else ""
-        )
+        offer = "; data.folds_of_images=5 scores each image once, in five runs" if source.deals_images else ""
         found.append(f"{source.val_split} holds {len(val)} images, too few for a score to rely on{offer}")
     step = -(-len(train) // SAMPLED)
     longest = max(max(image_size(source.image_path(image_id))) for image_id in train[::step])
@@ -233,7 +229,7 @@ def check_splits(source: Source) -> list[SplitReport]:
             report.ids = source.split(name)
         except DataError as error:
             report.faults.append(str(error))
-        expected = getattr(source, "expected", {}).get(name)
+        expected = source.expected.get(name)
         if report.ids and expected not in (None, len(report.ids)):
             report.faults.append(f"{source.name} {name}: {len(report.ids)} ids, expected {expected} (data.expected)")
         reports.append(report)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -19,31 +19,10 @@ from segladder.data.sources.flow import SMALLEST, dense_flow, relative
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.lists import check_names, checked_folds
 from segladder.data.sources.palette import Colours
-from segladder.data.sources.scene import ObjectBoxes, Scene, size_error, tags_of
+from segladder.data.sources.scene import ObjectBoxes, Scene, Sight, size_error, tags_of
 from segladder.errors import ConfigError, DataError
 from segladder.mask_values import IGNORE, OtherClasses
 from segladder.settings import Name
-
-
-class Sight(Protocol):
-    """What is seen of images; a kind of label is one."""
-
-    @property
-    def shows(self) -> str:
-        """`pixels`, `tags`, `images` or `nothing`."""
-
-    @property
-    def key(self) -> str:
-        """What decides what `of_image` makes of a scene; empty where that is the drawn mask."""
-
-    def of_image(self, scene: Scene) -> np.ndarray:
-        """Class indices uint8 (H, W), 255 where nothing is told."""
-
-    def objects(self, scene: Scene) -> Instances | None:
-        """The single objects of a scene; None where they are not outlined, or nothing tells them apart."""
-
-    def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
-        """The files that it is made from."""
 
 
 class Source(ABC):
@@ -64,11 +43,14 @@ class Source(ABC):
         cache: `none`, or `memmap` to keep decoded pixels in files on disk.
         cache_dir: where these lie; None is the user's cache folder.
         background: whether value 0 is the background. If not it is a class like the others, and so is index 0.
+        expected: how many ids each split has when the data set is complete; `segladder data action=check` compares.
 
     Raises:
         ConfigError: a class that the data set does not have, named with the ones it has, or no background to turn
             classes into; two classes of one name, or more than masks can tell apart.
     """
+
+    deals_images: ClassVar[bool] = False  # whether `data.folds_of_images` deals images into folds
 
     def __init__(
         self,
@@ -83,6 +65,7 @@ class Source(ABC):
         cache: Literal["none", "memmap"] = "none",
         cache_dir: str | Path | None = None,
         background: bool = True,
+        expected: Mapping[str, int] | None = None,
     ) -> None:
         check_names(name, all_classes)
         first = int(background)  # the lowest value of a foreground class
@@ -100,6 +83,7 @@ class Source(ABC):
             self.require_background("data.other_classes=background")
         self.train_split = train_split
         self.val_split = val_split
+        self.expected = dict(expected or {})
         self.folds = checked_folds(folds, known)
         self.training_masks = None if masks is None else Path(masks)
         self.has_masks = True
@@ -132,6 +116,10 @@ class Source(ABC):
         """Raise ConfigError where there is no background; `asking` is the key that needs one."""
         if not self.background:
             raise ConfigError(f"{asking}: needs a background, but data={self.name} has none: 0 is {self.classes[0]}")
+
+    def prepare(self) -> bool:
+        """Make what is missing on disk, for `segladder data action=prepare`; False where nothing needs to be made."""
+        return False
 
     @abstractmethod
     def split(self, name: str) -> list[str]:

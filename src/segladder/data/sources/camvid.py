@@ -40,19 +40,15 @@ class CamVid(Source):
     Args:
         root: the folder.
         name: public name of the data set.
-        expected: number of frames per split when the data set is complete; `segladder data action=check` compares.
         common: the arguments of `Source`.
 
     Raises:
         DataError: neither layout is there.
     """
 
-    def __init__(
-        self, root: str | Path, name: Name = "camvid", expected: dict[str, int] | None = None, **common: Any
-    ) -> None:
+    def __init__(self, root: str | Path, name: Name = "camvid", **common: Any) -> None:
         super().__init__(name, tuple(COLOURS), background=False, **common)
         self.root = Path(root)
-        self.expected = dict(expected or {})
         self.public = not (self.root / "splits").is_dir()
         if self.public and not (self.root / "train.txt").is_file():
             raise DataError(

@@ -53,9 +53,9 @@ class Coco(Source):
         self.by_split = "{split}" in annotations
         if "{split}" in images and not self.by_split:
             raise ConfigError(f"data.images={images}: needs {{split}} in data.annotations={annotations} too")
-        self._files: dict[str, CocoFile] = {}
-        self.val_split = common.get("val_split", "val")
-        super().__init__(name, ("background", *self._file(self.val_split).categories), **common)
+        scored = common.get("val_split", "val")
+        self._files = {scored: CocoFile.read(self._path(scored))}
+        super().__init__(name, ("background", *self._files[scored].categories), **common)
 
     def split(self, name: str) -> list[str]:
         """Ids of the images of a split, in the order of the file. Raises DataError for missing images, or none."""
@@ -123,10 +123,10 @@ class Coco(Source):
             read = {file.path: file for file in self._files.values()}
             path = self._path(split)
             self._files[split] = read[path] if path in read else CocoFile.read(path)
-        file, names = self._files[split], getattr(self, "all_classes", None)
-        if names is not None and file.categories != names[1:]:
+        file, names = self._files[split], self.all_classes[1:]
+        if file.categories != names:
             raise DataError(
-                f"{file.path}: categories {', '.join(file.categories)}, expected {', '.join(names[1:])} as in"
+                f"{file.path}: categories {', '.join(file.categories)}, expected {', '.join(names)} as in"
                 f" {self._path(self.val_split)}"
             )
         return file

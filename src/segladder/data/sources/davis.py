@@ -33,7 +33,6 @@ class Davis(Source):
         resolution: name of the folders inside JPEGImages and Annotations.
         parts: into how many all sequences are dealt, if they are.
         part: which of these is `part`, from 0; the others are `rest`.
-        expected: number of frames per split when the data set is complete; `segladder data action=check` compares.
         common: the arguments of `Source`.
 
     Raises:
@@ -47,14 +46,12 @@ class Davis(Source):
         resolution: str = "480p",
         parts: Annotated[int, Field(ge=2)] | None = None,
         part: Count = 0,
-        expected: dict[str, int] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(name, DAVIS_CLASSES, **common)
         self.root = Path(root)
         self.resolution = resolution
         self.parts, self.part = parts, part
-        self.expected = dict(expected or {})
         if parts is not None and part >= parts:
             raise ConfigError(f"data.part={part}: {name} is dealt into data.parts={parts}, expected 0..{parts - 1}")
 

@@ -55,6 +55,8 @@ class Folder(Tagged):
         ConfigError: a fold that there is not, or tags of another kind.
     """
 
+    deals_images = True
+
     def __init__(
         self,
         root: str | Path,

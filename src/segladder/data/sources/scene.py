@@ -1,4 +1,4 @@
-"""What an annotator works from: the picture, where its objects are, and what a data set tells of single ones."""
+"""What an annotator works from, the picture, its objects and what tells single ones apart; and what is seen of it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from segladder.data.sources.instances import Instances
 from segladder.errors import DataError
 from segladder.mask_values import IGNORE
+
+if TYPE_CHECKING:
+    from segladder.data.sources.base import Source
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,27 @@ class Scene:
             read_boxes=lambda: self.boxes and self.boxes.of(classes),
             read_instances=lambda: None if self.instances is None else self.instances.of(classes),
         )
+
+
+class Sight(Protocol):
+    """What is seen of images; a kind of label is one."""
+
+    @property
+    def shows(self) -> str:
+        """`pixels`, `tags`, `images` or `nothing`."""
+
+    @property
+    def key(self) -> str:
+        """What decides what `of_image` makes of a scene; empty where that is the drawn mask."""
+
+    def of_image(self, scene: Scene) -> np.ndarray:
+        """Class indices uint8 (H, W), 255 where nothing is told."""
+
+    def objects(self, scene: Scene) -> Instances | None:
+        """The single objects of a scene; None where they are not outlined, or nothing tells them apart."""
+
+    def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
+        """The files that it is made from."""
 
 
 def size_error(place: Path | str, mask: tuple[int, ...], image: tuple[int, ...]) -> DataError:

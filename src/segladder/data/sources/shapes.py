@@ -81,8 +81,8 @@ class Shapes(VOC):
         """`instances`, which the mask tells."""
         return "instances", self.drawn_mask_path(image_id)
 
-    def prepare(self) -> None:
-        """Render the data set if its folder does not exist; several processes may call this at once."""
+    def prepare(self) -> bool:
+        """Render the data set if its folder does not exist; several processes may call this at once. True."""
         final = self.root.parent
         if not final.is_dir():
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,7 @@ class Shapes(VOC):
                     remove_partials(final)
                     with written(final) as part:
                         self._render(part / "VOC2012")
+        return True
 
     def _render(self, root: Path) -> None:
         for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):

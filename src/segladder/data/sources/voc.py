@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ class VOC(Tagged):
         sbd: folder benchmark_RELEASE of SBD, or None.
         tags: where image-level tags come from, `masks`, `xml` (Annotations/ID.xml) or a file such as cls_labels.npy.
         difficult: whether objects that the XML marks as difficult count as tags.
-        expected: number of ids per split when the data set is complete; `segladder data action=check` compares.
         common: the arguments of `Source`.
     """
 
@@ -55,7 +54,6 @@ class VOC(Tagged):
         sbd: str | Path | None = None,
         tags: str = "masks",
         difficult: bool = False,
-        expected: Mapping[str, int] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(name, all_classes, **common)
@@ -65,7 +63,6 @@ class VOC(Tagged):
         self.sbd = None if sbd is None else Path(sbd)
         self.tag_source = tags
         self.difficult = difficult
-        self.expected = dict(expected or {})
 
     def split(self, name: str) -> list[str]:
         """Image ids of a split, in the order of its list. Raises DataError if it is missing, empty or repeats an id."""

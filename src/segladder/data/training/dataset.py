@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from segladder.data.reading import of_each
-from segladder.data.sources.base import Sight, Source
-from segladder.data.sources.scene import size_error, tags_of
+from segladder.data.sources.base import Source
+from segladder.data.sources.scene import Sight, size_error, tags_of
 from segladder.data.training.augmentation import Places, TrainAugmentation
 from segladder.data.training.cache import flows_of, images_of, masks_of
 from segladder.errors import ConfigError, DataError

@@ -13,9 +13,9 @@ import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
-from segladder.data.sources.base import Sight, Source
+from segladder.data.sources.base import Source
 from segladder.data.sources.instances import Instances
-from segladder.data.sources.scene import Scene
+from segladder.data.sources.scene import Scene, Sight
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.dataset import FlowDataset, SegmentationDataset, TrainingSet
 from segladder.data.training.episode_dataset import EpisodeDataset

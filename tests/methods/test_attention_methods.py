@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from segladder.errors import ConfigError
 from segladder.methods.image_level.advcam import AdvCAM
 from segladder.methods.image_level.attention_cam import AttentionCAM, attention, transformer
-from segladder.methods.image_level.base import ClassMapMethod
+from segladder.methods.image_level.base import ClassMapMethod, rescaled
 from segladder.methods.image_level.cam import CAM
 from segladder.methods.image_level.gain import GAIN
 from segladder.methods.image_level.grad_cam import GradCAM
@@ -221,7 +221,8 @@ def slow_advcam(method: AdvCAM, cam: CAM, image: Tensor, tags: Tensor, scales: t
     size = [-(-length // 4) for length in image.shape[-2:]]
     total = torch.zeros(len(tags), *size, dtype=torch.float64)
     for scale in scales:
-        scaled = F.interpolate(image[None].double(), [round(n * scale) for n in image.shape[-2:]], mode="bilinear")[0]
+        height, width = (round(n * scale) for n in image.shape[-2:])
+        scaled = (image[None] if scale == 1 else rescaled(image[None], (height, width)))[0].double()
         for mirror in (False, True):
             for k in tags.nonzero()[:, 0]:
                 view = (scaled.flip(-1) if mirror else scaled) / 255 * 4 - 2

@@ -1,14 +1,17 @@
 """CAM, Puzzle-CAM and SEAM against their formulas in float64; seeds against one image and one pass at a time."""
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from dummy_data import picture
 from hydra import compose, initialize_config_module
+from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from segladder.errors import ConfigError
-from segladder.methods.image_level.base import ClassMapMethod
+from segladder.methods.image_level.base import ClassMapMethod, rescaled
 from segladder.methods.image_level.cam import CAM
 from segladder.methods.image_level.puzzle_cam import PuzzleCAM
 from segladder.methods.image_level.seam import SEAM
@@ -305,7 +308,8 @@ def slow_class_scores(method: ClassMapMethod, images, tags, scales) -> torch.Ten
         grid = [-(-length // 4) for length in image.shape[-2:]]
         total = torch.zeros(len(present), *grid)
         for scale in scales:
-            scaled = resized(image[None], [round(length * scale) for length in image.shape[-2:]])
+            size = tuple(round(length * scale) for length in image.shape[-2:])
+            scaled = image[None] if scale == 1 else rescaled(image[None], size)
             for mirror in (False, True):
                 view = scaled.flip(-1) if mirror else scaled
                 maps = method.score_maps(method.normalize(view)).clamp_min(0)
@@ -317,6 +321,17 @@ def slow_class_scores(method: ClassMapMethod, images, tags, scales) -> torch.Ten
         ]
         scores.append(torch.stack(scaled))
     return torch.stack(scores)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.5, 2])
+def test_views_are_resized_as_by_the_official_codes(scale):
+    image, _ = picture(3, (45, 61))
+    size = round(45 * scale), round(61 * scale)
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)).astype(int)
+    (found,) = rescaled(torch.from_numpy(image).permute(2, 0, 1)[None], size).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(found, found.round()) and found.min() >= 0 and found.max() <= 255
+    far = np.abs(found - expected)  # PIL also rounds between rows and columns
+    assert far.mean() < 0.3 and np.quantile(far, 0.99) <= 1
 
 
 @pytest.mark.parametrize("kind", METHODS)

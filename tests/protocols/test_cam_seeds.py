@@ -17,7 +17,7 @@ from segladder.data.sources.voc import VOC
 from segladder.data.training.held_out import HeldOut
 from segladder.data.training.views import Images
 from segladder.errors import DataError
-from segladder.methods.image_level.base import ClassMapMethod
+from segladder.methods.image_level.base import ClassMapMethod, rescaled
 from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf, label_probabilities
@@ -118,7 +118,7 @@ def test_views_are_summed_and_each_class_is_divided_by_its_maximum():
     scores = method.class_scores((), images, tags, (1.0, 2.0), True)
     total = 0
     for size in ((20, 31), (40, 62)):
-        pixels = torch.nn.functional.interpolate(images.float(), size=size, mode="bilinear")
+        pixels = images.float() if size == (20, 31) else rescaled(images, size)
         for mirrored in (False, True):
             maps = method.class_maps(method.normalize(pixels.flip(3) if mirrored else pixels)).relu()
             small = torch.nn.functional.interpolate(maps, size=(5, 8), mode="bilinear")

@@ -138,9 +138,7 @@ def summed_views(images: Tensor, scales: Sequence[float], flip: bool, maps_of: C
     total = images.new_zeros((), dtype=torch.float32)
     for scale in scales:
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        pixels = images.float()
-        if size != (height, width):
-            pixels = interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+        pixels = images.float() if size == (height, width) else rescaled(images, size)
         if flip:
             pixels = torch.cat([pixels, pixels.flip(-1)])
         maps = maps_of(pixels).float().relu()
@@ -149,6 +147,15 @@ def summed_views(images: Tensor, scales: Sequence[float], flip: bool, maps_of: C
             maps = upright + mirrored.flip(-1)
         total = total + interpolate(maps, size=grid, mode="bilinear", align_corners=False)
     return total
+
+
+def rescaled(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Raw pixels (B, 3, H, W) at another size, whole numbers in float32, by PIL's bicubic filter.
+
+    It is what the codes of AffinityNet, IRNet, SEAM, Puzzle-CAM, AdvCAM and MCTformer resize views with: where it
+    shrinks an image it averages over what falls together.
+    """
+    return interpolate(images.float(), size=size, mode="bicubic", antialias=True).round().clamp(0, 255)
 
 
 class Parent(Protocol):

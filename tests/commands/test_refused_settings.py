@@ -20,6 +20,10 @@ REFUSED = [
     ("train method=prototype protocol=strict protocol.seeds=[a]", 'protocol.seeds=["a"]: expected a list, each a'),
     ("train method=prototype protocol=strict protocol.fit=padded", "protocol.fit=padded: needs a size"),
     ("train method=cam protocol=cam_seeds protocol.thresholds=[2]", "protocol.thresholds=[2]: expected a list, each"),
+    (
+        "train method=cam protocol=cam_seeds protocol.thresholds=[0.6,0.3]",
+        "protocol.thresholds=[0.6, 0.3]: expected ascending numbers",
+    ),
     ("train trainer.score_batch=0", "trainer.score_batch=0: expected a whole number at least 1"),
     ("train trainer.steps=1.5", "trainer.steps=1.5: expected a whole number at least 1 or null"),
     ("train trainer.steps=0", "trainer.steps=0: expected a whole number at least 1 or null"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -62,6 +63,8 @@ class CamSeedsProtocol(SemanticProtocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if any(second <= first for first, second in pairwise(self.thresholds)):
+            raise ConfigError(f"protocol.thresholds={list(self.thresholds)}: expected ascending numbers")
         if self.threshold not in self.thresholds:
             raise ConfigError(f"protocol.threshold={self.threshold}: expected one of protocol.thresholds")
 

@@ -124,6 +124,34 @@ def test_two_cats_that_touch_are_one_to_a_dense_answer(source):
     assert values(quality)["mIoU"] == 1 and values(quality)["PQ"] == pytest.approx(2 / 3)
 
 
+def test_components_of_a_dense_answer_stay_however_unsure_they_are(source):
+    class Unsure(Knowing):
+        def predict(self, images):
+            return super().predict(images) / 40  # 0.45 for the class, 0.27 for both others
+
+    sure, unsure = (panoptic().score(kind(source, tells=False), source) for kind in (Knowing, Unsure))
+    assert values(unsure) == values(sure)
+
+
+@pytest.mark.parametrize(("smallest", "found"), [(200.4 / SIDE**2, 1), (200.6 / SIDE**2, 0)])
+def test_the_smallest_component_is_so_many_whole_pixels(source, smallest, found):
+    """A dog has 200 of them."""
+    rows = instance(smallest=smallest).score(Knowing(source, tells=False), source).per_class
+    assert {row["class"]: row["AP"] for row in rows}["dog"] == found
+
+
+def test_pixels_of_a_class_that_no_object_holds_are_void(root, tmp_path):
+    """As a crowd's are: who paints them loses nothing, though the ghost comes before the cats of later images."""
+    folder = shutil.copytree(root, tmp_path / "voc")
+    mask, objects = drawn(0)
+    mask[29:], objects[29:] = 1, 255
+    save_mask(folder / "SegmentationClass/im0.png", mask)
+    save_mask(folder / "SegmentationObject/im0.png", objects)
+    source = VOC(folder, all_classes=NAMES)
+    cats = instance().score(Knowing(source, tells=False), source).per_class[0]
+    assert (cats["AP50"], cats["objects"]) == (pytest.approx(51 / 101), 6)
+
+
 def test_invented_objects_cost_precision(source):
     found = instance().score(Knowing(source, tells=True, spoilt=True), source)
     assert found.per_class[0]["AP"] == 1

@@ -122,7 +122,8 @@ class ObjectProtocol(Protocol):
         other_classes: what pixels of the data set's other classes are, `ignore` or `background`.
         stuff: classes that are no objects.
         input_size: long side of the network's input, None for native.
-        smallest: of a dense answer: components that cover a smaller share of the image are no objects.
+        smallest: of a dense answer: components that cover a smaller share of the image are no objects, rounded to
+            whole pixels.
         sure: where each pixel has one object: those that a method finds with a lower score are left out there.
         bootstrap: resamples over images behind each 95 % interval.
     """

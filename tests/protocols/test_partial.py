@@ -36,6 +36,7 @@ def test_a_run_pays_for_boxes_and_is_scored_again(segladder, tmp_path):
     record = json.loads((run / "record.json").read_text())
     seen = record["label_access"]["seen"]
     assert seen["disc_striped"] == ["boxes"] and seen["disc_solid"] == ["masks"]
+    assert record["label_access"]["labels"] == "masks of base classes and boxes of novel ones"
     assert record["annotation_cost"]["novel_labels"] == ["boxes"]
     assert segladder("evaluate", f"run={run}", "progress=false", "panels=0") == 0
     (again,) = run.glob("evaluations/*/record.json")

@@ -15,7 +15,7 @@ from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import Source
-from segladder.data.training.views import HiddenClasses, TrainingView
+from segladder.data.training.views import BoxesOfSome, HiddenClasses, TrainingView
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import LaterStage
@@ -102,6 +102,8 @@ def decided(
     if protocol.ladder and labels.partial:  # each rung has masks of base classes
         words = f"masks of base classes and {labels.name} of novel ones"
         learning = replace(learning, paid=Masks(), words=words)
+    if isinstance(learning.view, BoxesOfSome):
+        learning = replace(learning, words=f"{own.words} of base classes and boxes of novel ones")
     if parent is not None:
         learning = replace(learning, parents=(parent.id,), lineage=(*parent.lineage, parent.method))
         learning = from_parent(learning, config, method, source, protocol, parent)

@@ -140,6 +140,15 @@ def test_an_image_drawn_twice_counts_twice():
     )
 
 
+@pytest.mark.parametrize(("invented", "expected"), [(99, 1 / 100), (100, 0)])
+def test_only_the_surest_hundred_of_a_class_count(invented, expected):
+    true = rectangles(np.random.default_rng(0), 1)
+    found = np.concatenate([np.roll(true, SIDE // 2, 1)] * invented + [true])
+    scores = np.linspace(0.9, 0.1, invented + 1, dtype=np.float32)
+    counts = counts_of([(found, np.ones(invented + 1, int), scores, true, np.array([1]))])
+    assert score(counts, "average_precision") == pytest.approx(expected, abs=1e-12)
+
+
 def weak_detections(random, images, classes=8):
     """Counts of a detector that finds less than half of the objects and invents twice as many."""
     counts = Counts(classes)

@@ -22,7 +22,7 @@ from segladder.metrics.confusion import confusion_matrix
 from segladder.metrics.threshold_sweep import ThresholdSweep
 from segladder.ops.crf import backend_name, dense_crf, label_probabilities
 from segladder.protocols.base import Scoring
-from segladder.protocols.cam_seeds import peaks
+from segladder.protocols.cam_seeds import Peaks, peaks
 from segladder.protocols.classification import classification_score, ranked_precision
 from segladder.protocols.inference import best
 from segladder.runs.class_scores import StoredScores, digest_of
@@ -99,6 +99,11 @@ def test_the_fixed_threshold_ranks_and_the_best_is_called_oracle(source):
         assert result.metrics[f"{name}_oracle"]["value"] == best[name]
     assert result.metrics["threshold_oracle"]["value"] == best["threshold"]
     assert result.counts.images == source.split("train") and len(result.curve) == 16
+
+
+def test_a_score_that_equals_the_threshold_is_background():
+    heights = Peaks(np.zeros((1, 3), np.uint8), np.array([[0.2, 0.3, 0.4]], np.float32))
+    assert protocol("protocol.threshold=0.3").labels(heights, Bright()).tolist() == [[0, 0, 1]]
 
 
 def test_tags_leave_out_classes_that_are_not_there(source):

@@ -15,7 +15,7 @@ from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import Source
-from segladder.data.training.views import BoxesOfSome, HiddenClasses, TrainingView
+from segladder.data.training.views import HiddenClasses, TrainingView
 from segladder.errors import ConfigError, DataError
 from segladder.methods.base import Method
 from segladder.methods.image_level.base import LaterStage
@@ -97,13 +97,11 @@ def decided(
         ConfigError: settings that do not fit together.
     """
     labels = asked_labels(config, source, protocol)
-    own = shown_labels(labels)
-    learning = Learning(protocol.training(source), own, labels, own, method.supervision, own.words)
+    own, view = shown_labels(labels), protocol.training(source)
+    learning = Learning(view, own, labels, own, method.supervision, view.words(own))
     if protocol.ladder and labels.partial:  # each rung has masks of base classes
         words = f"masks of base classes and {labels.name} of novel ones"
         learning = replace(learning, paid=Masks(), words=words)
-    if isinstance(learning.view, BoxesOfSome):
-        learning = replace(learning, words=f"{own.words} of base classes and boxes of novel ones")
     if parent is not None:
         learning = replace(learning, parents=(parent.id,), lineage=(*parent.lineage, parent.method))
         learning = from_parent(learning, config, method, source, protocol, parent)

@@ -61,6 +61,10 @@ class TrainingView(ABC):
         """What labels of one kind show of an image: the kind itself, unless some classes have others."""
         return labels
 
+    def words(self, labels: Labels) -> str:
+        """What a record calls labels of one kind, and those that some classes have in their place."""
+        return labels.words
+
     @abstractmethod
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """The data set that shows it.
@@ -158,6 +162,10 @@ class BoxesOfSome(TrainingView):
     """
 
     boxes_only: tuple[str, ...]
+
+    def words(self, labels: Labels) -> str:
+        """`masks of base classes and boxes of novel ones`."""
+        return f"{labels.words} of base classes and boxes of novel ones"
 
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
         """Items with objects; see `TrainingView.dataset`."""

@@ -241,6 +241,31 @@ def test_curves_of_one_tag_are_named_by_their_setting_and_inside_the_picture(rec
     assert found == [{"spnet", "cam", "unet", f"{'long' * 9}lon…", *supports}]
 
 
+def test_labels_cover_no_curve_where_there_is_room_beside_it(tmp_path, monkeypatch):
+    """Right of where the first curve ends the second one climbs: the first one's name stands left of it."""
+    names = []
+
+    def save(figure, *rest, **settings):
+        axes = figure.axes[0]
+        curves = [line.get_path().transformed(axes.transData) for line in axes.lines if len(line.get_xdata()) == 2]
+        curves = [curve for curve in curves if np.ptp(curve.vertices[:, 1]) > 50]  # no axis, no frontier
+        assert len(curves) == 2
+        for text in axes.texts:
+            assert not any(curve.intersects_bbox(text.get_window_extent(), filled=False) for curve in curves)
+            names.append(text.get_text())
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
+    ends = {"unet": (0.2, 0.6), "fcn8s": (0.2, 0.75)}
+    records = [a_record(method, score=score) for method, scores in ends.items() for score in scores]
+    for record, seconds, pool in zip(records, (60, 600, 500, 800), (10, 100) * 2, strict=True):
+        record.config, record.annotation_cost = {"pool": pool}, {"seconds": seconds, "novel_seconds": float(seconds)}
+        record.id += f"-{pool}"
+    (table,) = rank(records)
+    with pytest.raises(FileNotFoundError):
+        save_cost_curve(tmp_path / "curve.png", rungs(table, records), table)
+    assert set(names) == {"unet", "fcn8s"}
+
+
 def test_a_panel_below_shows_what_is_left_of_base_classes(records, tmp_path):
     of_base = Score("base_mIoU", shown=("table",), statistic=FromCounts("mean_iou", ("base",)))
     plain = save_cost_curve(tmp_path / "plain.png", rungs(rank(records)[0], records), rank(records)[0])

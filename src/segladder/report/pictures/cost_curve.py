@@ -12,6 +12,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segladder.files import written
 from segladder.metrics.scores import Score
 from segladder.report.ladder import HOUR, Rung, frontier
@@ -40,6 +42,8 @@ DARK: Any = {
 }
 
 Place = tuple[float, str, float]  # how far right of a point a text stands in points, aligned to which side, how far up
+HEIGHTS = (3, -9, 13, -19, 23, -29, 33)
+PLACES: list[Place] = [(side * 9, "left" if side > 0 else "right", up) for up in HEIGHTS for side in (1, -1)]
 
 
 def save_cost_curve(path: Path, ladder: Sequence[Rung], table: Table) -> Path:
@@ -80,9 +84,13 @@ def _drawn(ladder: Sequence[Rung], table: Table) -> Any:
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one for each kind of label
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False)
     figure.draw_without_rendering()  # settles the layout
-    points = [(_work(rung, free), table.score.scale * rung.value) for rung in ladder]
-    ends = [(name, _work(curve[-1], free), table.score.scale * curve[-1].value) for name, curve in curves.items()]
-    _write_labels(axes, ends, points)
+    _write_labels(
+        axes,
+        {
+            name: [(_work(rung, free), table.score.scale * rung.value) for rung in curve]
+            for name, curve in curves.items()
+        },
+    )
     return figure
 
 
@@ -186,33 +194,35 @@ def _set_axes(panels: Sequence[Any], ladder: Sequence[Rung], table: Table, free:
     panels[-1].set_xlabel(f"work of annotators on labels{of_novel}")
 
 
-def _write_labels(axes: Any, labels: Sequence[tuple[str, float, float]], points: Sequence[tuple[float, float]]) -> None:
-    """Texts beside places (text, x, y), from the top, each at the nearest spot that covers no other, no point."""
+def _write_labels(axes: Any, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """Names beside the ends of curves (points x, y), from the top, each at the nearest spot that covers least."""
+    from matplotlib.path import Path as Line
     from matplotlib.transforms import Bbox
 
-    heights = (3, -9, 13, -19, 23, -29, 33)
-    places = [(side * 9, "left" if side > 0 else "right", up) for up in heights for side in (1, -1)]
-    pixels = [axes.transData.transform(point) for point in points]
-    taken: list[Any] = [Bbox.from_bounds(x - MARKER, y - MARKER, 2 * MARKER, 2 * MARKER) for x, y in pixels]
-    for name, x, y in sorted(labels, key=lambda label: -label[2]):
+    lines = [Line(axes.transData.transform(curve)) for curve in curves.values()]
+    marks = np.concatenate([line.vertices for line in lines])
+    taken: list[Any] = [Bbox.from_bounds(x - MARKER, y - MARKER, 2 * MARKER, 2 * MARKER) for x, y in marks]
+    for name, curve in sorted(curves.items(), key=lambda one: -one[1][-1][1]):
         text = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-        box, place = _free_place(axes, text, (x, y), places, taken)
-        _annotated(axes, text, (x, y), place, arrowprops=LEADER)
+        box, place = _free_place(axes, text, curve[-1], taken, lines)
+        _annotated(axes, text, curve[-1], place, arrowprops=LEADER)
         taken.append(box)
 
 
 def _free_place(
-    axes: Any, text: str, point: tuple[float, float], places: Sequence[Place], taken: Sequence[Any]
+    axes: Any, text: str, point: tuple[float, float], taken: Sequence[Any], lines: Sequence[Any]
 ) -> tuple[Any, Place]:
-    """Box and place of a text inside the axes that covers nothing; where there is none, of what covers least."""
+    """Box and place of a text inside the axes that covers no other text or point, and few lines, if there is one."""
     inside, found = axes.get_window_extent(), []
-    for place in places:
+    for place in PLACES:
         tried = _annotated(axes, text, point, place)
         box = tried.get_window_extent()
         tried.remove()
         fits = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
-        found.append((not fits, sum(box.overlaps(other) for other in taken), box, place))
-    return min(found, key=lambda one: one[:2])[2:]
+        covered = sum(box.overlaps(other) for other in taken)
+        crossed = sum(line.intersects_bbox(box, filled=False) for line in lines)
+        found.append((not fits, covered, crossed, box, place))
+    return min(found, key=lambda one: one[:3])[3:]
 
 
 def _annotated(axes: Any, text: str, point: tuple[float, float], place: Place, **more: Any) -> Any:

@@ -72,12 +72,35 @@ def test_a_turned_image_with_a_mask_is_refused_wherever_pairs_are_read(tmp_path:
         read_supports(tmp_path / "support")
 
 
-def test_a_turned_mask_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_a_turned_mask_is_refused(tmp_path: Path, mode: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
-    Image.fromarray(picture(0)[1]).save(tmp_path / "mask.png", exif=exif, optimize=True)
+    mask = Image.fromarray(picture(0)[1])
+    if mode == "P":  # Pillow leaves its rows as they are, which a decoder of our own reads
+        mask.putpalette(range(255))
+    mask.save(tmp_path / "mask.png", exif=exif, optimize=mode == "L")
     with pytest.raises(DataError, match=r"mask\.png: EXIF orientation 3, expected 1"):
         read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_a_phone_adds_behind_a_photograph_is_no_damage(tmp_path: Path, progressive: bool) -> None:
+    Image.fromarray(picture(0)[0]).save(path := tmp_path / "photo.jpg", progressive=progressive)
+    alone = read_image(path)
+    with path.open("ab") as file:
+        file.write(b"\0\0\0\x18ftypmp42" + bytes(5000))
+    assert np.array_equal(read_image(path), alone)
+
+
+def test_the_small_picture_inside_a_photograph_does_not_end_it(tmp_path: Path) -> None:
+    Image.fromarray(picture(0, (20, 20))[0]).save(small := io.BytesIO(), "JPEG")
+    Image.fromarray(picture(1, (200, 200))[0]).save(path := tmp_path / "photo.jpg", comment=small.getvalue())
+    assert read_image(path).shape == (200, 200, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"\xff\xda") + 100])  # of the pixels a few
+    with pytest.raises(DataError, match=r"photo\.jpg: damaged or truncated"):
+        read_image(path)
 
 
 def test_an_orientation_that_says_nothing_is_upright(tmp_path: Path) -> None:

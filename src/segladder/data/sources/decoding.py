@@ -68,8 +68,7 @@ def orientation(path: Path, data: bytes) -> int:
 
 
 def _decoded(path: Path, data: bytes) -> np.ndarray:
-    # cv2 fills what a truncated JPEG lacks with gray and says nothing
-    truncated = data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]
+    truncated = data[:2] == b"\xff\xd8" and not _ends(data)
     try:
         with _opened(path, data) as header:
             _require_size(path, *header.size)
@@ -83,6 +82,18 @@ def _decoded(path: Path, data: bytes) -> np.ndarray:
     if image.dtype != np.uint8:
         raise DataError(f"{path}: {image.dtype} a channel, {EIGHT_BITS}")
     return image
+
+
+def _ends(data: bytes) -> bool:
+    """Whether a JPEG goes on to the mark of its end; cv2 fills what a truncated one lacks with gray and says nothing.
+
+    What stands behind that mark, such as a phone's video, counts for nothing, nor does the end of a small picture
+    inside a segment before the pixels.
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b""):
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data.find(b"\xff\xd9", at) >= 0
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -188,13 +199,15 @@ def png_palette(path: Path) -> tuple[tuple[int, ...], ...] | None:
 
 
 def plain_png(path: Path, data: bytes) -> np.ndarray | None:
-    """Values of the PNG that masks commonly are: 8 bit, palette or gray, rows not filtered; None for any other.
+    """Values of the PNG that masks commonly are: 8 bit, palette or gray, rows not filtered, no EXIF; None for others.
 
     Four times as fast as the general decoder, which converts row by row. Damage shows in the checksums of the packed
     pixels; that of the unpacked ones, which takes longer than unpacking, is left out. No more is unpacked than
     the header asks for. Raises zlib.error, and DataError for more than `LARGEST` pixels.
     """
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[24:29] not in (b"\x08\x03\0\0\0", b"\x08\0\0\0\0"):
+        return None
+    if b"eXIf" in data:
         return None
     width, height = struct.unpack(">II", data[16:24])
     _require_size(path, width, height)

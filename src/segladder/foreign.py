@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -48,6 +49,11 @@ def stays_inside(name: str) -> bool:
 def printable(text: str) -> str:
     """A text whose control characters are spelled out, such as \\x1b, so that it cannot drive a terminal."""
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def composed(text: str) -> str:
+    """A text in Unicode's composed form (NFC): some systems write the accent apart from its letter."""
+    return unicodedata.normalize("NFC", text)
 
 
 def is_name(value: Any) -> TypeGuard[str]:

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from dummy_data import save_image, save_mask
 
+from segladder.data.inspection.checks import check_training_ready, only_ignored
+from segladder.data.labels.kinds.masks import Masks
+from segladder.data.sources import decoding
 from segladder.data.sources.coco import Coco
 from segladder.data.sources.coco_file import CocoFile
 from segladder.errors import ConfigError, DataError
@@ -152,6 +155,33 @@ def test_one_file_for_all_is_split_by_its_ids(tmp_path):
         source.split("test")
     with pytest.raises(ConfigError, match=r"data.images=\{split\}: needs \{split\} in data.annotations"):
         Coco(tmp_path, annotations="annotations/all.json", images="{split}")
+
+
+def test_of_few_images_neither_split_is_empty(tmp_path):
+    for count in (2, 3, 4):
+        names = tuple(f"im{i}" for i in range(count))
+        written(tmp_path, document(names, ([],) * count), "all", names)
+        for share in (0.01, 0.99):
+            source = Coco(tmp_path, annotations="annotations/all.json", val_share=share)
+            assert sorted(source.split("train") + source.split("val")) == sorted(names)
+
+
+def test_an_id_of_two_images_is_refused(tmp_path):
+    for split in ("train", "val", "test"):
+        written(tmp_path, document(("0001",), (OBJECTS[:1],)), split, ("0001",), folder=f"images/{split}")
+    source = Coco(tmp_path, images="images/{split}")
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=rf"{split}\.json: 0001 in .*val\.json too, .* expected names that no two"):
+            source.split(split)
+    assert Coco(tmp_path, images="images/val").split("test") == ["0001"]  # the same image
+
+
+def test_masks_are_looked_at_before_training_without_reading_the_file_for_each(root, monkeypatch):
+    read, path_read = [], decoding.content
+    monkeypatch.setattr(decoding, "content", lambda path: (read.append(path), path_read(path))[1])
+    assert only_ignored(Coco(root), ["b/c", "a"]) is None and not read
+    check_training_ready(Coco(root), Masks())
+    assert not read
 
 
 def test_images_may_lie_by_split_and_further_splits_are_read(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -290,6 +291,25 @@ def test_cut_off_it_goes_on_and_mended_files_are_read_again(tmp_path: Path, monk
     assert same(out, "0", np.array([0, 2, 1], np.uint8)[drawn(0)[::-1]])
 
 
+def test_files_that_a_power_failure_has_emptied_are_written_again(tmp_path: Path) -> None:
+    source, out = in_two_folders(tmp_path / "in", COLOURS), tmp_path / "out"
+    run(source, out)
+    (out / "masks" / "1.png").write_bytes(b"")
+    assert run(source, out)[1].written == 1 and same(out, "1", np.array([0, 2, 1], np.uint8)[drawn(1)])
+    (out / "conversion.json").write_bytes(b"")
+    with pytest.raises(ConfigError, match="holds another conversion"):
+        run(source, out)
+
+
+def test_a_name_that_is_no_text_leaves_its_image_out(tmp_path: Path) -> None:
+    source = in_two_folders(tmp_path / "in", COLOURS)
+    for path in (source / "images" / "1.jpg", source / "masks" / "1.png"):
+        path.rename(path.with_stem(os.fsdecode(b"caf\xe9")))
+    done = run(source, tmp_path / "out")[1]
+    assert done.ids == ["0", "2"]
+    assert done.left_out == [f"{source}/images/caf\\xdce9.jpg: a name that is no text in UTF-8; rename the file"]
+
+
 def test_places_that_would_mix_things_are_refused(tmp_path: Path) -> None:
     source = in_two_folders(tmp_path / "in", COLOURS)
     for out in (source, source / "out", tmp_path):
@@ -324,7 +344,7 @@ def test_pictures_alone_and_two_kinds_of_annotation_are_told(tmp_path: Path) -> 
 
 def test_lists_and_folders_of_splits_are_kept(tmp_path: Path) -> None:
     source = in_two_folders(tmp_path / "in", COLOURS)
-    (source / "train.txt").write_text("images/0.jpg masks/0.png\n1\n")
+    (source / "train.txt").write_text("images/0.jpg masks/0.png\n1\n1.jpg\n")
     with pytest.raises(DataError, match=r"train\.txt: the only list"):
         run(source, tmp_path / "out")
     (source / "test.txt").write_text("2.jpg\nnobody\n")
@@ -355,6 +375,7 @@ def test_labelme_shapes_of_every_kind(tmp_path: Path) -> None:
     shapes = [
         shape("tree", [[2, 3], [12, 3], [12, 9], [2, 9]]),
         shape("car", [[20, 5], [30, 15]], "rectangle"),
+        shape("car", [[2, 20], [12, 20], [12, 24], [2, 24]], "rectangle"),  # four corners, as X-AnyLabeling writes
         shape("tree", [[40, 30], [40, 34]], "circle"),
         shape("car", [[5, 30], [8, 33]], "mask", mask=told),
         shape("__ignore__", [[25, 5], [30, 15]], "rectangle"),
@@ -367,6 +388,7 @@ def test_labelme_shapes_of_every_kind(tmp_path: Path) -> None:
     mask = Folder(tmp_path / "out").mask("ä 1")
     expected = np.zeros(SIZE, np.uint8)
     expected[3:9, 2:12], expected[5:15, 20:25], expected[5:15, 25:30] = 2, 1, 255
+    expected[20:24, 2:12] = 1
     expected[range(30, 34), range(5, 9)] = 1
     rows, columns = np.ogrid[: SIZE[0], : SIZE[1]]
     expected[np.hypot(columns + 0.5 - 40, rows + 0.5 - 30) <= 4] = 2

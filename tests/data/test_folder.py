@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,29 @@ def test_pairs_that_are_not_whole_are_named(tmp_path: Path) -> None:
     save_mask(root / "masks" / "extra.png", np.zeros((64, 68), np.uint8))
     with pytest.raises(DataError, match=r"images: no image for extra"):
         Folder(root).split("train")
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    image, mask = picture(0, values=(1,))
+    root = write_folder(tmp_path, SIZES)
+    save_image(root / "images" / os.fsdecode(b"caf\xe9.png"), image)
+    save_mask(root / "masks" / os.fsdecode(b"caf\xe9.png"), mask)
+    with pytest.raises(DataError, match=r"images/caf\\xdce9\.png: a name that is no text in UTF-8; rename the file"):
+        Folder(root).split("train")
+
+
+@pytest.mark.parametrize("of_images, of_masks, of_list", [("NFD", "NFC", "NFC"), ("NFC", "NFD", "NFD")])
+def test_accents_may_be_written_in_two_ways(tmp_path: Path, of_images: str, of_masks: str, of_list: str) -> None:
+    image, mask = picture(0, values=(1,))
+    root = write_folder(tmp_path, SIZES)
+    image_id = unicodedata.normalize(of_images, "Grüße/Käfer")
+    save_image(root / "images" / f"{image_id}.png", image)
+    save_mask(root / "masks" / f"{unicodedata.normalize(of_masks, 'Grüße/Käfer')}.png", mask)
+    assert image_id in Folder(root).split("train") + Folder(root).split("val")
+    (root / "splits").mkdir()
+    (root / "splits" / "val.txt").write_text(unicodedata.normalize(of_list, "images/Grüße/Käfer.png\n"))
+    assert Folder(root).split("val") == [image_id]
+    assert np.array_equal(Folder(root).mask(image_id), mask)
 
 
 def test_hidden_files_are_no_images(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from segladder.data.conversion.splits import Splits, splits_of
 from segladder.data.inspection.prepare import write_mask
 from segladder.data.inspection.preview import contact_sheet
 from segladder.data.sources.decoding import read_mask, read_upright_image
-from segladder.data.sources.folder import CLASSES, IMAGE_SUFFIXES, LISTS, Folder
+from segladder.data.sources.folder import CLASSES, IMAGE_SUFFIXES, LISTS, Folder, require_text
 from segladder.data.sources.scene import size_error
 from segladder.errors import ConfigError, DataError
 from segladder.files import write_text, written
@@ -161,6 +161,7 @@ class Conversion:
         """Write an image and its mask: whether that was needed, their size, the pixels of each value; or a fault."""
         image, mask = self._places(entry)
         try:
+            require_text(entry.image_id, entry.image)
             size, values = read_upright_image(entry.image).shape[:2], entry.draw()
             if entry.image.suffix.lower() not in IMAGE_SUFFIXES:
                 raise DataError(f"{entry.image}: expected an image that ends in {' '.join(IMAGE_SUFFIXES)}")
@@ -170,8 +171,7 @@ class Conversion:
             for stale in (mask, image):
                 stale.unlink(missing_ok=True)
             return str(error)
-        there = image.is_file() and mask.is_file() and filecmp.cmp(image, entry.image, shallow=False)
-        fresh = not there or not np.array_equal(read_mask(mask), values)
+        fresh = not (image.is_file() and filecmp.cmp(image, entry.image, shallow=False) and _holds(mask, values))
         if fresh:
             with written(image) as part:
                 shutil.copyfile(entry.image, part)
@@ -188,18 +188,18 @@ class Conversion:
         """Note in `out` what it is made from. Raises ConfigError if it holds something else."""
         note = {"from": str(self.source.resolve()), "format": self.format, "classes": self.names}
         note["was"] = [found.looks for found in self.reading.classes]
-        place = self.out / NOTE
+        told, place = json.dumps(note, indent=1, ensure_ascii=False), self.out / NOTE
         there = Listing(self.out).files if self.out.is_dir() else []
         expected = {path for entry in self.reading.entries for path in self._places(entry)}
         expected |= {place, self.out / PICTURE, self.out / CLASSES}
         expected |= {self.out / "splits" / f"{name}.txt" for name in LISTS}
         if other := [path for path in there if path not in expected]:
             raise ConfigError(f"out={self.out}: holds {other[0]}, expected an empty folder or none")
-        if there and (not place.is_file() or json.loads(content(place)) != note):
+        if there and (not place.is_file() or content(place) != told.encode()):
             raise ConfigError(f"out={self.out}: holds another conversion, expected an empty folder or none")
         for partial in self.out.rglob(".*.partial.*"):  # of a process that was killed
             partial.unlink()
-        write_text(place, json.dumps(note, indent=1, ensure_ascii=False))
+        write_text(place, told)
 
     def _finish(self, ids: set[str]) -> None:
         """What makes the folder one that can be trained on comes last."""
@@ -207,6 +207,14 @@ class Conversion:
             if kept := [image_id for image_id in listed if image_id in ids]:
                 write_text(self.out / "splits" / f"{name}.txt", "".join(f"{image_id}\n" for image_id in kept))
         write_text(self.out / CLASSES, "".join(f"{name}\n" for name in self.names))
+
+
+def _holds(path: Path, values: np.ndarray) -> bool:
+    """Whether a mask is there, whole, and of these values."""
+    try:
+        return np.array_equal(read_mask(path), values)
+    except DataError:
+        return False
 
 
 def names_of_formats() -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segladder.data.sources.folder import IMAGE_SUFFIXES
-from segladder.foreign import content
+from segladder.foreign import composed, content
 
 PICTURES = (*IMAGE_SUFFIXES, ".gif")
 PASSED_OVER = ("__MACOSX", "Thumbs.db", "SegmentationObject")  # the last: which object, not which class
@@ -73,11 +72,6 @@ class Listing:
         for path in self.pictures:
             found[composed(path.name)].append(path)
         return found
-
-
-def composed(text: str) -> str:
-    """A text in Unicode's composed form: some systems write the accent apart from its letter."""
-    return unicodedata.normalize("NFC", text)
 
 
 def _counts(name: str) -> bool:

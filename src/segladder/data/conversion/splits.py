@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segladder.data.conversion.base import Entry
-from segladder.data.conversion.listing import PICTURES, Listing, composed
+from segladder.data.conversion.listing import PICTURES, Listing
 from segladder.data.conversion.pairing import MASK_END
 from segladder.data.sources.lists import listed
 from segladder.errors import DataError
+from segladder.foreign import composed
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -64,7 +65,7 @@ def _by_folder(listing: Listing, entries: Sequence[Entry]) -> Splits:
 
 
 def _resolved(path: Path, entries: Sequence[Entry], left_out: list[str]) -> list[str]:
-    """The id that each line of a list means: an id, a path of an image, or the last name of one."""
+    """The id that each line of a list means: an id, a path of an image, or the last name of one; each once."""
     ids = {entry.image_id for entry in entries}
     by_name: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
@@ -79,4 +80,4 @@ def _resolved(path: Path, entries: Sequence[Entry], left_out: list[str]) -> list
             found.append(several[0])
         else:
             left_out.append(f"{path}: {line} names {len(several) or 'no'} images that have a mask, expected one")
-    return found
+    return list(dict.fromkeys(found))

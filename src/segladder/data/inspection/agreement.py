@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.reading import of_each
 from segladder.data.sources.base import Source
-from segladder.machine import cores
 from segladder.mask_values import IGNORE
-
-MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,8 @@ def agreement(source: Source, ids: Iterable[str], labels: Labels) -> Agreement:
         pixels: np.ndarray = np.bincount(joint, minlength=count**2).reshape(count, count)
         return pixels
 
-    with ThreadPoolExecutor(cores(most=MOST_THREADS)) as pool:
-        return Agreement(sum(pool.map(counted, ids), np.zeros((count, count), np.int64)))
+    found = of_each(counted, list(ids), f"masks of {source.name}")
+    return Agreement(sum(found, np.zeros((count, count), np.int64)))
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -89,12 +89,11 @@ def only_ignored(source: Source, ids: Sequence[str]) -> str | None:
     """
     ignored = None
     for image_id in ids:
-        path = source.mask_path(image_id)
         with suppress(DataError):
-            mask = source.decode_mask(path)
+            mask = source.values(image_id)
             if ((mask >= int(source.background)) & (mask < IGNORE)).any():
                 return None
-            ignored = ignored or (path if mask.any() else None)
+            ignored = ignored or (source.mask_path(image_id) if mask.any() else None)
     if ignored is None:
         return None
     return (

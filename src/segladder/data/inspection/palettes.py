@@ -21,7 +21,7 @@ def unlike_palettes(paths: Sequence[Path]) -> str | None:
 
     Masks without a palette and damaged ones are passed over, and so is 255.
     """
-    palettes = {path: palette for path in paths if (palette := png_palette(path)) is not None}
+    palettes = {path: palette for path in dict.fromkeys(paths) if (palette := png_palette(path)) is not None}
     colours: dict[int, set[Colour]] = defaultdict(set)
     for palette in {*palettes.values()}:
         for value, colour in enumerate(palette):

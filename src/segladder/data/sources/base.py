@@ -197,9 +197,12 @@ class Source(ABC):
             raise DataError(f"{self.name}: the mask of {image_id} is asked for, but the labels show none")
         return self._stored(image_id)
 
+    def values(self, image_id: str) -> np.ndarray:
+        """Values of the mask that is read for an image, uint8 (H, W), not yet checked."""
+        return self.drawn_mask(image_id) if self._is_drawn(image_id) else self.decode_mask(self.mask_path(image_id))
+
     def _stored(self, image_id: str) -> np.ndarray:
-        drawn = self._is_drawn(image_id)
-        mask = self.drawn_mask(image_id) if drawn else self.decode_mask(self.mask_path(image_id))
+        mask = self.values(image_id)
         if (mask + np.uint8(1)).max() > len(self.all_classes):  # 255 becomes 0; five times as fast as a table
             value = int(mask[mask >= len(self.all_classes)].min())
             raise DataError(

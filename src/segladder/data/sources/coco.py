@@ -12,27 +12,26 @@ from pydantic import Field
 
 from segladder.data.sources.base import Source
 from segladder.data.sources.coco_file import CocoFile, CocoImage
-from segladder.data.sources.folder import split_share
+from segladder.data.sources.folder import split_share, val_count
 from segladder.data.sources.instances import Instances
-from segladder.errors import ConfigError, DataError
+from segladder.errors import ConfigError, DataError, some
 from segladder.mask_values import IGNORE
 from segladder.settings import Name
-
-SHOWN = 3  # missing images that are named
 
 
 class Coco(Source):
     """Images of `root/images` with the objects of `root/annotations/SPLIT.json`.
 
-    An id is `file_name` without its suffix. Mask values follow the ids of the categories. Where objects overlap, the
-    smaller one has the pixel. A crowd (`iscrowd`) has its class in the mask and is no object; objects lie on top.
+    An id is `file_name` without its suffix, that of one image in all splits. Mask values follow the ids of the
+    categories. Where objects overlap, the smaller one has the pixel. A crowd (`iscrowd`) has its class in the mask and
+    is no object; objects lie on top.
 
     Args:
         root: the folder.
         name: public name of the data set.
         annotations: the file of a split below `root`, with `{split}` for its name; without, one file holds all images.
         images: the folder of images below `root`, with `{split}` where each split has its own.
-        val_share: of one file for all: the share of the images in `val`, chosen by a hash of the id.
+        val_share: of one file for all: the share of the images in `val`, one at least, chosen by a hash of the id.
         common: the arguments of `Source`.
 
     Raises:
@@ -63,7 +62,9 @@ class Coco(Source):
         if self.by_split:
             ids = list(known)
         elif name in ("train", "val"):
-            ids = sorted(i for i in known if (split_share(i) < self.val_share) == (name == "val"))
+            ids = sorted(known, key=split_share)
+            count = min(val_count(ids, self.val_share), len(ids) - 1)
+            ids = sorted(ids[:count] if name == "val" else ids[count:])
         else:
             raise DataError(f"{self._path(name)}: holds all images, so that the splits are train and val, not {name}")
         if not ids:
@@ -108,9 +109,8 @@ class Coco(Source):
         known, folder = self._file(split).images, self._folder(split)
         missing = [known[i] for i in ids if not (folder / known[i].name).is_file()]
         if missing:
-            named = ", ".join(f"image {image.number} ({folder / image.name})" for image in missing[:SHOWN])
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            raise DataError(f"{self._path(split)}: no such file for {named}{more}; see data.images")
+            named = some([f"image {image.number} ({folder / image.name})" for image in missing])
+            raise DataError(f"{self._path(split)}: no such file for {named}; see data.images")
 
     def _path(self, split: str) -> Path:
         return self.root / self.annotations.replace("{split}", split)
@@ -122,13 +122,24 @@ class Coco(Source):
         if split not in self._files:
             read = {file.path: file for file in self._files.values()}
             path = self._path(split)
-            self._files[split] = read[path] if path in read else CocoFile.read(path)
+            self._files[split] = read[path] if path in read else self._apart(split, CocoFile.read(path))
         file, names = self._files[split], self.all_classes[1:]
         if file.categories != names:
             raise DataError(
                 f"{file.path}: categories {', '.join(file.categories)}, expected {', '.join(names)} as in"
                 f" {self._path(self.val_split)}"
             )
+        return file
+
+    def _apart(self, split: str, file: CocoFile) -> CocoFile:
+        """The file of a split. Raises DataError where an id is that of another image in another split's folder."""
+        for other, before in self._files.items():
+            shared = file.images.keys() & before.images.keys()
+            if shared and self._folder(other) != self._folder(split):
+                raise DataError(
+                    f"{file.path}: {some(sorted(shared))} in {before.path} too, but of another folder of images;"
+                    " expected names that no two splits share; rename the images"
+                )
         return file
 
     def _entry(self, image_id: str) -> tuple[str, CocoImage]:

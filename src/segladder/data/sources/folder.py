@@ -17,7 +17,7 @@ from pydantic import Field
 from segladder.data.sources.lists import read_ids
 from segladder.data.sources.tag_file import Tagged, read_tag_list
 from segladder.errors import ConfigError, DataError, some
-from segladder.foreign import printable, text
+from segladder.foreign import composed, is_name, printable, text
 from segladder.settings import Count, Name, ProperShare
 
 NAME = "folder"  # of data that nobody has named
@@ -137,11 +137,13 @@ class Folder(Tagged):
 
     def _id_of(self, line: str) -> str:
         """A line of a list: an id, or the name of its image with a suffix, also from images/ on."""
-        if line in self._images:
-            return line
         first = FIRST_IMAGE.match(line.replace("\\", "/"))  # of a line such as images/a.jpg masks/a.png
-        named = [_id_below_images(each) for each in (line, first[0] if first else line)]
-        return named[1] if named[1] in self._images else named[0]
+        named = [line, *(_id_below_images(each) for each in (first[0] if first else line, line))]
+        return next((found for each in named if (found := self._as_image(each)) in self._images), named[-1])
+
+    def _as_image(self, name: str) -> str:
+        """The id of the image of a name whose accents may stand apart from their letters, in one of both alone."""
+        return name if name in self._images else self._composed.get(composed(name), name)
 
     def _dealt(self, val: bool) -> list[str]:
         """Ids of `val`, or of `train`: those that come first by the hash of the id, one at least."""
@@ -152,8 +154,7 @@ class Folder(Tagged):
         if not masked:
             raise DataError(f"{self.root / 'masks'}: no mask of any image, expected some: a score needs them")
         if self.folds_of_images is None:
-            count = sum(split_share(image_id) < self.val_share for image_id in masked)
-            chosen = set(masked[: min(max(1, count), len(ids) - 1)])
+            chosen = set(masked[: min(val_count(masked, self.val_share), len(ids) - 1)])
         elif self.folds_of_images > len(masked):
             raise DataError(
                 f"{self.root}: {len(masked)} images with masks for data.folds_of_images={self.folds_of_images}"
@@ -164,6 +165,8 @@ class Folder(Tagged):
 
     def _whole_ids(self) -> list[str]:
         self._require_pairs()
+        for image_id, path in self._images.items():
+            require_text(image_id, path)
         return sorted(self._images)
 
     def image_path(self, image_id: str) -> Path:
@@ -206,8 +209,12 @@ class Folder(Tagged):
         return by_id(self.root / "images", IMAGE_SUFFIXES)
 
     @cached_property
+    def _composed(self) -> dict[str, str]:
+        return {composed(image_id): image_id for image_id in self._images}
+
+    @cached_property
     def _masks(self) -> dict[str, Path]:
-        return by_id(self.root / "masks", (".png",))
+        return {self._as_image(name): path for name, path in by_id(self.root / "masks", (".png",)).items()}
 
     def _require_pairs(self) -> None:
         for have, want, kind, folder in (
@@ -262,6 +269,12 @@ def _id_below_images(name: str) -> str:
     return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
 
 
+def require_text(image_id: str, path: Path) -> None:
+    """Raise DataError for an id that no list can hold: that of a file whose name another system has written."""
+    if not is_name(image_id):
+        raise DataError(f"{printable(str(path))}: a name that is no text in UTF-8; rename the file")
+
+
 def read_class_names(path: Path) -> list[str]:
     """Class names of a text file, one a line, the background first. Raises DataError if it is missing or too short."""
     try:
@@ -277,6 +290,11 @@ def read_class_names(path: Path) -> list[str]:
     if len(names) < 2:
         raise DataError(f"{path}: {len(names)} names, expected the background and at least one class, one a line")
     return names
+
+
+def val_count(ids: Iterable[str], val_share: float) -> int:
+    """How many of some ids are `val`, those of the lowest `split_share`: one at least."""
+    return max(1, sum(split_share(image_id) < val_share for image_id in ids))
 
 
 def split_share(image_id: str) -> float:

@@ -152,7 +152,7 @@ def _area(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
         inside: np.ndarray = np.hypot(columns + 0.5 - middle[0], rows + 0.5 - middle[1]) <= np.hypot(*(rim - middle))
         return inside
     if kind == "rectangle":
-        (left, top), (right, bottom) = points[:2]
+        (left, top), (right, bottom) = points.min(0), points.max(0)  # two corners, or four as some programs write
         points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     area[polygon(points[:, 1] - 0.5, points[:, 0] - 0.5, area.shape)] = 1  # LabelMe counts from a pixel's edge
     return area > 0

@@ -33,6 +33,8 @@ def annotation(root, frame="swan/00001"):
 
 
 def test_sequences_and_frames_come_in_the_order_of_lists_and_of_time(root):
+    (root / "JPEGImages" / "480p" / "swan" / "._00000.jpg").write_bytes(b"what a Mac writes beside")
+    (root / "JPEGImages" / "480p" / ".ipynb_checkpoints").mkdir()
     davis = Davis(root)
     assert davis.sequences() == ["swan", "bear"]
     assert davis.sequences("train") == ["dog"]

@@ -58,6 +58,12 @@ def test_every_format_gives_the_rows_that_were_written(tmp_path, kind):
     assert found.sources[0]["words"] == {"background": "background", "dog": "dog", "café": "café"}
 
 
+def test_tabs_are_blanks(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("cat\t1\t2\n\ndog\t3\t4\n")
+    assert read_rows(path, {"dog"}, tmp_path).vectors["dog"].tolist() == [3, 4]
+
+
 def test_only_wanted_rows_are_kept_and_the_first_of_equal_words(tmp_path):
     path = write(tmp_path / "glove.txt", (*WORDS, "dog"), np.vstack([VECTORS, 9 * VECTORS[:1]]))
     rows = read_rows(path, {"dog", "horse"}, tmp_path)

@@ -76,7 +76,7 @@ class Davis(Source):
 
     def _every(self) -> list[str]:
         folder = self.root / "JPEGImages" / self.resolution
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        names = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()) if folder.is_dir() else []
         if not names:
             raise DataError(f"{folder}: no sequences, expected a folder each; check data.root and data.resolution")
         return names
@@ -84,7 +84,7 @@ class Davis(Source):
     def frames(self, sequence: str) -> list[str]:
         """Ids of a sequence's frames in time. Raises DataError if it has none."""
         folder = self.root / "JPEGImages" / self.resolution / sequence
-        ids = [f"{sequence}/{path.stem}" for path in sorted(folder.glob("*.jpg"))]
+        ids = [f"{sequence}/{path.stem}" for path in sorted(folder.glob("[!.]*.jpg"))]
         if not ids:
             raise DataError(f"{folder}: no frames, expected 00000.jpg and so on")
         return ids

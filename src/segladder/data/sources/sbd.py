@@ -35,7 +35,7 @@ def sbd_ids(folder: Path) -> list[str]:
     lists = [root / "train.txt", root / "val.txt"]
     if all(path.is_file() for path in lists):
         return [image_id for path in lists for image_id in listed(path)]
-    return sorted(path.stem for path in (root / "cls").glob("*.mat"))
+    return sorted(path.stem for path in (root / "cls").glob("[!.]*.mat"))
 
 
 def read_sbd_mask(path: Path) -> np.ndarray:

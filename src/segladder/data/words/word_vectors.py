@@ -38,8 +38,8 @@ def read_rows(path: Path, wanted: Collection[str], cache_dir: Path) -> Rows:
     """The wanted words that a file holds, of equal words the first.
 
     Args:
-        path: .txt or .vec (word2vec with its line of two numbers, GloVe without), .bin (word2vec), .npz (`names`,
-            `vectors`), or .csv (a header, then a name and numbers a line; lines with # are comments).
+        path: .txt or .vec (word2vec with its line of two numbers, GloVe without; blanks or tabs), .bin (word2vec), .npz
+            (`names`, `vectors`), or .csv (a header, then a name and numbers a line; lines with # are comments).
         wanted: words; those the file does not hold are left out.
         cache_dir: rows of large files are kept here, by path, size, time and words.
 
@@ -82,7 +82,7 @@ def text_entries(path: Path) -> Entries:
         if not header:
             stream.seek(0)
         for line in stream:
-            yield line[: line.find(b" ")], (line, width)
+            yield (line.split(None, 1) or [b""])[0], (line, width)
 
 
 def parsed_line(path: Path, entry: tuple[bytes, int]) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from segladder.report.budget import as_good, classes_asked, decisions, seconds_o
 from segladder.report.counted import Counted
 from segladder.report.ladder import by_fold, described, duration, frontier, rungs, summary
 from segladder.report.leaderboard import rank
-from segladder.report.pictures.cost_curve import save_cost_curve
+from segladder.report.pictures.cost_curve import save_cost_curve, ticks_between
 from segladder.report.record import Record
 
 HOUR = 3600
@@ -186,6 +186,84 @@ def test_differences_in_the_summary_are_paired_tests(tmp_path):
     assert f"better by {-100 * sure.difference:.1f} [{-100 * sure.high:.1f}, {-100 * sure.low:.1f}; p = " in about_cam
 
 
+def of_images(folder, images, **shares):
+    """Records of methods that find so large a share of the class in each image, and their counts."""
+    records = [a_record(method, score=share) for method, share in shares.items()]
+    for record in records:
+        scores = [Score("mIoU", statistic=FromCounts("mean_iou", ("novel",))).plain()]
+        record.protocol |= {"scores": scores, "ladder": []}
+        hits = round(100 * record.metrics["mIoU"]["value"])
+        record.metrics["mIoU"] = {"value": hits / 100}
+        counts = Counts(2, {"novel": (1,)})
+        counts.seed = 0
+        for number in range(images):
+            counts.add(f"{number}", [[0, 0], [100 - hits, hits]])
+        counts.save(folder / record.id / "counts.npz")
+    return records, Counted([(record, folder / record.id) for record in records])
+
+
+def test_of_too_few_images_nothing_is_tested_and_nothing_told_apart(tmp_path):
+    records, counted = of_images(tmp_path, 3, spnet=0.3, cam=0.2, fcn8s=0.6)
+    (table,) = counted.tables()
+    said = summary(table, rungs(table, records), counted)
+    assert said[1] == (
+        "20.0 h more buy 30.0 points (too few images to test), 1.5 points an hour:"
+        " fcn8s reaches 60.0 %; this may be chance."
+    )
+    assert "cam (30 min, 20.0 %) is not told apart from what costs no more" in said[2] and "nan" not in "".join(said)
+    (line,) = decisions(table, rungs(table, records), counted, ["30h"]).splitlines()[2:]
+    assert line.endswith("| +30.00 | [-, -] | - | spnet, 0: -30.00 [-, -] |")
+
+
+def test_rungs_that_cost_the_same_to_the_second_are_compared_with_each_other(records):
+    """Means over other runs differ by fractions of a second."""
+    for record in records:
+        if record.method in ("cam", "sg_one"):
+            record.annotation_cost["novel_seconds"] = 720.4 if record.method == "sg_one" else 720.0
+    found = (
+        "cam (12 min, 40.0 %) buys nothing here: sg_one, 5 masks a class costs no more and reaches 45.0 %, better by"
+    )
+    assert any(line.startswith(found) for line in in_words(records))
+
+
+def test_the_first_hour_is_not_said_to_buy_what_comes_after_a_rung_that_took_some_of_it(records):
+    paid = [record for record in records if record.method in ("sg_one", "cam")]
+    paid[0].metrics["mIoU"]["value"] = 0.5  # cam, which costs more
+    assert len(in_words(paid)) > 1 and not any(line.startswith("The first hour") for line in in_words(paid))
+
+
+def test_rungs_of_other_prices_are_said_not_to_compare(records):
+    said = "Not all rungs were priced by one list (prices), so their costs do not compare."
+    for record in records:
+        record.config["prices"] = {"mask": 79.0}
+    assert said not in in_words(records)
+    records[0].config["prices"] = {"mask": 10.0}
+    assert in_words(records)[-1] == said
+
+
+def test_what_a_record_is_called_is_one_line_of_the_summary(records):
+    for record in records:
+        record.tag = "x\n\n# heading\n[here](file:///etc/passwd)"
+    (table,) = rank(records)
+    text = described(table, rungs(table, records), Counted([(record, Path("nowhere")) for record in records]))
+    assert "\n# heading" not in text and "](" not in text
+
+
+def test_supports_are_called_what_they_are():
+    records = [a_record("sg_one"), a_record("fcn8s")]
+    records[0].protocol["fields"] = records[1].protocol["fields"] | {"support_annotation": "box"}
+    for shots, label in ((1, "sg_one, 1 box a class"), (5, "sg_one, 5 boxes a class")):
+        records[0].shots = shots
+        (table,) = rank(records)
+        assert rungs(table, records)[0].label == label
+
+
+def test_an_axis_without_a_round_duration_names_its_ends():
+    assert ticks_between(30, 4000, [40.0, 0.0]) == {60: "1 min", 600: "10 min", 3600: "1 h"}
+    assert ticks_between(1000, 3500, [0.0, 1200.0, 3000.0]) == {1200.0: "20 min", 3000.0: "50 min"}
+    assert ticks_between(1000, 3500, [0.0]) == {}
+
+
 def test_without_all_folds_each_has_a_ladder_of_its_own():
     records = [a_record("spnet", 1), a_record("fcn8s", 1)]
     (table,) = rank(records)
@@ -202,6 +280,8 @@ def test_rows_without_a_cost_are_left_out(records):
 
 
 def test_text_and_picture(records, tmp_path):
+    for record in records:
+        record.data["title"] = r"a $\frac{b$ c"  # a name, no formula
     (table,) = rank(records)
     ladder = rungs(table, records)
     text = described(table, ladder, Counted([(record, Path("nowhere")) for record in records]))

@@ -23,10 +23,16 @@ def test_runs_of_older_versions_stand_where_their_supervision_says():
     assert [record.supervision for record in ladder] == ["zero_shot", "image_level", "few_shot", "full"]
 
 
+def test_supports_stand_where_their_own_labels_do():
+    shown = Record(supervision="few_shot", shots=5, protocol={"fields": {"support_annotation": "box"}})
+    assert (standing_of(shown).labels, standing_of(shown).singular) == ("boxes", "box")
+    assert standing_of(Record(supervision="few_shot", shots=5)).labels == "masks"
+
+
 def test_a_kind_of_label_that_nobody_knows_stands_last():
     unknown = standing_of(Record(supervision="full", label_access={"kind": "polygons"}))
     assert unknown > standing_of(Record(supervision="full"))
-    assert unknown.style == len(kinds()) and unknown.colour and unknown.marker
+    assert unknown.singular == "polygons" and unknown.style == len(kinds()) and unknown.colour and unknown.marker
 
 
 def test_older_records_have_one_kind_of_label_for_tables_and_for_runs_that_build_on_them():

@@ -46,7 +46,7 @@ class Comparison:
     """Difference of two scores on the same images.
 
     Attributes:
-        difference: first - second, with the ends `low` and `high` of its 95 % interval.
+        difference: first - second, with the ends `low` and `high` of its 95 % interval; nan of too few images.
         p_value: two-sided, of no difference; adjusted where several comparisons stand together (`holm`).
     """
 
@@ -56,8 +56,15 @@ class Comparison:
     p_value: float
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there were images enough to draw from."""
+        return self.low == self.low and self.high == self.high
+
+    @property
     def p_text(self) -> str:
-        """As printed."""
+        """As printed; a dash where nothing was tested."""
+        if not self.has_interval:
+            return "-"
         return "< 0.001" if self.p_value < 0.001 else f"{self.p_value:.3f}"
 
 

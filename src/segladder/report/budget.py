@@ -62,14 +62,14 @@ def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: S
 
 
 def as_good(rung: Rung, ladder: Sequence[Rung], table: Table, counted: Counted) -> tuple[Rung, tuple[str, str]] | None:
-    """The cheapest rung whose difference to another's has a 95 % interval that holds 0, and that difference."""
-    cheaper = [other for other in ladder if other.work < rung.work and _may_be_as_good(other, rung, table)]
+    """The cheapest rung whose difference to another's has no 95 % interval without 0, and that difference."""
+    cheaper = [other for other in ladder if other.cost < rung.cost and _may_be_as_good(other, rung, table)]
     for other in sorted(cheaper, key=lambda other: other.work):
         try:
             found = counted.compare(table, other.row, rung.row)
         except (DataError, ConfigError):
             continue
-        if found.low <= 0 <= found.high:
+        if not (found.low > 0 or found.high < 0):
             difference, interval, _ = comparison_cells(found, table.score)
             return other, (difference, interval)
     return None

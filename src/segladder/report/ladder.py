@@ -19,7 +19,7 @@ from segladder.report.counted import Counted
 from segladder.report.leaderboard import Row, Table
 from segladder.report.means import mean_annotation
 from segladder.report.record import Record
-from segladder.report.rendering import duration, markdown_table, per_class
+from segladder.report.rendering import duration, inert, interval, markdown_table, per_class
 from segladder.report.settings import Settings, is_amount
 
 HOUR = 3600
@@ -34,6 +34,7 @@ class Rung:
         curve: the same without what says how many labels there are: rungs of one curve differ in nothing else.
         work: seconds on labels of the classes asked about (a ladder's novel ones), mean over runs; `seconds` on all.
         value: what ranks, with the ends `low` and `high` of its interval where there is one.
+        prices: the list that its labels were priced by; empty where its record does not say.
     """
 
     label: str
@@ -44,6 +45,12 @@ class Rung:
     value: float
     low: float | None
     high: float | None
+    prices: str
+
+    @property
+    def cost(self) -> int:
+        """The work in whole seconds: means of other runs differ by less and cost the same."""
+        return round(self.work)
 
     def is_better(self, other: Rung, score: Score) -> bool:
         """Whether it beats another rung."""
@@ -66,22 +73,22 @@ def rungs(table: Table, found: Iterable[Record]) -> list[Rung]:
     ranked = [row for row in table.rows if row.value is not None]
     told: dict[tuple[str, ...], set[str]] = defaultdict(set)  # of one method, whatever its shots
     for row in ranked:
-        told[_without_amount(row)].update(row.setting)
+        told[without_amount(row)].update(row.setting)
     several = len({row.backbone for row in ranked if row.backbone}) > 1
     made = []
     for row in ranked:
         runs = [by_id[run] for run in row.runs]
         settings = among.of(runs[0])
-        shared = {key: settings[key] for key in told[_without_amount(row)] if key in settings}
+        shared = {key: settings[key] for key in told[without_amount(row)] if key in settings}
         rung = _rung(row, runs, shared | row.setting, of_novel)
         if rung is not None and several and row.backbone:
             rung = replace(rung, label=f"{rung.label} on {row.backbone}", curve=f"{rung.curve} on {row.backbone}")
         made.append(rung)
     sign = table.score.sign
-    return sorted((rung for rung in made if rung is not None), key=lambda rung: (round(rung.work), -sign * rung.value))
+    return sorted((rung for rung in made if rung is not None), key=lambda rung: (rung.cost, -sign * rung.value))
 
 
-def _without_amount(row: Row) -> tuple[str, ...]:
+def without_amount(row: Row) -> tuple[str, ...]:
     """What rows have in common that may differ in settings and shots."""
     network = row.method, *row.lineage, row.backbone, row.pretraining
     return row.supervision, row.standing.labels, *network, row.tag, row.selection
@@ -92,11 +99,13 @@ def _rung(row: Row, runs: Sequence[Record], setting: dict[str, Any], of_novel: b
     work = mean_annotation(runs, "novel_seconds") if of_novel else whole
     if work is None or whole is None or row.value is None:
         return None
-    shots = "" if row.shots is None else f", {row.shots} mask{'s' if row.shots > 1 else ''} a class"
+    labels = row.standing.singular if row.shots == 1 else row.standing.labels
+    shots = "" if row.shots is None else f", {row.shots} {labels} a class"
     oracle = ", by an oracle" if row.selection == "oracle" else ""
     fixed = {key: setting[key] for key in sorted(setting) if not is_amount(key)}
     curve = replace(row, setting=fixed).label + oracle
-    return Rung(row.label + shots + oracle, row, curve, work, whole, row.value, row.low, row.high)
+    prices = str(runs[0].config.get("prices") or "")
+    return Rung(row.label + shots + oracle, row, curve, work, whole, row.value, row.low, row.high, prices)
 
 
 def frontier(ladder: Sequence[Rung], score: Score) -> list[Rung]:
@@ -111,7 +120,7 @@ def frontier(ladder: Sequence[Rung], score: Score) -> list[Rung]:
 def described(table: Table, ladder: Sequence[Rung], counted: Counted) -> str:
     """The summary, the table of costs and the table per class, as Markdown; `ladder` is the table's, not empty."""
     parts = [
-        "\n".join(f"- {line}" for line in summary(table, ladder, counted)) + "\n",
+        "\n".join(f"- {inert(line)}" for line in summary(table, ladder, counted)) + "\n",
         costs(table, ladder),
         per_class(table, counted.records),
     ]
@@ -134,8 +143,7 @@ def costs(table: Table, ladder: Sequence[Rung]) -> str:
 
 def with_interval(rung: Rung, score: Score) -> str:
     """What ranks, with its interval."""
-    known = rung.low is not None and rung.high is not None
-    return score.text(rung.value) + (f" [{score.text(rung.low)}, {score.text(rung.high)}]" if known else "")
+    return score.text(rung.value) + interval(rung.low, rung.high, score)
 
 
 def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]:
@@ -148,7 +156,7 @@ def summary(table: Table, ladder: Sequence[Rung], counted: Counted) -> list[str]
 
 
 def findings(table: Table, ladder: Sequence[Rung], counted: Counted) -> tuple[list[str], list[str], list[str]]:
-    """The sentences of `summary`: what is worth its labels, what is not, and remarks on the best rung."""
+    """The sentences of `summary`: what is worth its labels, what is not, and remarks on the best rung and on prices."""
     score = table.score
     steps = frontier(ladder, score)
     pairs = [(after, before) for before, after in pairwise(steps)]
@@ -163,7 +171,7 @@ def findings(table: Table, ladder: Sequence[Rung], counted: Counted) -> tuple[li
     worth += [_step(before, after, test, score) for after, before, test in said[: len(steps) - 1]]
     worth += _first_hour(steps, score)
     not_worth = [_not_worth(rung, rival, test, score) for rung, rival, test in said[len(steps) - 1 :]]
-    return worth, not_worth, _remarks(steps[-1], table)
+    return worth, not_worth, [*_remarks(steps[-1], table), *_priced_apart(ladder)]
 
 
 def _step(before: Rung, after: Rung, test: Comparison | None, score: Score) -> str:
@@ -180,6 +188,8 @@ def _tested(test: Comparison | None, score: Score) -> str:
     """The interval of a difference, from low to high gain, and its p-value."""
     if test is None:
         return " (no counts were kept, so not tested)"
+    if not test.has_interval:
+        return " (too few images to test)"
     low, high = sorted(score.sign * score.scale * end for end in (test.low, test.high))
     sign = "" if test.p_text.startswith("<") else "= "
     return f" [{score.rounded(low)}, {score.rounded(high)}; p {sign}{test.p_text}]"
@@ -196,7 +206,7 @@ def _gain(before: Rung, after: Rung, score: Score) -> float:
 
 def _first_hour(steps: Sequence[Rung], score: Score) -> list[str]:
     within = [rung for rung in steps if rung.work <= HOUR]
-    if len(within) < 2:
+    if len(within) < 2 or within[0].work:  # the cheapest has spent some of the hour
         return []
     return [
         f"The first hour of annotation buys {score.rounded(_gain(within[0], within[-1], score))} points at most:"
@@ -206,13 +216,13 @@ def _first_hour(steps: Sequence[Rung], score: Score) -> list[str]:
 
 def _rival(rung: Rung, steps: Sequence[Rung], score: Score) -> Rung | None:
     """The best rung that costs less or nothing more, where it is as good."""
-    return max((r for r in steps if r.work <= rung.work), key=lambda r: score.sign * r.value, default=None)
+    return max((r for r in steps if r.cost <= rung.cost), key=lambda r: score.sign * r.value, default=None)
 
 
 def _not_worth(rung: Rung, rival: Rung, test: Comparison | None, score: Score) -> str:
     """That a rung no dearer is better, or as good as far as anybody can tell."""
     less = f"costs {duration(rival.work)}" if rival.work else "costs nothing"
-    cost = "costs no more" if rival.work == rung.work else less
+    cost = "costs no more" if rival.cost == rung.cost else less
     what = f"{rung.label} ({duration(rung.work)}, {score.text(rung.value)}{score.percent})"
     best = f"{rival.label} {cost} and reaches {score.text(rival.value)}{score.percent}"
     difference = f"better by {score.rounded(_gain(rung, rival, score))}{_tested_backwards(test, score)}"
@@ -241,3 +251,9 @@ def _remarks(best: Rung, table: Table) -> list[str]:
     ]
     text = "; ".join(parts)
     return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def _priced_apart(ladder: Sequence[Rung]) -> list[str]:
+    """That costs do not compare, where rungs of one ladder were priced by different lists."""
+    lists = {rung.prices for rung in ladder if rung.prices}
+    return ["Not all rungs were priced by one list (prices), so their costs do not compare."] if len(lists) > 1 else []

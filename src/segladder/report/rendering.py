@@ -68,9 +68,13 @@ def shots(row: Row) -> str:
 
 def ranking(row: Row, score: Score) -> str:
     """The score that ranks with its 95 % interval, and up to four seeds one by one: their scatter says nothing yet."""
-    interval = "" if row.low is None or row.high is None else f" [{score.text(row.low)}, {score.text(row.high)}]"
     few = 1 < len(row.scores) < SEEDS_DRAWN_FROM
-    return f"{score.text(row.value, 2)}{interval}{f' ({seeds(row, score)})' if few else ''}"
+    return score.text(row.value, 2) + interval(row.low, row.high, score) + (f" ({seeds(row, score)})" if few else "")
+
+
+def interval(low: float | None, high: float | None, score: Score) -> str:
+    """What stands behind a score, ` [45.0, 49.2]`; empty where it has no interval."""
+    return "" if low is None or high is None else f" [{score.text(low)}, {score.text(high)}]"
 
 
 def seeds(row: Row, score: Score) -> str:

@@ -32,6 +32,11 @@ class Standing:
         return kinds()[self.labels].marker if self.labels in kinds() else "x"
 
     @property
+    def singular(self) -> str:
+        """What one such label is called, where it has a name."""
+        return (kinds()[self.labels].singular if self.labels in kinds() else "") or self.labels
+
+    @property
     def style(self) -> int:
         """Number of the colour and dashes on the page."""
         names = list(kinds())
@@ -39,7 +44,13 @@ class Standing:
 
 
 def standing_of(record: Record) -> Standing:
-    """The rung of a run."""
-    labels = record.label_kind
+    """The rung of a run: of supports the kind that is given of them, which training may have had more of."""
+    labels = _of_supports(record) or record.label_kind
     rank = kinds()[labels].rank if labels in kinds() else 100
     return Standing(rank, record.shots is None, labels)
+
+
+def _of_supports(record: Record) -> str:
+    """The kind of label that supports have, where the protocol says it."""
+    singular = record.protocol.get("fields", {}).get("support_annotation")
+    return next((name for name, kind in kinds().items() if kind.singular and kind.singular == singular), "")

@@ -14,7 +14,7 @@ from segladder.metrics.scores import Score
 from segladder.report.leaderboard import Row, Table
 from segladder.report.means import mean_annotation
 from segladder.report.page.naming import Name, Shown, labels_of, method_of
-from segladder.report.rendering import against_best, beside, csv_text, duration, no_formula, number, seeds
+from segladder.report.rendering import against_best, beside, csv_text, duration, interval, no_formula, number, seeds
 
 LEADING_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 NOTHING = ("", "-")
@@ -112,7 +112,12 @@ def _columns(table: Table) -> list[Column]:
     return [
         _of_row("method", method_of),
         _of_row("labels", labels_of),
-        _of_row(score.axis, lambda row: _ranking(row, score), lambda row: _scaled(row.value, score), folds=False),
+        _of_row(
+            score.axis,
+            lambda row: score.text(row.value) + interval(row.low, row.high, score),
+            lambda row: _scaled(row.value, score),
+            folds=False,
+        ),
         _of_row("against the best, points", lambda row: against_best(row, score), folds=False),
         *(_cost(heading, key) for heading, key in costs.items()),
         *map(_beside, others),
@@ -155,11 +160,6 @@ def _beside(score: Score) -> Column:
 
 def _scaled(value: float | None, score: Score) -> float | None:
     return None if value is None or value != value else score.scale * value
-
-
-def _ranking(row: Row, score: Score) -> str:
-    interval = "" if row.low is None or row.high is None else f" [{score.text(row.low)}, {score.text(row.high)}]"
-    return f"{score.text(row.value)}{interval}"
 
 
 def _cell(column: Column, shown: Shown, score: Score) -> Cell:

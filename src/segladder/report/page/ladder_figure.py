@@ -12,7 +12,7 @@ from segladder.metrics.scores import Score
 from segladder.report.ladder import Rung, frontier
 from segladder.report.page.charts import round_ticks
 from segladder.report.page.naming import Shown
-from segladder.report.pictures.cost_curve import TICKS
+from segladder.report.pictures.cost_curve import ticks_between
 from segladder.report.rendering import duration
 
 WIDTH, HEIGHT = 1100, 520
@@ -132,7 +132,7 @@ def _x_axis(work: Sequence[float]) -> tuple[Scale, list[tuple[float, str]], floa
             return LEFT + FREE / 2
         return round(start + (WIDTH - RIGHT - start) * (math.log10(seconds) - low) / (high - low), 1)
 
-    ticks = [(x(tick), name) for tick, name in TICKS.items() if low <= math.log10(tick) <= high]
+    ticks = [(x(tick), name) for tick, name in ticks_between(10**low, 10**high, known).items()]
     free = LEFT + 1.5 * FREE if min(work) <= 0 else None
     return x, ([(x(0), "nothing")] if free else []) + ticks, free
 

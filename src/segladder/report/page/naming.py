@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from segladder.data.labels.kinds import kinds
 from segladder.report.leaderboard import Row, Table
 from segladder.report.record import Record
 from segladder.report.settings import is_amount
@@ -80,9 +79,7 @@ def labels_of(row: Row) -> str:
     """What training sees of the classes asked about, in words: `tags`, `no labels`, `one mask a class`."""
     if row.shots is None:
         return "no labels" if row.standing.labels == "none" else row.standing.labels
-    known = kinds().get(row.standing.labels)
-    singular = (known.singular if known is not None else "") or row.standing.labels
-    return f"one {singular} a class" if row.shots == 1 else f"{row.shots} {row.standing.labels} a class"
+    return f"one {row.standing.singular} a class" if row.shots == 1 else f"{row.shots} {row.standing.labels} a class"
 
 
 def _words(row: Row) -> dict[str, str]:

@@ -18,6 +18,7 @@ from segladder.files import written
 from segladder.metrics.scores import Score
 from segladder.report.ladder import HOUR, Rung, frontier
 from segladder.report.leaderboard import Table
+from segladder.report.rendering import duration
 
 BASE = ("base",)  # classes of what training had learnt before
 MARKER = 5  # half of a marker's width in pixels
@@ -34,8 +35,9 @@ TICKS: dict[float, str] = {
     360_000: "100 h",
     3_600_000: "1000 h",
 }
-LIGHT: Any = {}  # matplotlib's own
+LIGHT: Any = {"text.parse_math": False}  # names are no formulas; all else is matplotlib's own
 DARK: Any = {
+    **LIGHT,
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#0d1117"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#c9d1d9"),
     **{"grid.color": "#8b949e", "legend.labelcolor": "#c9d1d9"},
@@ -180,7 +182,7 @@ def _set_axes(panels: Sequence[Any], ladder: Sequence[Rung], table: Table, free:
     axes.set_xscale("log")
     axes.margins(x=0.2, y=0.08)
     low, high = axes.get_xlim()
-    ticks = {tick: name for tick, name in TICKS.items() if max(low, free * 2) <= tick <= high}
+    ticks = ticks_between(max(low, free * 2), high, [rung.work for rung in ladder])
     if any(not rung.work for rung in ladder):
         ticks[free] = "0"
     axes.set_xticks(list(ticks), list(ticks.values()))
@@ -192,6 +194,13 @@ def _set_axes(panels: Sequence[Any], ladder: Sequence[Rung], table: Table, free:
     of_novel = "" if table.declared.ladder is None else " of the novel classes"
     axes.set(ylabel=table.score.axis, title=f"What labels{of_novel} buy on {table.called}")
     panels[-1].set_xlabel(f"work of annotators on labels{of_novel}")
+
+
+def ticks_between(low: float, high: float, work: Sequence[float]) -> dict[float, str]:
+    """Durations on an axis and their names: round ones, or the ends of the work there where none is between."""
+    known = [seconds for seconds in work if seconds > 0]
+    ends = {seconds: duration(seconds) for seconds in ((min(known), max(known)) if known else ())}
+    return {tick: name for tick, name in TICKS.items() if low <= tick <= high} or ends
 
 
 def _write_labels(axes: Any, curves: Mapping[str, Sequence[tuple[float, float]]]) -> None:

@@ -277,6 +277,18 @@ def test_a_row_says_where_its_runs_were_asked_other_items():
     assert row.note == ""
 
 
+def test_a_row_says_where_its_runs_had_more_or_fewer_training_images():
+    found = [a_record(seed=seed, fold=fold) for seed in (0, 1) for fold in (0, 1)]
+    for record in found:
+        record.protocol = {**record.protocol, "fields": {"folds": 2}}
+        record.data = {**record.data, "train_ids": (90, 1000)[record.fold]}
+    (row,) = rank(found)[0].rows
+    assert row.note == ""  # folds may have other images
+    found[3].data["train_ids"] = 1010
+    (row,) = rank(found)[0].rows
+    assert row.note == "runs were trained on 1000 or 1010 images"
+
+
 def test_a_row_without_seeds_may_take_its_folds_from_several(tmp_path):
     """Jobs end in any order, and the newest of each fold counts."""
     runs = []
@@ -310,6 +322,34 @@ def test_an_edit_of_a_tenth_of_a_point_is_a_fault_and_rounding_is_not(tmp_path, 
     record.metrics["mIoU"]["value"] += changed
     (row,) = counted.tables()[0].rows
     assert len(counted.faults) == faults and (row.low is None) == bool(faults)
+
+
+def test_counts_that_give_no_score_are_not_those_of_a_record_that_has_one(tmp_path):
+    record = a_record(value=0.9)
+    nothing = counts_of({f"{i}": [[0, 0], [0, 0]] for i in range(8)})
+    nothing.save(tmp_path / record.id / "counts.npz")
+    counted = Counted([(record, tmp_path / record.id)])
+    (row,) = counted.tables()[0].rows
+    assert (row.low, row.high, row.note) == (None, None, "counts give another score")
+    assert counted.faults == [f"{record.id}: mIoU is 0.9000 by its record, nan by its counts"]
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 99)], ids=["encrypted", "compressed otherwise"])
+def test_an_archive_that_cannot_be_read_stops_no_leaderboard_and_is_not_replaced(tmp_path, place, value):
+    record, archive = a_record(), tmp_path / "counts.zip"
+    with zipfile.ZipFile(archive, "w") as whole:
+        whole.writestr(f"{record.id}-01234567.npz", b"counts")
+    content = bytearray(archive.read_bytes())
+    content[place] = content[content.find(b"PK\x01\x02") + place + 2] = value
+    archive.write_bytes(content)
+    counted = Counted([(record, tmp_path)])
+    assert counted.tables()[0].rows[0].low is None
+    assert counted.faults[0].startswith(f"{archive}: damaged counts of {record.id}-01234567.npz (")
+    for damaged in (bytes(content), b"PK"):
+        archive.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"counts\.zip: damaged .*; repair or remove it, copying would lose it"):
+            collect(in_study(record), tmp_path)
+        assert archive.read_bytes() == damaged
 
 
 EDITED = {"metrics": {"mIoU": {"value": 0.9}}}
@@ -617,6 +657,25 @@ def test_a_row_that_is_called_so_in_full_goes_before_those_that_say_more(tmp_pat
     assert line.startswith("| fcn8s | fcn8s [longer] |")
 
 
+def test_rows_are_told_apart_by_any_of_their_columns_and_names_may_hold_colons(tmp_path):
+    runs = []
+    for number, (pretraining, selection) in enumerate((("ImageNet", "fixed"), ("none", "fixed"), ("none", "held_out"))):
+        record = a_record("net", id=f"net{number}", tag="at 1:1")
+        record.backbone = {"name": "hub:resnet18", "pretraining": pretraining}
+        record.label_access = {"labels": "masks", "selection": selection}
+        runs.append((record, counts_of(right_of_ten(5 + number))))
+    counted = kept(tmp_path, *runs)
+    (table,) = counted.tables()
+    names = [f"net [at 1:1]@hub:resnet18@{rest}" for rest in ("ImageNet", "none@fixed", "none@held_out")]
+    first, second = (next(row for row in table.rows if row.runs == [run]) for run in ("net0", "net1"))
+    difference = f"| {100 * counted.compare(table, first, second).difference:+.2f} |"
+    for pair in (":".join(names[:2]), "net@ImageNet:net@none@fixed", "net [at 1:1]@ImageNet:net@fixed@none"):
+        assert difference in comparisons(table, [pair], counted)
+    with pytest.raises(ConfigError) as error:
+        comparisons(table, ["net:net@ImageNet"], counted)
+    assert {*str(error.value).partition("one of the rows ")[2].split(", ")} == {*names}
+
+
 def test_several_comparisons_of_a_table_are_adjusted_for_their_number(tmp_path):
     runs = [(a_record(name), counts_of(uneven(n))) for n, name in enumerate("abc")]
     counted = kept(tmp_path, *runs)
@@ -689,6 +748,21 @@ def test_more_supports_are_compared_on_the_same_queries(tmp_path):
     assert supports_compared(rank([runs[0][0]]), counted) == ""
     for record in counted.records:  # protocols that differ in more than their supports
         record.protocol["fields"] = {"support_annotation": "mask" if record.shots == 1 else "point"}
+    assert supports_compared(counted.tables(), counted) == ""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"backbone": {"name": "resnet18", "pretraining": "none"}}, {"config": {"optimizer": {"lr": 0.1}}}],
+    ids=["pretraining", "a setting"],
+)
+def test_more_supports_of_another_network_or_setting_are_not_compared(tmp_path, changes):
+    runs = []
+    for shots, hits in ((1, 5), (5, 8)):
+        fields = {"name": "strict", "hash": f"0123456{shots}", "fields": {}, **TESTED}
+        record = a_record("panet", shots=shots, protocol=fields, id=f"run{shots}", **(changes if shots == 5 else {}))
+        runs.append((record, counts_of(right_of_ten(hits))))
+    counted = kept(tmp_path, *runs)
     assert supports_compared(counted.tables(), counted) == ""
 
 

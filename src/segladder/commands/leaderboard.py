@@ -22,7 +22,7 @@ from segladder.report.counted import Counted
 from segladder.report.leaderboard import Table
 from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
-from segladder.report.rendering import csv_text, json_text, markdown, per_class, show, without_tags
+from segladder.report.rendering import csv_text, inert, json_text, markdown, per_class, show, without_tags
 from segladder.report.wandb_client import Project
 from segladder.runs.composition import check_keys
 
@@ -137,10 +137,11 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
             parts.append(bought(table, counted, config.budget))
         if config.per_class:
             heading = f"{table.declared.row_score.heading} per class, {table.title}"
-            parts.append(f"{heading}\n\n{per_class(table, counted.records)}")
+            parts.append(f"{inert(heading)}\n\n{per_class(table, counted.records)}")
         if pairs:
             parts.append(
-                f"Paired bootstrap{table.declared.over}, {table.title}\n\n{comparisons(table, pairs, counted)}"
+                f"{inert(f'Paired bootstrap{table.declared.over}, {table.title}')}\n\n"
+                + comparisons(table, pairs, counted)
             )
     if SUPPORTS in config.compare:
         parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, counted)}")

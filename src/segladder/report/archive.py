@@ -13,6 +13,7 @@ from typing import Any
 
 from segladder.errors import DataError
 from segladder.files import locked, written
+from segladder.foreign import NO_ARCHIVE
 from segladder.report import record as records
 from segladder.report.counted import ARCHIVE, Archives, member
 from segladder.report.means import differ
@@ -89,8 +90,11 @@ def _collect_counts(found: Iterable[tuple[Record, Path]], archive: Path, wanted:
     """Put the counts of runs into an archive, beside those that are there; of `wanted` members alone."""
     counts: dict[str, bytes] = {}
     if archive.exists():
-        with zipfile.ZipFile(archive) as whole:
-            counts = {name: whole.read(name) for name in whole.namelist()}
+        try:
+            with zipfile.ZipFile(archive) as whole:
+                counts = {name: whole.read(name) for name in whole.namelist()}
+        except NO_ARCHIVE as error:
+            raise DataError(f"{archive}: damaged ({error}); repair or remove it, copying would lose it") from error
     with Archives() as archives:
         for record, folder in found:
             with suppress(DataError):  # of an older version, or a run that never was scored

@@ -14,6 +14,10 @@ STATUSES = ("running", "finished", "interrupted", "diverged", "failed")
 ENDS = ("value", "low", "high")
 LARGEST = 1e18  # of any number
 LONGEST = 120  # characters of a name, which files may be named by
+MOST_FOLDS = 1000
+NODES = ("method", "labels", "labels.noise", "protocol")  # of the configuration, in which tables look for settings
+COSTS = ("seconds", "novel_seconds", "at_least")
+OLDER = ("recomputed", "unknown")  # what becomes of costs of older versions, see `segladder.report.costs`
 
 
 def check_values(value: Mapping[str, Any], place: str) -> None:
@@ -51,6 +55,8 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     ):
         if not isinstance(words, list) or not {*map(type, words)} <= {str}:
             raise DataError(f"{place}: {place_of} is {words!r}, expected text")
+    check_nodes(value, place)
+    check_cost(value.get("annotation_cost") or {}, place)
     shares = {score.name for score in declared.scores if score.unit == "share"}
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:
@@ -66,6 +72,29 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     for row in value.get("curve", []):
         if not isinstance(row, dict) or not all(map(is_score, row.values())):
             raise DataError(f"{place}: curve holds {row!r}, expected finite numbers by name")
+
+
+def check_nodes(value: Mapping[str, Any], place: str) -> None:
+    """Raise DataError where what a record says of its configuration or its folds has another form."""
+    for path in NODES:
+        node: Any = value.get("config", {})
+        for key in path.split("."):
+            node = node.get(key, {})
+        if not isinstance(node, dict) and (node, path) != (None, "protocol"):
+            raise DataError(f"{place}: config.{path} is {node!r}, expected an object")
+    folds = value.get("protocol", {}).get("fields", {}).get("folds", 0)
+    count = len(folds) if isinstance(folds, list) else folds
+    if not (type(count) is int and 0 <= count <= MOST_FOLDS):
+        raise DataError(f"{place}: protocol.fields.folds is {folds!r}, expected a list or a number of folds")
+
+
+def check_cost(cost: Mapping[str, Any], place: str) -> None:
+    """Raise DataError unless an annotation cost is one: seconds of work, null where nobody knows."""
+    for key in COSTS:
+        if not is_score(cost.get(key)) or (cost.get(key) or 0) < 0:
+            raise DataError(f"{place}: annotation_cost.{key} is {cost[key]!r}, expected seconds or null")
+    if cost.get("older", OLDER[0]) not in OLDER:
+        raise DataError(f"{place}: annotation_cost.older is {cost['older']!r}, expected {' or '.join(OLDER)}")
 
 
 def check_hash(protocol: Mapping[str, Any], place: str) -> None:

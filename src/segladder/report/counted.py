@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from segladder.errors import ConfigError, DataError
+from segladder.foreign import NO_ARCHIVE
 from segladder.metrics.bootstrap import Comparison, Runs, holm
 from segladder.metrics.counts import COUNTS, Counts
 from segladder.metrics.scores import FromCounts
@@ -61,7 +61,7 @@ class Archives(ExitStack):
                 return Counts.load(stored, f"{archive}:{member(record)}")
         except KeyError as error:
             raise NotKept(f"{archive}: no counts of {member(record)}") from error
-        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+        except NO_ARCHIVE as error:
             raise DataError(f"{archive}: damaged counts of {member(record)} ({error})") from error
 
 
@@ -130,12 +130,17 @@ class Counted(ExitStack):
         """A row's runs, prepared once for all of its comparisons. Raises DataError where its score is not theirs."""
         key = _key(table, row, rule)
         if key not in self._prepared:
+            counts = self.of(table, row)
             try:
-                runs = Runs.of(self.of(table, row), rule, seedless=not row.seeds)
+                runs = Runs.of(counts, rule, seedless=not row.seeds)
                 value = float(runs.under_draws(draws=0)[0])
-            except (ValueError, LookupError) as error:  # records and counts of strangers may not fit together
+            except (
+                DataError,
+                ValueError,
+                LookupError,
+            ) as error:  # records and counts of strangers may not fit together
                 raise DataError(f"{row.runs[0]}: {table.metric} does not follow from its counts ({error})") from error
-            if row.value is not None and abs(value - row.value) > SAME:
+            if row.value is not None and not abs(value - row.value) <= SAME:  # nan is another
                 raise DataError(
                     f"{row.runs[0]}: {table.metric} is {row.value:.4f} by its record, {value:.4f} by its counts"
                 )

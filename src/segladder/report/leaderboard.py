@@ -19,7 +19,7 @@ from segladder.metrics.declaration import Declaration
 from segladder.metrics.scores import Score
 from segladder.report.declared import of_table
 from segladder.report.fields import Place, set_apart
-from segladder.report.means import agree, differ, grouped, mean, of_seeds, over_runs
+from segladder.report.means import agree, grouped, mean, of_seeds, over_runs, unlike
 from segladder.report.record import Record
 from segladder.report.record import key as id_and_hash
 from segladder.report.settings import Settings, draw_of, knows_parents, telling_keys, typed, value_of
@@ -278,18 +278,6 @@ def _is_seedless(record: Record, known: Mapping[str, Record]) -> bool:
     return all(_is_seedless(known[run], known) if run in known else not above for run in record.parents)
 
 
-def _asked_otherwise(records: Sequence[Record]) -> bool:
-    """Whether runs of equal folds were scored on unlike lists of items, as other versions of a data set may draw."""
-    folds = grouped(records, lambda record: record.fold).values()
-    return any(len({repr(record.protocol.get("items")) for record in runs}) > 1 for runs in folds)
-
-
-def _said_otherwise(records: Sequence[Record]) -> bool:
-    """Whether one run stands in several records that differ, as an edited copy does."""
-    runs = grouped(records, id_and_hash).values()
-    return any(differ(copies[0], other) for copies in runs for other in copies[1:])
-
-
 def _row(
     records: Sequence[Record], setting: dict[str, Any], metric: str, declared: Declaration, known: Mapping[str, Record]
 ) -> Row:
@@ -301,8 +289,7 @@ def _row(
     repeats = len({id_and_hash(record) for record in records}) - len(kept)
     notes = [_not_counted(records, repeats)] if repeats and not seedless else []
     notes += [f"folds missing: {missing}"] if missing else []
-    notes += ["records of one run differ"] if _said_otherwise(records) else []
-    notes += ["runs were asked other items"] if _asked_otherwise(kept) else []
+    notes += unlike(records, kept)
     alone = sum(not knows_parents(record, known) for record in kept)
     notes += [f"what {alone} of {len(kept)} runs build on is not at hand"] if 0 < alone < len(kept) else []
     single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}

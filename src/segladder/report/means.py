@@ -1,4 +1,7 @@
-"""Means over the runs of a leaderboard's row: over folds and seeds, what their labels cost, the score of each class."""
+"""Means over the runs of a leaderboard's row: over folds and seeds, what their labels cost, the score of each class.
+
+And what such runs should have in common and have not.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from segladder.metrics.pooling import POOLED
 from segladder.metrics.scores import Score
 from segladder.report.checked import is_score
 from segladder.report.record import Record
+from segladder.report.record import key as id_and_hash
 
 
 def mean_annotation(records: Sequence[Record], key: str = "seconds") -> float | None:
@@ -92,6 +96,23 @@ def differ(first: Record, second: Record) -> bool:
         (first.metrics[name]["value"], second.metrics[name]["value"]) for name in first.metrics.keys() & second.metrics
     )
     return any((one is None) != (other is None) or abs((one or 0.0) - (other or 0.0)) > 1e-6 for one, other in values)
+
+
+def unlike(records: Sequence[Record], counted: Sequence[Record]) -> list[str]:
+    """What runs of one row should have in common and have not, in words.
+
+    Args:
+        records: of the row; one run may stand in several of them, of which one may be edited.
+        counted: those of which the score is the mean, one for each seed and fold.
+    """
+    copies = grouped(records, id_and_hash).values()
+    folds = grouped(counted, lambda record: record.fold).values()
+    notes = ["records of one run differ"] if any(differ(runs[0], run) for runs in copies for run in runs[1:]) else []
+    asked = [{repr(run.protocol.get("items")) for run in runs} for runs in folds]  # another data set draws others
+    notes += ["runs were asked other items"] if any(len(items) > 1 for items in asked) else []
+    known = [{str(run.data["train_ids"]) for run in runs if run.data.get("train_ids") is not None} for runs in folds]
+    numbers = sorted({number for found in known if len(found) > 1 for number in found}, key=lambda n: (len(n), n))
+    return [*notes, *([f"runs were trained on {' or '.join(numbers)} images"] if numbers else [])]
 
 
 def grouped(records: Iterable[Record], key: Any) -> dict[Any, list[Record]]:

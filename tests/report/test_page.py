@@ -156,6 +156,14 @@ def test_runs_beyond_the_limit_are_counted(tmp_path, monkeypatch):
     assert "2 further runs" in text
 
 
+def test_rows_that_a_chart_or_a_heat_map_leaves_out_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("segladder.report.page.whole.MOST_CLASS_ROWS", 1)
+    monkeypatch.setattr("segladder.report.page.drawn.MOST_LINES", 1)
+    sweep = [{"threshold": 0.25, "mIoU": 0.5}, {"threshold": 0.5, "mIoU": 0.25}]
+    text = rendered([a_record("a", 0.5, curve=sweep), a_record("b", 0.6, curve=sweep)], tmp_path)
+    assert "1 further row in the CSV." in text and "mIoU along the threshold, the best 1 of 2 rows" in text
+
+
 def test_what_records_say_is_never_markup(tmp_path):
     evil = "<script>alert(1)</script>\"'&"
     record = a_record(evil, 0.5, tag=evil, command=evil, config={evil: evil}, device=evil)

@@ -3,21 +3,28 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import pytest
-from page_runs import METHODS, scored, write_runs
+from page_runs import CLASSES, METHODS, SAYS, scored, write_runs
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from segladder.data.hashing import hashed_fields
+from segladder.metrics.bootstrap import per_class
+from segladder.metrics.counts import COUNTS
+from segladder.metrics.formulas import class_iou
+from segladder.metrics.scores import Score
 from segladder.report.counted import Counted
 from segladder.report.leaderboard import rank
 from segladder.report.page import page
+from segladder.report.page.drawn import swept_points
 from segladder.report.page.ladder_figure import RADIUS, _labels
 from segladder.report.page.naming import names
 from segladder.report.page.pictures import Room, cut
 from segladder.report.page.questions import asked, questions
 from segladder.report.page.whole import _Sections
-from segladder.report.record import Record, find_records
+from segladder.report.record import Record, find_records, write
 
 
 def section_of(folder):
@@ -96,6 +103,11 @@ def test_a_constant_is_not_drawn(section):
     assert drawn == ["Training"] * 3  # not the learning rate, which never changes
 
 
+def test_places_of_a_sweep_that_are_not_known_are_not_drawn():
+    sweep = [{"gamma": None, "mIoU": 0.1}, {"mIoU": 0.2}, {"gamma": 0.5, "mIoU": 0.25}, {"gamma": 1.0, "mIoU": None}]
+    assert swept_points([Record(curve=sweep)], "gamma", Score("mIoU")) == [(0.5, 25.0)]
+
+
 def test_the_confusion_of_a_row_is_what_was_counted(section):
     row = next(details for details in section.rows if details.name.lead == "cam")
     total = scored(METHODS["cam"][2]).total()
@@ -105,12 +117,6 @@ def test_the_confusion_of_a_row_is_what_was_counted(section):
 
 
 def test_classes_of_several_runs_have_the_interval_of_their_counts(tmp_path):
-    from dataclasses import replace
-
-    from segladder.metrics.bootstrap import per_class
-    from segladder.metrics.counts import COUNTS
-    from segladder.report.record import write
-
     (first,) = write_runs(tmp_path, methods={"unet": METHODS["unet"]})
     second = replace(first, id="again", seed=1)
     write(second, tmp_path / "again")
@@ -125,6 +131,26 @@ def test_classes_of_several_runs_have_the_interval_of_their_counts(tmp_path):
     ]
     (tmp_path / "again" / COUNTS).unlink()
     assert section_of(tmp_path).rows[0].class_headings == ["class", "IoU, %"]
+
+
+def test_classes_that_every_fold_scores_have_the_interval_of_their_mean(tmp_path):
+    (first,) = write_runs(tmp_path / "one", methods={"unet": METHODS["unet"]})
+    protocol = {**first.protocol, "fields": {**SAYS["fields"], "folds": 2}}
+    protocol["hash"] = hashed_fields(protocol["fields"])
+    both = [scored(1), scored(9)]
+    for fold, counts in enumerate(both):
+        counts.fold = fold
+        iou = class_iou(counts.outcomes().sum(0)).tolist()
+        rows = [{"class": name, "iou": value} for name, value in zip(CLASSES, iou, strict=True)]
+        record = replace(first, id=f"fold{fold}", fold=fold, protocol=protocol, per_class=rows)
+        record.metrics = {"mIoU": {"value": sum(iou) / 3, "low": None, "high": None}}
+        write(record, tmp_path / "two" / record.id)
+        counts.save(tmp_path / "two" / record.id / COUNTS)
+    (row,) = section_of(tmp_path / "two").rows
+    low, high = per_class(both)
+    assert [line[2] for line in row.classes] == [
+        f"{100 * a:.1f} to {100 * b:.1f}" for a, b in zip(low, high, strict=True)
+    ]
 
 
 def test_one_image_is_shown_over_all_rows(section):

@@ -73,6 +73,21 @@ def test_other_records_show_something_else_and_their_order_nothing():
     assert boards(rank(some()[::-1]), some()[::-1]) == shown
 
 
+def test_hours_of_a_ladder_are_those_of_its_novel_classes():
+    (record,) = some()[:1]
+    record.protocol |= {"scores": [{"name": "mIoU"}], "ladder": []}
+    record.annotation_cost = {"seconds": 36000.0, "novel_seconds": 3600.0}
+    board = boards(rank([record]), [record])["cam_seeds-01234567-feedfeed/leaderboard"]
+    assert board.rows[0][board.columns.index("annotation_hours")] == 1.0
+
+
+def test_places_of_a_sweep_that_are_not_known_are_left_out():
+    (record,) = some()[:1]
+    record.curve = [{"threshold": None, "mIoU": 0.1}, {"mIoU": 0.2}, *record.curve]
+    record.curve[1], record.curve[2] = record.curve[2], record.curve[1]
+    assert boards(rank([record]), [record]) == boards(rank(some()[:1]), some()[:1])
+
+
 def test_a_push_that_failed_is_no_finished_run(tmp_path, monkeypatch):
     monkeypatch.setattr("segladder.report.wandb_board._logged", lambda shown: 1 / 0)
     with pytest.raises(ZeroDivisionError):

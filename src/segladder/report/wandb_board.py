@@ -108,11 +108,12 @@ def _key(table: Table) -> str:
 
 def _leaderboard(table: Table, runs: Sequence[tuple[Row, list[Record]]]) -> Board:
     others = list(dict.fromkeys(name for row, _ in runs for name in row.others))
+    paid = "seconds" if table.declared.ladder is None else "novel_seconds"
     cost = ["annotation_hours", "log10_annotation_hours"]
     columns = ["method", *PLAIN, table.metric, *MEASURED, *cost, *others, "seeds", "note", "runs"]
     rows = []
     for row, records in runs:
-        seconds = mean_annotation(records)
+        seconds = mean_annotation(records, paid)
         hours = [None if seconds is None else seconds / 3600, math.log10(seconds / 3600) if seconds else None]
         values = [row.label, *(getattr(row, name) for name in PLAIN), row.value]
         values += [*(getattr(row, name) for name in MEASURED), *hours, *(row.others.get(name) for name in others)]
@@ -131,7 +132,9 @@ def _sweep(metric: str, swept: str, runs: Sequence[tuple[Row, list[Record]]]) ->
     rows = []
     for row, records in runs:
         curve = next((record.curve for record in records if record.curve and swept in record.curve[0]), [])
-        rows += [[row.label, line[swept], line[metric]] for line in curve if line.get(metric) is not None]
+        rows += [
+            [row.label, line[swept], line[metric]] for line in curve if None not in (line.get(swept), line.get(metric))
+        ]
     return Board(SWEPT, rows)
 
 

@@ -24,6 +24,7 @@ from segladder.report.page.drawn import run_curves, training_charts
 from segladder.report.page.naming import Name, Shown
 from segladder.report.page.pictures import Picture
 from segladder.report.record import Record, plain
+from segladder.report.rendering import interval
 from segladder.report.settings import typed
 
 MOST_CLASSES = 40  # of a confusion matrix
@@ -83,9 +84,8 @@ def details(table: Table, shown: Shown, runs: list[Run], counted: Counted) -> De
     """
     row = shown.row
     headings, classes = _classes(table, row, shown.records, counted)
-    known = row.low is not None and row.high is not None
-    span = f" [{table.score.text(row.low)}, {table.score.text(row.high)}]" if known else ""
-    score = f"{table.score.title} {table.score.text(row.value)}{span}{table.score.percent}"
+    value = table.score.text(row.value) + interval(row.low, row.high, table.score)
+    score = f"{table.score.title} {value}{table.score.percent}"
     return Details(
         shown.anchor,
         shown.name,
@@ -164,7 +164,8 @@ def _between(ends: tuple[float, float] | None, score: Score) -> str:
 def _spans(table: Table, row: Row, records: Sequence[Record], counted: Counted) -> dict[str, tuple[float, float]]:
     """The interval of each class: what the record of a single run says, else what counts give.
 
-    Counts are believed where their value is the records' own.
+    Counts are believed where their value is the records' own. A class of one fold has that of its fold, one that all
+    folds score that of the mean over them.
     """
     score = table.declared.row_score
     if len(records) == 1 and records[0].has_intervals:
@@ -175,33 +176,32 @@ def _spans(table: Table, row: Row, records: Sequence[Record], counted: Counted) 
     if score.name not in CLASS_FORMULAS:
         return {}
     found: dict[str, tuple[float, float]] = {}
-    for scored, counts in _alike(table, row, records, counted):
+    means = class_means(records, score.name)
+    for counts in _of_folds(table, row, records, counted):
         rule = FromCounts(
             CLASS_FORMULAS[score.name], kinds=table.score.statistic.kinds if table.score.statistic else ()
         )
         try:
-            drawn = Runs.of(counts, rule).under_draws(2000)
+            drawn = Runs.of(counts, rule, seedless=not row.seeds).under_draws(2000)
         except (DataError, ValueError, LookupError):
             continue
         low, high = ends(drawn, rule)
-        means = class_means(scored, score.name)
         for k, name in enumerate(table.classes[: drawn.shape[1]]):
             if name in means and abs(drawn[0, k] - means[name]) < 1e-6 and low[k] == low[k]:
                 found[name] = (float(low[k]), float(high[k]))
     return found
 
 
-def _alike(
-    table: Table, row: Row, records: Sequence[Record], counted: Counted
-) -> Iterator[tuple[list[Record], list[Counts]]]:
-    """A row's runs with their counts by the fold that they score."""
+def _of_folds(table: Table, row: Row, records: Sequence[Record], counted: Counted) -> Iterator[list[Counts]]:
+    """The counts of a row's runs: of all of them, and by the fold that they score."""
     try:
         counts = counted.of(table, row)
     except (DataError, ConfigError):
         return
-    for fold in dict.fromkeys(record.fold for record in records):
-        those = [i for i, record in enumerate(records) if record.fold == fold]
-        yield [records[i] for i in those], [counts[i] for i in those]
+    yield counts
+    folds = dict.fromkeys(record.fold for record in records)
+    for fold in folds if len(folds) > 1 else ():
+        yield [of_run for of_run, record in zip(counts, records, strict=True) if record.fold == fold]
 
 
 def _confusion(table: Table, row: Row, counted: Counted) -> Confusion | None:

@@ -28,16 +28,17 @@ def sweep_charts(table: Table, rows: Sequence[Shown]) -> list[Chart]:
     swept, score = table.declared.swept, table.score
     series: list[Series] = []
     for shown in sorted(rows, key=lambda shown: -score.sign * (shown.row.value or 0)):
-        points = swept_points(shown.records, swept, score)
-        if points and len(series) < MOST_LINES:
+        if points := swept_points(shown.records, swept, score):
             series.append(Series(shown.name.short, points, style=len(series), link=shown.anchor))
-    return _drawn(f"{score.title} along the {swept}", series, swept, score.axis)
+    best = f", the best {MOST_LINES} of {len(series)} rows" if len(series) > MOST_LINES else ""
+    return _drawn(f"{score.title} along the {swept}{best}", series[:MOST_LINES], swept, score.axis)
 
 
 def swept_points(records: Sequence[Record], swept: str, score: Score) -> list[tuple[float, float]]:
     """Where the first run that sweeps has which score, as printed; empty where none sweeps."""
     curve = next((r.curve for r in records if r.curve and swept in r.curve[0]), [])
-    return [(line[swept], score.scale * line[score.name]) for line in curve if line.get(score.name) is not None]
+    known = [line for line in curve if None not in (line.get(swept), line.get(score.name))]
+    return [(line[swept], score.scale * line[score.name]) for line in known]
 
 
 def run_curves(record: Record) -> list[Chart]:

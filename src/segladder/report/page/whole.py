@@ -45,7 +45,7 @@ class Section:
         anchor: its id in the page, made of hashes: it stays as other tables come and go.
         title: what was asked, in words; `tooltip` has the hashes.
         worth: of a ladder, sentences on what is worth its labels; `not_worth`, on what is not.
-        row_score: what the heat map shows, its classes in columns; `heat` has a line for each row.
+        row_score: what the heat map shows, its classes in columns; `heat` has a line for each row but those left out.
     """
 
     anchor: str
@@ -62,6 +62,7 @@ class Section:
     row_score: Score
     classes: list[str]
     heat: list[tuple[Name, str, list[float | None]]]
+    heat_left_out: int
     heat_csv: str
     side_by_side: list[SideBySide]
     published: list[Published]
@@ -188,7 +189,8 @@ class _Sections:
             charts=sweep_charts(table, shown),
             row_score=table.declared.row_score,
             classes=classes,
-            heat=heat,
+            heat=heat[:MOST_CLASS_ROWS],
+            heat_left_out=len(heat[MOST_CLASS_ROWS:]),
             heat_csv=lines_csv(["row", *classes], [[name.text, *shares] for name, _, shares in heat]),
             side_by_side=side_by_side(seen, self.room),
             published=alongside,
@@ -228,7 +230,7 @@ class _Sections:
         """What a ladder says in words, and the figure of any table whose rows cost differently."""
         of_row = {each.row.runs[0]: each for each in shown if each.row.runs}
         steps = []
-        for rung in rungs(table, [record for each in shown for record in each.records]):
+        for rung in rungs(table, self.counted.records):
             each = of_row[rung.row.runs[0]]
             oracle = ", by an oracle" if rung.row.selection == "oracle" else ""
             steps.append(Step(replace(rung, label=each.name.text + oracle), each))
@@ -253,7 +255,7 @@ def _best(table: Table, shown: Sequence[Shown]) -> str:
 def _heat_map(table: Table, rows: Sequence[Shown]) -> tuple[list[str], list[tuple[Name, str, list[float | None]]]]:
     """What sums up each class (columns), by row, mean over runs; the row's name and the id of its details before it."""
     score = table.declared.row_score.name
-    means = [(shown, class_means(shown.records, score)) for shown in rows[:MOST_CLASS_ROWS]]
+    means = [(shown, class_means(shown.records, score)) for shown in rows]
     known = dict.fromkeys([*table.classes, *(name for _, scores in means for name in scores)])
     classes = [name for name in known if any(name in scores for _, scores in means)]
     return classes, [

@@ -1,5 +1,6 @@
 """From the command line: train, evaluate, predict, leaderboard; kill and resume; two processes; interruption."""
 
+import errno
 import json
 import shutil
 import signal
@@ -98,6 +99,27 @@ def test_evaluate_under_the_same_protocol_repeats_the_score(segladder, run):
     assert again["metrics"] == first["metrics"] and again["per_class"] == first["per_class"]
     assert again["parents"] == [first["id"]]
     assert other["protocol"]["hash"] != first["protocol"]["hash"]
+
+
+def test_an_evaluation_is_finished_though_the_run_was_cut_off_while_it_was_scored(segladder, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluations"))
+    cut_off = record_of(copy) | {"status": "failed", "error": "cut off", "metrics": {}, "per_class": []}
+    (copy / "record.json").write_text(json.dumps(cut_off))
+    assert segladder("evaluate", f"run={copy}", "progress=false", "panels=0") == 0
+    (scored,) = map(record_of, copy.glob("evaluations/*"))
+    assert (scored["status"], scored["error"], scored["metrics"]) == ("finished", None, record_of(run)["metrics"])
+
+
+def test_a_run_whose_finished_record_found_no_room_has_failed(segladder, tmp_path, monkeypatch, capsys):
+    def carry_out(run):
+        run.record.status = "finished"
+        raise OSError(errno.ENOSPC, "No space left on device", str(run.folder / "record.json"))
+
+    monkeypatch.setattr("segladder.commands.train.carry_out", carry_out)
+    assert segladder("train", *TINY, f"hydra.run.dir={tmp_path / 'run'}") == 1
+    assert "record.json: No space left on device; make room on that disk" in capsys.readouterr().err
+    assert record_of(tmp_path / "run")["status"] == "failed"
 
 
 def test_an_evaluation_on_other_images_stands_beside_the_first(segladder, run, tmp_path):

@@ -93,7 +93,7 @@ def test_a_pipe_is_waited_for_by_nobody(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"process": "1/../self"}', '{"pid": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"host": "x"}', '{"process": "1/../self"}', '{"pid": 1}'])
 def test_a_damaged_file_names_nobody(tmp_path, text):
     (tmp_path / ownership.FILE_NAME).write_text(text)
     assert named_in(tmp_path) is None

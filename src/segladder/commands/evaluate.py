@@ -82,6 +82,7 @@ def run(config: DictConfig) -> int:
     now = datetime.now(UTC)
     record.parents, record.id = [record.id], f"{record.id}-{rung}"
     record.time = now.isoformat(timespec="seconds")
+    record.status, record.error = "finished", None  # of the scoring too
     record.commit, record.dirty = git_state()  # of the scoring; the parent's record has that of the training
     record.versions, record.threads = versions(), torch.get_num_threads()
     record.command = " ".join(["segladder", "evaluate", *map(shlex.quote, given_words())])

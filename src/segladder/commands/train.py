@@ -13,7 +13,7 @@ from segladder.runs import build
 from segladder.runs.choices import check_choices, check_data, check_pool
 from segladder.runs.composition import check_keys, one_line
 from segladder.runs.fitting import carry_out
-from segladder.runs.folder import has_learnt
+from segladder.runs.folder import has_learnt, is_finished
 from segladder.runs.interruption import Interruption
 from segladder.runs.job import discard, discard_if_empty, fresh_folder, holds_nothing_else, own_job
 from segladder.runs.keys import TrainKeys
@@ -60,7 +60,7 @@ def carry_through(config: DictConfig, folder: Path) -> int:
             write_status(record, folder, "running")  # with the data that it learns from
             carry_out(run)
         except BaseException as error:
-            if record.status == "finished":  # such as a pipe that nobody reads any more
+            if is_finished(folder):  # such as a pipe that nobody reads any more
                 raise
             if new and isinstance(error, ConfigError) and not has_learnt(folder):
                 close(mirrors, "failed")

@@ -99,7 +99,7 @@ def named_in(folder: Path) -> Owner | None:
     """Who the folder's file names, living or gone."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         found = json_values(content(folder / FILE_NAME))
-        if all(isinstance(value, KINDS[key]) for key, value in found.items()):
+        if found.keys() == KINDS.keys() and all(isinstance(value, KINDS[key]) for key, value in found.items()):
             return Owner(**found)
     return None
 

@@ -17,7 +17,7 @@ ALONE = (*MULTIRUN, "--run", "-r", "--resolve", "--hydra-help", "--shell-complet
 WITH_VALUE = (*CONFIG_DIR, *CFG, "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 CFGS = ("job", "hydra", "all")
-PLAIN = re.compile(r"[\w/:.+@-]+")  # what stands in an override without quotes
+PLAIN = re.compile(r"[\w/:.+@-]+", re.ASCII)  # what stands in an override without quotes
 
 
 def for_hydra(words: Sequence[str]) -> list[str]:
@@ -94,7 +94,7 @@ def with_own_choices(overrides: Sequence[str], config_dirs: Sequence[str] = ()) 
     folders += [absolute(place) for places in searched for place in places or ()]
     if not folders:
         return others
-    listed = ",".join(place if PLAIN.fullmatch(place) else quoted(place) for place in folders)
+    listed = ",".join(map(quoted, folders))
     return [*others, f"{SEARCHPATH}=[{listed}]"]
 
 
@@ -137,7 +137,12 @@ def without_namesakes(given: str) -> Path:
     return folder
 
 
-def quoted(text: str) -> str:
-    """A text as Hydra reads it back."""
-    escaped = text.replace('"', '\\"')
+def quoted(text: str | Path) -> str:
+    """A text or a path as Hydra reads it back, in quotes where it needs them."""
+    return str(text) if PLAIN.fullmatch(str(text)) else in_quotes(str(text))
+
+
+def in_quotes(text: str) -> str:
+    """A text in quotes, as Hydra reads it back; there a backslash counts only where it stands before a quote."""
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text)
     return f'"{escaped}"'

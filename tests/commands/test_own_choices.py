@@ -1,17 +1,21 @@
 """The user's own choices, in a folder of `hydra.searchpath` or `--config-dir`, reach every process of a command."""
 
 import json
+import shlex
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from segladder.command_line import for_hydra
+from segladder.command_line import for_hydra, quoted
 from segladder.errors import ConfigError
 from segladder.guide import candidates
 from segladder.processes import parallel
 from segladder.report.record import Record, read
 from segladder.runs.fitting import give_up
+from segladder.runs.folder import resuming
 from segladder.stages import chain
 
 TINY = [
@@ -67,6 +71,27 @@ def test_a_choice_that_conf_hides_is_refused(own):
     (own / "method" / "fcn8s.yaml").write_text("name: other\n")
     with pytest.raises(ConfigError, match=r"method/fcn8s.yaml: conf/ has another file of that name"):
         for_hydra(["--config-dir", "own"])
+
+
+ODD = ["läufe", "seed=1,method=cam", "it's (new)", 'a "b" #3', "back\\", "{x}", "$HOME"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_of_any_name_is_read_back(name):
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={quoted(Path('runs') / name)}")
+    assert override.value() == f"runs/{name}" and not override.is_sweep_override()
+    assert chain.with_folder("parent=cam", {"cam": Path(name)}) == f"parent={quoted(name)}"
+    *command, word = shlex.split(resuming(Path("runs") / name))
+    assert command == ["segladder", "train"]
+    assert OverridesParser.create().parse_override(word).value() == f"runs/{name}"
+
+
+def test_jobs_of_a_sweep_have_folders_of_any_name_and_the_same_run_is_one_job(own, segladder, told, capsys):
+    words = ["hydra/launcher=pool", 'runs="läufe, neu"', "seed=0,1,1"]
+    assert segladder("train", "-m", *words) == 0
+    assert "job 2: the same run as another job's, left out (seed=1)" in capsys.readouterr().out
+    values = [OverridesParser.create().parse_override(arguments[-1]).value() for arguments in told]
+    assert len(set(values)) == 2 and all(value.startswith("läufe, neu/") for value in values)
 
 
 @pytest.mark.parametrize("words", [["--config-dir", "own"], ["hydra.searchpath=[file://own]"]])

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segladder.processes import parallel
-from segladder.processes import search as trial_processes
 from segladder.processes.search_space import distributions
 from segladder.report import record as records
 from segladder.report.pictures.search_history import best_so_far
+from segladder.runs import composition
 from segladder.runs.composition import composed
 from segladder.runs.folder import CONFIG, config_hash_of
 from segladder.runs.ownership import owned
@@ -30,7 +30,7 @@ TINY = [
 ]
 
 
-def composed_once(overrides):
+def composed_once(overrides, command="train"):
     """`composed`, which takes most of the time of these tests, once for each configuration."""
     return composed_for(*overrides)
 
@@ -74,7 +74,7 @@ class Training:
 def search(segladder, tmp_path, monkeypatch):
     """Runs `segladder search` with `Training` in place of processes; returns its exit code."""
     monkeypatch.setattr(parallel, "POLL", 0)
-    monkeypatch.setattr(trial_processes, "composed", composed_once)
+    monkeypatch.setattr(composition, "composed", composed_once)
 
     def run(*words, training=None):
         monkeypatch.setattr(parallel, "start_child", training or Training())

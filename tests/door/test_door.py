@@ -31,6 +31,7 @@ from segladder.errors import ConfigError, DataError
 from segladder.guide import keys_of
 from segladder.protocols.inference import class_maps
 from segladder.runs.composition import composing
+from segladder.runs.loading import chosen_device
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"data.train_size": 160, "data.val_size": 60, "data.size": 64, "loader.workers": 0, "backbone.width": 8}
@@ -80,6 +81,12 @@ def test_importing_it_imports_nothing_heavy():
     script = "import sys, segladder; print(sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not any(f"'{heavy}'" in modules for heavy in ("torch", "hydra", "numpy", "pydantic", "rich"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:-1", "cuda:x"])
+def test_a_device_that_is_none_is_told_in_one_line(device):
+    with pytest.raises(ConfigError, match=f"^device={device}: expected cpu, cuda or cuda:N$"):
+        chosen_device(device)
 
 
 def test_a_dense_model_answers_as_the_command_line_does(segladder, runs, photos):

@@ -1,9 +1,13 @@
 """Slots of jobs that run at once: their threads and devices."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from segladder.errors import ConfigError
-from segladder.processes.parallel import Slots
+from segladder.processes import parallel
+from segladder.processes.parallel import Job, Slots
+from segladder.report.record import FILE_NAME, Record, read, write
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,23 @@ def test_a_setting_of_the_pool_that_cannot_be_gets_one_clear_line(segladder, tmp
     words = ["hydra/launcher=pool", f"hydra.launcher.{setting}", f"runs={tmp_path}"]
     assert segladder("train", "-m", *words) == 2
     assert capsys.readouterr().err == f"segladder: {said}\n" and not list(tmp_path.iterdir())
+
+
+def test_a_job_whose_record_cannot_be_read_fails_alone(monkeypatch, tmp_path):
+    codes = {"damaged": -9, "whole": -9, "good": 0}
+    jobs = [Job(number, [], name, tmp_path / name) for number, name in enumerate(codes)]
+    for job in jobs:
+        write(Record(status="running"), job.folder)
+    (jobs[0].folder / FILE_NAME).write_text("{")
+
+    def start_child(arguments, environment, log):
+        code = codes[arguments[-1].rsplit("/", 1)[1]]
+        return SimpleNamespace(poll=lambda: code, returncode=code)
+
+    monkeypatch.setattr(parallel, "start_child", start_child)
+    monkeypatch.setattr(parallel, "POLL", 0)
+    ended = []
+    Slots(1).run(jobs, ended.append)
+    assert [(job.name, job.code) for job in ended] == list(codes.items())
+    record = read(jobs[1].folder)
+    assert (record.status, record.error) == ("failed", "the process ended with signal 9")

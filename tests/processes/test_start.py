@@ -48,3 +48,10 @@ def test_children_finish_however_often_we_are_stopped(stop):
     assert end.value.args == (stop,) and child.waited == 1
     assert child.heard == ([stop] if stop == signal.SIGTERM else [])  # Ctrl-C has reached it already
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_children_finish_where_an_error_of_ours_ends_us():
+    child = Stopped()
+    with pytest.raises(ZeroDivisionError), waited_for([child]):
+        raise ZeroDivisionError
+    assert child.waited == 1 and not child.heard

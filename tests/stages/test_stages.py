@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from segladder.processes.start import run_child, start
+from segladder.report.record import Record, read, write
 from segladder.stages import chain as chains
 
 TINY = [
@@ -127,6 +128,45 @@ def test_a_failing_stage_ends_the_chain(segladder, tmp_path, capsys, monkeypatch
     assert capsys.readouterr().out.count("stage ") == 1
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_killed_stage_is_no_success_and_its_record_says_how_it_ended(
+    segladder, tmp_path, capsys, monkeypatch, at_once
+):
+    def killed(words, *_):
+        write(Record(status="running"), words[-1].removeprefix("hydra.run.dir="))
+        return SimpleNamespace(poll=lambda: -9, wait=lambda: -9)
+
+    monkeypatch.setattr(chains, "start", killed)
+    monkeypatch.setattr(chains, "run_child", lambda words: killed(words).wait())
+    assert segladder("train", f"runs={tmp_path}", f"at_once={at_once}", *chain("steps=1", "steps=1")) == 128 + 9
+    assert capsys.readouterr().err == "segladder: stages.cam: the process ended with signal 9\n"
+    (folder,) = tmp_path.glob("cam-*")
+    assert (read(folder).status, read(folder).error) == ("failed", "the process ended with signal 9")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["at_once=0", "stages={a: []}"], "at_once=0: expected a whole number at least 1"),
+        (["stages=3"], "stages=3: expected a choice or keys with values or null"),
+        (["stages={a: 3}"], "stages="),
+        (["stages={a/b: []}"], "stages="),
+        (["stages={a: [], b: ['method=fcn9s']}"], "stages.b: method=fcn9s: no such choice (did you mean fcn8s?)"),
+        (
+            ["stages={a: [], b: ['trainer.epoch=2']}"],
+            "stages.b: trainer.epoch: no such key in trainer (did you mean epochs?)",
+        ),
+        (["stages={a: [], b: ['evaluate=a', 'shot=5']}"], "stages.b: shot: no such key (did you mean shots?)"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_refused_before_its_first_stage(
+    segladder, tmp_path, capsys, monkeypatch, words, said
+):
+    monkeypatch.setattr(chains, "run_child", None)
+    assert segladder("train", f"runs={tmp_path}", *words) == 2
+    assert capsys.readouterr().err.startswith(f"segladder: {said}") and not list(tmp_path.iterdir())
+
+
 def test_a_child_is_a_process_of_its_own(capfd):
     assert run_child(["--version"]) == 0
     assert capfd.readouterr().out.startswith("segladder ")
@@ -190,7 +230,8 @@ def two_at_once(monkeypatch):
         monkeypatch.setattr(chains, "cores", lambda: 4)
         needs = {"a": set(), "b": set(), "c": {"a"}, "d": set()}
         stages = [chains.Stage(name, "", (), frozenset(needed)) for name, needed in needs.items()]
-        return chains.together(stages, lambda stage: None if looks[stage.name] is None else [], 2)
+        begun = lambda stage: None if looks[stage.name] is None else []  # noqa: E731
+        return chains.together(stages, begun, lambda stage, code: code, 2)
 
     return run
 

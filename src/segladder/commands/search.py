@@ -15,12 +15,12 @@ from omegaconf import DictConfig
 
 from segladder.errors import ConfigError
 from segladder.processes.parallel import Slots
-from segladder.processes.search import Search, trial_config
+from segladder.processes.search import Search
 from segladder.processes.search_space import distributions, first_of, overrides
 from segladder.processes.sweep import known_runs
 from segladder.report import record as records
 from segladder.runs.choices import check_choices, check_pool
-from segladder.runs.composition import check_keys, given_words
+from segladder.runs.composition import check_keys, composed_or_explained, given_words
 from segladder.runs.folder import config_hash_of, plain_config
 from segladder.runs.keys import TrainKeys
 from segladder.runs.ownership import owned
@@ -53,7 +53,7 @@ def run(config: DictConfig) -> int:
     check(config)
     given, settings = shared_overrides(config), plain_config(config)
     space = distributions(settings["space"])
-    first = trial_config([*given, *overrides(first_of(space))])
+    first = composed_or_explained([*given, *overrides(first_of(space))])
     what = records.hash_of([config_hash_of(first), settings["space"], config.sampler])
     folder = Path(config.runs) / "search" / f"{config.method.name}-{what}"
     with owned(folder, "start this search again, which goes on"):

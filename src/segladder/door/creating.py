@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
 
+from segladder.command_line import in_quotes
 from segladder.configuration import choices
 from segladder.data.inspection.checks import check_training_ready
 from segladder.data.training.datamodule import DataModule, item_seed, single_threaded
@@ -23,7 +23,7 @@ from segladder.methods.base import Method
 from segladder.protocols.inference import same_size_chunks
 from segladder.runs import build
 from segladder.runs.choices import check_choices, check_data, check_pool
-from segladder.runs.composition import check_keys, composed, explain, is_group, not_a_choice, opened
+from segladder.runs.composition import check_keys, composed, explain, is_group, not_a_choice
 from segladder.runs.keys import TrainKeys
 from segladder.stages.inheritance import asked_labels, shown_labels
 from segladder.stages.preparation import check_background, told_of_classes
@@ -42,7 +42,7 @@ def configuration(**given: Any) -> DictConfig:
     Raises:
         ConfigError: the line that the command line prints.
     """
-    overrides = [opened(word) for key, value in given.items() for word in words(key, value)]
+    overrides = [word for key, value in given.items() for word in words(key, value)]
     if complaint := not_a_choice(overrides):
         raise ConfigError(complaint)
     try:
@@ -78,8 +78,7 @@ def word(value: Any) -> str:
         return f"[{','.join(map(word, value))}]"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}:{word(inner)}' for key, inner in value.items())}}}"
-    text = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(value))
-    return f"'{text}'"
+    return in_quotes(str(value))
 
 
 def create(method: str = "fcn8s", classes: Sequence[str] | None = None, **settings: Any) -> Method:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from segladder.errors import ConfigError
+from segladder.command_line import quoted
+from segladder.errors import ConfigError, SegLadderError
 from segladder.machine import cores
 from segladder.processes.start import Child, start_child, waited_for
 from segladder.report import record as records
@@ -64,7 +66,7 @@ class Slots:
                 while free and (job := next(waiting, None)) is not None:
                     slot = free.pop(0)
                     given = [o for o in job.overrides if o != "resume=auto"]  # the folder says which run it is
-                    words = ["train", *given, f"hydra.run.dir={job.folder}"]
+                    words = ["train", *given, f"hydra.run.dir={quoted(job.folder)}"]
                     running[slot] = start_child(words, self.environment(slot), job.log), job
                     children.append(running[slot][0])
                 if not running:
@@ -74,7 +76,7 @@ class Slots:
                     child, job = running.pop(slot)
                     free.append(slot)
                     job.code = child.returncode
-                    record_death(job)
+                    record_death(job.folder, job.code)
                     ended(job)
 
     def environment(self, slot: int) -> dict[str, str]:
@@ -85,11 +87,17 @@ class Slots:
         return variables
 
 
-def record_death(job: Job) -> None:
-    """Write into the record of a job that died without a word that it failed."""
-    if job.code and owner_of(job.folder) is None and (job.folder / records.FILE_NAME).exists():
-        record = records.read(job.folder)
+def record_death(folder: Path, code: int) -> None:
+    """Write into the record of a run that died without a word that it failed, where it can be read and written."""
+    if not code or owner_of(folder) is not None:
+        return
+    with suppress(SegLadderError, OSError):  # those that still run go on
+        record = records.read(folder)
         if record.status == "running":
-            how = f"signal {-job.code}" if job.code < 0 else f"exit code {job.code}"
-            record.status, record.error = "failed", f"the process ended with {how}"
-            records.write(record, job.folder)
+            record.status, record.error = "failed", f"the process ended with {how_ended(code)}"
+            records.write(record, folder)
+
+
+def how_ended(code: int) -> str:
+    """The exit code of a child in words."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

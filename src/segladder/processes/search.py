@@ -8,16 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
 from segladder.errors import ConfigError, DataError, SegLadderError
 from segladder.processes.parallel import Job, Slots
 from segladder.processes.search_space import load_optuna, overrides
 from segladder.report import record as records
 from segladder.report.pictures.search_history import HISTORY, save_history
-from segladder.runs.composition import composed, explain
+from segladder.runs.composition import composed_or_explained
 from segladder.runs.folder import config_hash_of, is_finished
 
 if TYPE_CHECKING:
@@ -120,7 +116,7 @@ class Search:
 
     def folder_of(self, own: list[str], fresh: Path) -> Path:
         """The folder of the run with these overrides, `fresh` if there is none yet."""
-        return self.known.setdefault(config_hash_of(trial_config([*self.given, *own])), fresh)
+        return self.known.setdefault(config_hash_of(composed_or_explained([*self.given, *own])), fresh)
 
     def tell(self, folder: Path) -> None:
         """Tell the study how the run in a folder ended."""
@@ -150,14 +146,6 @@ class Search:
         print(f"{title} on held-out images; {failed} failed ({picture})")
         print(f"  {self.folder_of(own, self.folder)}")
         print(f"repeat it: {shlex.join(['segladder', 'train', *self.given, *own])}")
-
-
-def trial_config(overrides: list[str]) -> DictConfig:
-    """The configuration of `segladder train` with these overrides; raises ConfigError where it does not compose."""
-    try:
-        return composed(overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain("train", overrides, error)) from error
 
 
 def held_out_score(folder: Path) -> float | None:

@@ -119,9 +119,9 @@ def start_child(
 
 @contextmanager
 def waited_for(children: Iterable[Waitable]) -> Iterator[None]:
-    """Pass SIGTERM on to children, and let them finish their records before a signal ends us.
+    """Pass SIGTERM on to children, and let them finish before a signal or an error of ours ends us.
 
-    Ctrl-C reaches them too. Whatever comes after the first signal is for them alone.
+    Ctrl-C reaches them too. Signals that come after that are for them alone.
 
     Args:
         children: looked at when a signal comes, so a list may grow meanwhile.
@@ -139,7 +139,8 @@ def waited_for(children: Iterable[Waitable]) -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException:
+        stopping.append(0)
         for child in children:
             child.wait()
         raise

@@ -64,8 +64,10 @@ class Sweep:
     def jobs(self, job_overrides: Sequence[Sequence[str]], first: int) -> Iterator[tuple[Job, bool]]:
         """Each job, in the folder of its unfinished run if there is one, and whether it has a finished one.
 
-        A new folder is named by a hash of the settings, so that sweeps that run at once meet there.
+        A new folder is named by a hash of the settings, so that sweeps that run at once meet there. Jobs of the same
+        settings, such as those of `tag=a,b`, are one.
         """
+        met: set[Path] = set()
         known = known_runs(Path(self.config.runs))
         shared = set.intersection(*map(set, job_overrides))
         for number, overrides in enumerate(job_overrides, start=first):
@@ -78,6 +80,10 @@ class Sweep:
             status, folder = known.get(what, ("", Path(whole.hydra.sweep.dir) / subdir))
             own, finished = [o for o in overrides if o not in shared], status == "finished" and not config.stages
             told = [*own_choices(self.config.hydra.overrides.hydra), *filter_overrides(overrides)]
+            if folder in met and not config.stages and not is_named(whole.hydra):
+                print(f"job {number}: the same run as another job's, left out ({' '.join(own)})", flush=True)
+                continue
+            met.add(folder)
             yield Job(number, told, " ".join(own), folder), finished
 
     def answer(self, job: Job) -> JobReturn:

@@ -11,11 +11,14 @@ import yaml
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.initialize import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from segladder.command_line import own_choices
 from segladder.configuration import choices, conf_folder
+from segladder.errors import ConfigError
 from segladder.settings import MISSING, check, hints_of, suggestion
 
 OPEN = ("backbone.options", "embeddings.words")  # dictionaries whose keys are the user's
@@ -148,10 +151,20 @@ def given_words() -> list[str]:
     return [*own_choices(given.hydra), *given.task]
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """The configuration of `segladder train` with these overrides."""
+def composed(overrides: list[str], command: str = "train") -> DictConfig:
+    """The configuration of a command with these overrides."""
     with composing():
-        return compose("train", overrides)
+        return compose(command, [opened(override) for override in overrides])
+
+
+def composed_or_explained(overrides: list[str], command: str = "train") -> DictConfig:
+    """The same. Raises ConfigError, with the line that the command line prints, where they do not compose."""
+    if complaint := not_a_choice(overrides):
+        raise ConfigError(complaint)
+    try:
+        return composed(overrides, command)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(command, overrides, error)) from error
 
 
 def check_keys(config: DictConfig, schema: Any) -> None:

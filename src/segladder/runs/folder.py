@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from segladder.command_line import quoted
 from segladder.data.labels.kinds import kinds
 from segladder.errors import ConfigError, DataError, SegLadderError
 from segladder.foreign import links_elsewhere, text
@@ -159,6 +161,11 @@ def has_learnt(folder: Path) -> bool:
     return (folder / WEIGHTS).exists() or (folder / RESUME_POINT).exists()
 
 
+def resuming(folder: Path) -> str:
+    """The command that goes on with a run, as one writes it in a shell."""
+    return shlex.join(["segladder", "train", f"resume={quoted(folder)}"])
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a folder holds a finished run."""
     with suppress(SegLadderError):
@@ -184,7 +191,7 @@ def content_of(folder: Path, below: tuple[Path, ...] = (), named: str = PARENT) 
     require_own_folders(folder)
     record = records.read(folder)
     if record.status != "finished":
-        hint = f"; go on with segladder train resume={folder}" if record.status in ("running", "interrupted") else ""
+        hint = f"; go on with {resuming(folder)}" if record.status in ("running", "interrupted") else ""
         raise ConfigError(f"{named}={folder}: that run is {record.status}, expected a finished one{hint}")
     above = record.config.get(PARENT)
     parts = {

@@ -33,6 +33,7 @@ from segladder.runs.folder import (
     is_finished,
     is_first_process,
     plain_config,
+    resuming,
     stored_config,
 )
 from segladder.runs.ownership import FILE_NAME as OWNER
@@ -86,7 +87,7 @@ def chosen_folder(config: DictConfig, held: ExitStack) -> Path:
 
 def own(folder: Path, held: ExitStack) -> Path:
     """Own a folder as long as `held` lasts."""
-    held.enter_context(owned(folder, f"segladder train resume={folder}"))
+    held.enter_context(owned(folder, resuming(folder)))
     return folder
 
 
@@ -143,7 +144,7 @@ def check_same(config: DictConfig, folder: Path) -> None:
         differing = ", ".join(differences(plain_config(stored), plain_config(config))[:3])
         raise ConfigError(
             f"{folder_key(HydraConfig.get())}: {folder} holds a run of other settings ({differing}); choose another"
-            f" folder, or go on with that run: segladder train resume={folder}"
+            f" folder, or go on with that run: {resuming(folder)}"
         )
 
 

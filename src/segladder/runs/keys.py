@@ -10,7 +10,7 @@ from pydantic import Field
 from segladder.data.training.augmentation import TrainAugmentation
 from segladder.data.training.episode_dataset import ClassDraw
 from segladder.data.words.embeddings import EmbeddingSettings
-from segladder.settings import AboveZero, Count, KeysOf, Node, NotNegative, Positive, Seed, Share
+from segladder.settings import AboveZero, Count, KeysOf, Name, Node, NotNegative, Positive, Seed, Share
 
 Background = Literal["constant", "power", "base"]  # what pseudo-masks take as its score
 
@@ -91,7 +91,14 @@ class Strategy(TypedDict):
     deterministic: bool | Literal["warn"]
 
 
-class Keys(TypedDict):
+class Chain(TypedDict):
+    """Runs that build on each other, each with overrides of its own; its name names a folder."""
+
+    stages: Mapping[Name, list[Any]] | None
+    at_once: Positive
+
+
+class Keys(Chain):
     """Of a run, choices that others refer to first."""
 
     labels: Node
@@ -108,8 +115,6 @@ class Keys(TypedDict):
     pool_seed: Seed
     tag: str | int | float | None
     runs: str
-    stages: Mapping[str, list[Any]] | None
-    at_once: Positive
     parent: str | None
     start: str | None
     pseudo_masks: PseudoMasks

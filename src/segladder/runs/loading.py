@@ -17,7 +17,7 @@ from segladder.nets.stored import unpacked
 from segladder.report import record as records
 from segladder.runs import build
 from segladder.runs.class_scores import StoredScores
-from segladder.runs.folder import RESUME_POINT, WEIGHTS, require_weights, stored_config
+from segladder.runs.folder import RESUME_POINT, WEIGHTS, require_weights, resuming, stored_config
 from segladder.runs.instantiation import trusted
 from segladder.runs.recording import backbone_node
 from segladder.runs.told import kept, kept_by_older_versions
@@ -35,7 +35,7 @@ def load_run(folder: Path) -> tuple[DictConfig, records.Record, Method]:
     if not record.data.get("classes") or not isinstance(record.config.get("method"), dict):
         raise DataError(f"{folder / records.FILE_NAME}: no classes or no method in it, expected the record of a run")
     if config.method.trains and not (folder / WEIGHTS).exists():
-        hint = f"; finish it with segladder train resume={folder}" if (folder / RESUME_POINT).exists() else ""
+        hint = f"; finish it with {resuming(folder)}" if (folder / RESUME_POINT).exists() else ""
         raise ConfigError(f"run={folder}: no {WEIGHTS} there, its training has not ended{hint}")
     config.method.update(left_open(config, record, folder))
     weights = weights_of(folder, record)
@@ -91,10 +91,13 @@ def chosen_device(asked: str | None) -> torch.device:
     """The device asked for (`cpu`, `cuda`, `cuda:N`), or the first CUDA device, or the CPU where there is none.
 
     Raises:
-        ConfigError: no such device is visible.
+        ConfigError: a name of no device, or of none that is visible.
     """
     visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = torch.device(asked or ("cuda" if visible else "cpu"))
+    try:
+        device = torch.device(asked or ("cuda" if visible else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"device={asked}: expected cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= visible:
         raise ConfigError(f"device={asked}: {visible or 'no'} CUDA devices are visible; leave it out, or choose cpu")
     return device

@@ -19,7 +19,7 @@ from segladder.protocols.base import Protocol
 from segladder.report import record as records
 from segladder.report.provenance import git_state, versions
 from segladder.runs.composition import given_words
-from segladder.runs.folder import config_hash_of, has_learnt, is_first_process, plain_config
+from segladder.runs.folder import config_hash_of, has_learnt, is_first_process, plain_config, resuming
 from segladder.runs.watching.log import note
 
 
@@ -94,6 +94,6 @@ def write_status(record: records.Record, folder: Path, status: str) -> None:
     if is_first_process():
         records.write(record, folder)
         if status == "interrupted":
-            text = f"interrupted; go on with: segladder train resume={folder}"
+            text = f"interrupted; go on with: {resuming(folder)}"
             print(text, file=sys.stderr, flush=True)
             note(folder, text)

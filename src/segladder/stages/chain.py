@@ -7,6 +7,7 @@ So a chain that is started again skips what has not changed, goes on with what w
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,15 +17,18 @@ from tempfile import TemporaryDirectory
 
 from omegaconf import DictConfig
 
-from segladder.command_line import own_choices
+from segladder.command_line import own_choices, quoted
 from segladder.configuration import each_protocol
 from segladder.errors import ConfigError
 from segladder.machine import cores
+from segladder.processes.parallel import how_ended, record_death
 from segladder.processes.start import Waitable, run_child, start, waited_for
 from segladder.report import record as records
 from segladder.runs import build
-from segladder.runs.composition import composed, given_words
+from segladder.runs.composition import composed, composed_or_explained, given_words, plain
 from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, content_of, is_finished, plain_config
+from segladder.runs.keys import Chain
+from segladder.settings import check, hints_of
 
 NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
 SCORES_AGAIN = "evaluate="  # begins a stage that is no run: evaluate=STAGE, then overrides of segladder evaluate
@@ -64,10 +68,13 @@ def run_stages(config: DictConfig) -> int:
     is held back until each has ended.
 
     Raises:
-        ConfigError: a stage that does not compose or names a stage that is not before it.
+        ConfigError: a key that holds what it may not, or a stage that does not compose or names none that is before it.
     """
+    check(Chain, {key: plain(config, key, True) for key in hints_of(Chain)}, "")
     given = [o for o in given_words() if not o.startswith(NOT_OF_A_STAGE)]
     stages = stages_of(config)
+    for stage in stages:
+        require_composed(stage, given)
     folders: dict[str, Path] = {}
 
     def begun(stage: Stage) -> list[str] | None:
@@ -78,7 +85,15 @@ def run_stages(config: DictConfig) -> int:
         print(f"{folder}{' is there already' if is_there else ''}", flush=True)
         return None if is_there else command
 
-    code = one_by_one(stages, begun) if config.at_once == 1 else together(stages, begun, config.at_once)
+    def ended(stage: Stage, code: int) -> int:
+        """Its exit code as a shell gives it; of a stage that was killed says so, on the screen and in its record."""
+        if code >= 0:
+            return code
+        record_death(folders[stage.name], code)
+        print(f"segladder: stages.{stage.name}: the process ended with {how_ended(code)}", file=sys.stderr, flush=True)
+        return 128 - code
+
+    code = one_by_one(stages, begun, ended) if config.at_once == 1 else together(stages, begun, ended, config.at_once)
     if not code:
         print(f"compare the stages: segladder leaderboard runs={config.runs}")
     return code
@@ -109,38 +124,58 @@ def needs(stage: str, words: Sequence[str], before: Collection[str]) -> Iterator
             raise ConfigError(f"stages.{stage}: {word} names no stage before it ({listed}) and no folder")
 
 
-def one_by_one(stages: Sequence[Stage], begun: Callable[[Stage], list[str] | None]) -> int:
+def require_composed(stage: Stage, given: Sequence[str]) -> None:
+    """Raise ConfigError for a stage that does not compose: those before it may train for hours."""
+    command, words = "train", [*given, *stage.words, "stages=null"]
+    if stage.scores is not None:
+        command, words = "evaluate", [*own_choices(given), "run=RUN", *stage.words[1:]]
+    for overrides in each_protocol(command, *words):
+        try:
+            composed_or_explained(overrides, command)
+        except ConfigError as error:
+            raise ConfigError(f"stages.{stage.name}: {error}") from error
+
+
+def one_by_one(
+    stages: Sequence[Stage], begun: Callable[[Stage], list[str] | None], ended: Callable[[Stage, int], int]
+) -> int:
     """Run stages one after the other."""
     for stage in stages:
         command = begun(stage)
-        if command is not None and (code := run_child(command)):
+        if command is not None and (code := ended(stage, run_child(command))):
             return code
     return 0
 
 
-def together(stages: Sequence[Stage], begun: Callable[[Stage], list[str] | None], at_once: int) -> int:
+def together(
+    stages: Sequence[Stage],
+    begun: Callable[[Stage], list[str] | None],
+    ended: Callable[[Stage, int], int],
+    at_once: int,
+) -> int:
     """Run several stages at a time, the cores shared out among them; after a failure those that run are waited for."""
-    waiting, ended, threads = list(stages), set[str](), max(1, cores() // at_once)
+    waiting, over, threads = list(stages), set[str](), max(1, cores() // at_once)
     running: dict[str, Waitable] = {}
     children: list[Waitable] = []
     code = 0
     with TemporaryDirectory() as place, ended_by_printing(running, Path(place)), waited_for(children):
         while running or (waiting and not code):
-            ready = [s for s in waiting if s.needs <= ended] if len(running) < at_once and not code else []
+            ready = [s for s in waiting if s.needs <= over] if len(running) < at_once and not code else []
             if ready:
                 waiting.remove(ready[0])
                 if (command := begun(ready[0])) is None:
-                    ended.add(ready[0].name)
+                    over.add(ready[0].name)
                     continue
                 running[ready[0].name] = start(command, threads, Path(place) / ready[0].name)
                 children.append(running[ready[0].name])
             else:
                 time.sleep(POLL)
-            for name in [name for name, child in running.items() if child.poll() is not None]:
-                failed = running.pop(name).wait()
-                code = code or failed
-                ended.add(name)
-                show(Path(place) / name)
+            for stage in [stage for stage in stages if stage.name in running]:
+                if running[stage.name].poll() is not None:
+                    show(Path(place) / stage.name)
+                    failed = ended(stage, running.pop(stage.name).wait())
+                    code = code or failed
+                    over.add(stage.name)
     return code
 
 
@@ -163,10 +198,10 @@ def told(stage: Stage, given: Sequence[str], folders: Mapping[str, Path]) -> tup
     """The command of a stage, its folder, and whether it is there already; those that it needs are."""
     if stage.scores is not None:
         folder, words = folders[stage.scores], list(stage.words[1:])
-        return ["evaluate", *own_choices(given), f"run={folder}", *words], folder, is_scored(folder, words)
+        return ["evaluate", *own_choices(given), f"run={quoted(folder)}", *words], folder, is_scored(folder, words)
     overrides = [*given, *(with_folder(word, folders) for word in stage.words), "stages=null"]
     folder = stage_folder(stage.name, overrides)
-    return ["train", *overrides, f"hydra.run.dir={folder}"], folder, is_finished(folder)
+    return ["train", *overrides, f"hydra.run.dir={quoted(folder)}"], folder, is_finished(folder)
 
 
 def is_scored(folder: Path, words: list[str]) -> bool:
@@ -180,7 +215,7 @@ def is_scored(folder: Path, words: list[str]) -> bool:
 def with_folder(override: str, folders: Mapping[str, Path]) -> str:
     """An override of a stage with the folder of the earlier stage that it names."""
     key, _, value = override.partition("=")
-    return f"{key}={folders[value]}" if key in NAMES_A_STAGE and value in folders else override
+    return f"{key}={quoted(folders[value])}" if key in NAMES_A_STAGE and value in folders else override
 
 
 def stage_folder(name: str, overrides: list[str]) -> Path:

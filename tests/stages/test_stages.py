@@ -101,6 +101,17 @@ def test_stages_that_have_not_changed_are_skipped_and_changed_ones_lie_beside(se
     assert capsys.readouterr().out.count("is there already") == 1
 
 
+@pytest.mark.parametrize("key", ["parent", "start", "backbone.weights"])
+def test_a_stage_is_another_where_a_run_that_it_builds_on_has_learnt_anew(tmp_path, key):
+    given = [*TINY, "method=fcn8s", "protocol=semantic", f"{key}={tmp_path}"]
+    folders = set()
+    for sha256 in ("a", "b", "b"):
+        learnt = {"status": "finished", "method": "fcn8s", "checkpoint": {"sha256": sha256}}
+        write(Record(id="run", supervision="full", **learnt), tmp_path)
+        folders.add(chains.stage_folder("net", given))
+    assert len(folders) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "scored"),
     [

@@ -29,6 +29,7 @@ from segladder.runs.composition import composed, composed_or_explained, given_wo
 from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, content_of, is_finished, plain_config
 from segladder.runs.keys import Chain
 from segladder.settings import check, hints_of
+from segladder.stages.access import parents_of
 
 NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
 SCORES_AGAIN = "evaluate="  # begins a stage that is no run: evaluate=STAGE, then overrides of segladder evaluate
@@ -223,9 +224,11 @@ def stage_folder(name: str, overrides: list[str]) -> Path:
     config = composed(overrides)
     source = build.source(config)
     learnt = {key: value for key, value in plain_config(config).items() if key not in NOT_WHAT_IS_LEARNT}
+    given = {key: config[key] for key in (PARENT, START) if config[key] is not None}
+    given |= {key: folder for key, folder, _ in parents_of(config)}  # weights of a backbone too, where a run has them
     inputs = {
         **learnt,
-        **{key: content_of(Path(config[key]), named=key) for key in (PARENT, START) if config[key] is not None},
+        **{key: content_of(Path(folder), named=key) for key, folder in given.items()},
         "data": [
             learnt["data"],
             *(source.fingerprint(source.split(s)) for s in (source.train_split, source.val_split)),

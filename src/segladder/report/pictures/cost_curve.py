@@ -44,7 +44,7 @@ DARK: Any = {
 }
 
 Place = tuple[float, str, float]  # how far right of a point a text stands in points, aligned to which side, how far up
-HEIGHTS = (3, -9, 13, -19, 23, -29, 33)
+HEIGHTS = (3, -9, 13, -19, 23, -29, 33, -39, 43, -49, 53)
 PLACES: list[Place] = [(side * 9, "left" if side > 0 else "right", up) for up in HEIGHTS for side in (1, -1)]
 
 

@@ -178,6 +178,12 @@ def test_a_chain_that_cannot_be_is_refused_before_its_first_stage(
     assert capsys.readouterr().err.startswith(f"segladder: {said}") and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("word", ["backbone.options.act_layer=relu", "embeddings.words.tube=pipe"])
+def test_a_stage_may_set_keys_that_are_the_users_own(word):
+    given = [*TINY, "method=fcn8s", "protocol=semantic"]
+    assert chains.stage_folder("net", [*given, word]) != chains.stage_folder("net", given)
+
+
 def test_a_child_is_a_process_of_its_own(capfd):
     assert run_child(["--version"]) == 0
     assert capfd.readouterr().out.startswith("segladder ")

@@ -134,11 +134,7 @@ class Counted(ExitStack):
             try:
                 runs = Runs.of(counts, rule, seedless=not row.seeds)
                 value = float(runs.under_draws(draws=0)[0])
-            except (
-                DataError,
-                ValueError,
-                LookupError,
-            ) as error:  # records and counts of strangers may not fit together
+            except (DataError, ValueError, LookupError) as error:  # strangers' records and counts may not fit together
                 raise DataError(f"{row.runs[0]}: {table.metric} does not follow from its counts ({error})") from error
             if row.value is not None and not abs(value - row.value) <= SAME:  # nan is another
                 raise DataError(

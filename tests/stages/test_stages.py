@@ -184,6 +184,21 @@ def test_a_stage_may_set_keys_that_are_the_users_own(word):
     assert chains.stage_folder("net", [*given, word]) != chains.stage_folder("net", given)
 
 
+def test_a_chain_says_which_of_the_commands_words_do_not_count_for_which_stages():
+    def stage(name, *words):
+        return chains.Stage(name, "", words, frozenset())
+
+    stages = [
+        stage("floor", "method=fcn8s", "trainer.epochs=8"),
+        stage("seeds", "method=cam", "backbone.weights=floor", "trainer.epochs=3", "seed=1"),
+        stage("again", "evaluate=seeds", "protocol.bootstrap=100"),
+    ]
+    given = ["experiment=demo", "seed=1", "trainer.epochs=1", "backbone.weights=FILE", "protocol.bootstrap=20"]
+    assert list(chains.kept_by_stages(stages, given)) == [
+        "trainer.epochs=1: stages that set it themselves keep theirs: floor 8, seeds 3"
+    ]
+
+
 def test_a_child_is_a_process_of_its_own(capfd):
     assert run_child(["--version"]) == 0
     assert capfd.readouterr().out.startswith("segladder ")

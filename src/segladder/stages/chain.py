@@ -76,6 +76,8 @@ def run_stages(config: DictConfig) -> int:
     stages = stages_of(config)
     for stage in stages:
         require_composed(stage, given)
+    for line in kept_by_stages(stages, given):
+        print(line)
     folders: dict[str, Path] = {}
 
     def begun(stage: Stage) -> list[str] | None:
@@ -135,6 +137,18 @@ def require_composed(stage: Stage, given: Sequence[str]) -> None:
             composed_or_explained(overrides, command)
         except ConfigError as error:
             raise ConfigError(f"stages.{stage.name}: {error}") from error
+
+
+def kept_by_stages(stages: Sequence[Stage], given: Sequence[str]) -> Iterator[str]:
+    """A line for each key of the command that stages set to another value, which counts: their words come later."""
+    asked = dict(word.lstrip("+").partition("=")[::2] for word in given)
+    kept: dict[str, list[str]] = {}
+    for stage in stages:
+        for key, _, value in (word.lstrip("+").partition("=") for word in stage.words if stage.scores is None):
+            if key not in NAMES_A_STAGE and asked.get(key, value) != value:
+                kept.setdefault(key, []).append(f"{stage.name} {value}")
+    for key, values in kept.items():
+        yield f"{key}={asked[key]}: stages that set it themselves keep theirs: {', '.join(values)}"
 
 
 def one_by_one(

@@ -13,8 +13,6 @@ from segladder.data.sources.decoding import png_palette, read_mask
 from segladder.errors import DataError
 from segladder.mask_values import IGNORE
 
-Colour = tuple[int, ...]
-
 
 def unlike_palettes(paths: Sequence[Path]) -> str | None:
     """Which value two masks paint in two colours, or None; masks are decoded only where palettes differ in some value.
@@ -22,27 +20,27 @@ def unlike_palettes(paths: Sequence[Path]) -> str | None:
     Masks without a palette and damaged ones are passed over, and so is 255.
     """
     palettes = {path: palette for path in dict.fromkeys(paths) if (palette := png_palette(path)) is not None}
-    colours: dict[int, set[Colour]] = defaultdict(set)
+    colours: dict[int, set[bytes]] = defaultdict(set)
     for palette in {*palettes.values()}:
-        for value, colour in enumerate(palette):
-            colours[value].add(colour)
+        for value in range(len(palette) // 3):
+            colours[value].add(colour_of(palette, value))
     unlike = [value for value, found in colours.items() if len(found) > 1 and value != IGNORE]
-    painted: dict[int, tuple[Colour, Path]] = {}
+    painted: dict[int, tuple[bytes, Path]] = {}
     for path, palette in palettes.items() if unlike else ():
         with suppress(DataError):
             held = np.intersect1d(read_mask(path), unlike).tolist()
-            for value in (each for each in held if each < len(palette)):  # palettes may be shorter than values go
-                colour, first = painted.setdefault(value, (palette[value], path))
-                if palette[value] != colour:
-                    here, there = hexadecimal(palette[value]), hexadecimal(colour)
+            for value in (each for each in held if each < len(palette) // 3):  # palettes may be shorter than values go
+                own = colour_of(palette, value)
+                colour, first = painted.setdefault(value, (own, path))
+                if own != colour:
                     return (
-                        f"{path}: value {value} is painted {here}, in {first} {there}: are classes told by colour?"
-                        " segladder data action=convert makes numbers of colours; if by value, save the masks with one"
-                        " palette"
+                        f"{path}: value {value} is painted #{own.hex()}, in {first} #{colour.hex()}: are classes told"
+                        " by colour? segladder data action=convert makes numbers of colours; if by value, save the"
+                        " masks with one palette"
                     )
     return None
 
 
-def hexadecimal(colour: Colour) -> str:
-    """`#ff0000` of (255, 0, 0)."""
-    return "#" + "".join(f"{part:02x}" for part in colour)
+def colour_of(palette: bytes, value: int) -> bytes:
+    """Red, green and blue of a value."""
+    return palette[3 * value : 3 * value + 3]

@@ -184,16 +184,15 @@ def _require_size(path: Path, width: int, height: int) -> None:
         raise DataError(f"{path}: {width}x{height} pixels, expected 1 to {LARGEST:,}; cut it into tiles")
 
 
-def png_palette(path: Path) -> tuple[tuple[int, ...], ...] | None:
-    """The colours of a PNG's palette, None for any other file; no pixel is decoded."""
+def png_palette(path: Path) -> bytes | None:
+    """Red, green and blue of each value of a PNG's palette, None for any other file; no pixel is decoded."""
     with suppress(OSError, struct.error), path.open("rb") as file:
         if file.read(8) != b"\x89PNG\r\n\x1a\n":
             return None
         while (kind := (head := file.read(8))[4:]) not in (b"IDAT", b""):
             (length,) = struct.unpack(">I", head[:4])
             if kind == b"PLTE":
-                colours = file.read(length)
-                return tuple(tuple(colours[i : i + 3]) for i in range(0, len(colours) - 2, 3))
+                return file.read(length)
             file.seek(length + 4, 1)
     return None
 

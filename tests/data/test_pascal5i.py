@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from dummy_data import save_mask
+from episode_data import LARGE, SMALL, striped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segladder.data.pascal5i import fold_classes, keeps_object
+from segladder.data.pascal5i import fold_classes, items, keeps_object
 from segladder.data.sources.voc import VOC_CLASSES
-from segladder.errors import ConfigError
+from segladder.errors import ConfigError, DataError
 
 
 def test_folds_part_the_classes():
@@ -43,3 +47,16 @@ def test_three_points_are_an_object_and_two_are_none():
     everything_else = np.ones((100, 100), bool)
     everything_else[1::32, 1::32] = False
     assert not keeps_object(everything_else)
+
+
+def test_items_come_by_image_then_class_without_small_objects(tmp_path: Path):
+    masks = {"b": [(7, LARGE), (6, LARGE)], "a": [(6, SMALL), (3, LARGE)], "c": [(10, LARGE), (8, SMALL)]}
+    for image_id, stripes in masks.items():
+        save_mask(tmp_path / f"{image_id}.png", striped(stripes))
+    assert items(tmp_path, masks, 1) == [("b", 6), ("b", 7), ("c", 10)]
+    assert items(str(tmp_path), ["c", "a"], 0) == [("a", 3)]
+
+
+def test_missing_mask_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"gone\.png: no such file"):
+        items(tmp_path, ["gone"], 0)

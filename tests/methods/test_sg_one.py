@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -10,8 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from segladder.door.model import Model
 from segladder.errors import ConfigError
-from segladder.methods.few_shot.sg_one import Guidance, SGOne, SGOneNetwork
+from segladder.methods.few_shot.sg_one import Guidance, SGOne, SGOneNetwork, load_official_state_dict
 from segladder.nets.backbone import Backbone
 from segladder.nets.guidance import PyramidBranches, VGGBranches
 from segladder.nets.losses import CrossEntropy
@@ -97,18 +99,37 @@ def test_official_architecture_has_its_names_order_and_size():
     assert logits.shape == (1, 2, 41, 41)
 
 
-def test_official_weights_give_the_official_logits():
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
+def test_official_weights_give_the_official_logits(wrap):
     state = official_state()
-    method = SGOne(None, 21, CrossEntropy(), preset="official", **COMMON).eval()
-    method.network.load_state_dict(state)
+    method = load_official_state_dict(wrap(state))
     query, support = draw(2, 3, 65, 81), draw(2, 3, 57, 49, seed=1)
     mask = (draw(2, 57, 49, seed=2) > 0.5).float()
     with torch.no_grad():
         logits = method.logits(query, support, mask)
-    assert logits.shape == (2, 2, 11, 13)  # 9 x 11 features and the ring
+    assert not method.training and logits.shape == (2, 2, 11, 13)  # 9 x 11 features and the ring
     expected = official_logits(state, query, support, mask)
     assert expected.std() > 0.1
     torch.testing.assert_close(logits.double(), expected, atol=1e-4, rtol=0)
+
+
+def test_weights_of_another_network_are_named():
+    state = official_state()
+    state["netB.other.weight"] = state.pop("exit_layer.bias")
+    state["netB.cls.0.bias"] = torch.zeros(3)
+    told = "missing: exit_layer.bias; unexpected: netB.other.weight; of another shape: netB.cls.0.bias"
+    with pytest.raises(ConfigError, match=told):
+        load_official_state_dict(state)
+
+
+def test_a_published_checkpoint_answers_as_a_model():
+    """As docs/methods.md shows it."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    where = np.zeros((40, 48), np.uint8)
+    where[10:30, 10:30] = 1
+    model = Model(load_official_state_dict(official_state()), ["background", "the class"])
+    answer = model.predict(image, supports=[(image, where)])
+    assert answer.mask.shape == (40, 48) and answer.values == (0, 1)
 
 
 def official(*words: str) -> SGOne:

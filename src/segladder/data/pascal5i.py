@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 
+from segladder.data.sources.decoding import read_mask
 from segladder.errors import ConfigError
 
 FOLDS = 4
@@ -31,3 +35,20 @@ def keeps_object(mask: np.ndarray) -> bool:
         mask: 1 or True where the object is, (H, W) at native size.
     """
     return bool(np.count_nonzero(grid(np.asarray(mask))) >= GRID_POINTS)
+
+
+def items(masks_dir: str | Path, image_ids: Iterable[str], fold: int) -> list[tuple[str, int]]:
+    """The (image id, class value) pairs of a fold's classes whose objects are large enough: PASCAL-5i's test items.
+
+    Args:
+        masks_dir: a folder of masks ID.png with VOC's class values, such as SegmentationClassAug.
+        image_ids: which images, in the order of the result; the classes of an image come in ascending order.
+        fold: 0..3.
+
+    Raises:
+        ConfigError: no such fold.
+        DataError: a mask is missing or damaged, named.
+    """
+    classes, folder = fold_classes(fold), Path(masks_dir)
+    masks = ((image_id, read_mask(folder / f"{image_id}.png")) for image_id in image_ids)
+    return [(image_id, value) for image_id, mask in masks for value in classes if keeps_object(mask == value)]

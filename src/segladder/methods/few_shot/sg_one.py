@@ -2,7 +2,8 @@
 
 Zhang, Wei, Yang, Huang: SG-One: Similarity Guidance Network for One-Shot Semantic Segmentation, IEEE Transactions on
 Cybernetics 2020, https://arxiv.org/abs/1810.09091. Official code: https://github.com/xiaomengyc/SG-One (no licence; it
-does not run as published); written anew here, with its names of parameters so that its checkpoints load.
+does not run as published); written anew here, with its names of parameters: `load_official_state_dict` takes its
+checkpoints.
 Published, VGG-16, PASCAL-5i: mean IoU 46.3 (1-shot), 47.1 (5-shot); by fold 40.2, 58.4, 48.4, 38.4 and 41.9, 58.6,
 48.6, 39.4 (unverified); FB-IoU 63.1 or 63.9 and 65.9 (unverified, sources conflict).
 
@@ -32,6 +33,7 @@ from segladder.methods.base import Batch
 from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import Backbone, FeatureExtractor
 from segladder.nets.guidance import PyramidBranches, VGGBranches
+from segladder.nets.losses import CrossEntropy
 from segladder.ops.prototypes import cosine_similarity_map, masked_average_pooling
 from segladder.ops.upsampling import bilinear
 from segladder.settings import OutputStride, Positive
@@ -229,6 +231,42 @@ class SGOne(FewShotMethod):
     def backbones(self) -> Iterator[nn.Module]:
         """VGG-16's blocks or the backbone."""
         yield from self.network.netB.pretrained()
+
+
+def load_official_state_dict(state_dict: Mapping[str, Any]) -> SGOne:
+    """The official network with its trained weights, in evaluation mode.
+
+    All quirks are on, so that its logits are those of the official code under current PyTorch.
+
+    Args:
+        state_dict: of the official model, as it is, of a DataParallel (`module.`), or in a checkpoint's `state_dict`.
+
+    Raises:
+        ConfigError: keys are missing or unexpected, or tensors of another shape; names them.
+    """
+    method = SGOne(
+        backbone=None,
+        num_classes=21,
+        criterion=CrossEntropy(),
+        preset="official",
+        name="sg_one",
+        supervision="few_shot",
+        trains=True,
+        optimizer={"name": "sgd", "lr": 1e-5, "momentum": 0.99, "weight_decay": 5e-4},
+        schedule={"name": "constant"},
+    )
+    given = {key.removeprefix("module."): value for key, value in state_dict.get("state_dict", state_dict).items()}
+    wanted = method.network.state_dict()
+    faults = {
+        "missing": [key for key in wanted if key not in given],
+        "unexpected": [key for key in given if key not in wanted],
+        "of another shape": [key for key in wanted if key in given and given[key].shape != wanted[key].shape],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+        raise ConfigError(f"state_dict: not of SG-One's official network, expected its {len(wanted)} keys; {told}")
+    method.network.load_state_dict(given)
+    return method.eval()
 
 
 def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:

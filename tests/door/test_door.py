@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import small_methods
 import torch
 from dummy_data import picture, save_image, save_mask, write_folder
 from hydra import compose
@@ -26,10 +27,14 @@ from segladder import cli
 from segladder.configuration import conf_folder
 from segladder.data.sources.decoding import read_image, read_mask
 from segladder.door.creating import configuration
+from segladder.door.graph import write_graph
 from segladder.door.images import pixels_of
+from segladder.door.packing import pack
 from segladder.errors import ConfigError, DataError
 from segladder.guide import keys_of
 from segladder.protocols.inference import class_maps
+from segladder.report.record import Record
+from segladder.runs import build
 from segladder.runs.composition import composing
 from segladder.runs.loading import chosen_device
 
@@ -334,6 +339,21 @@ def test_a_packed_run_answers_and_scores_as_its_folder_does(segladder, runs, pho
     words = [f"run={packed}", f"images={photos / 'photos'}", f"out={photos / 'out'}", "progress=false"]
     assert segladder("predict", *words) == 0
     assert np.array_equal(read_mask(photos / "out" / "masks" / "a.png"), one.mask)
+
+
+@pytest.mark.parametrize("name", ["advcam", "dense_crf", "irn"])
+def test_a_run_that_answers_with_what_its_parent_knows_is_not_packed(name, monkeypatch, tmp_path):
+    """The parent, whose scores or network it needs, would not be in the file."""
+    config = small_methods.configuration(name)
+    run = config, Record(status="finished"), build.method(config, num_classes=21)
+    monkeypatch.setattr("segladder.door.packing.load_run", lambda folder: run)
+    for out in ("run.zip", "run.onnx"):
+        with pytest.raises(ConfigError, match=f"method={name} answers with what its parent knows"):
+            if out == "run.zip":
+                pack(tmp_path, tmp_path / out)
+            else:
+                write_graph(door.Model(run[2], ["background"]), tmp_path / out)
+    assert not list(tmp_path.iterdir())
 
 
 def zipped(path, members, **how):

@@ -9,8 +9,10 @@ from dummy_data import write_videos, write_voc
 from omegaconf import OmegaConf
 from small_methods import configuration
 
+import segladder
 from segladder.data.labels.kinds.boxes import Boxes
 from segladder.data.sources.scene import Scene
+from segladder.door.graph import write_graph
 from segladder.errors import ConfigError
 from segladder.mask_values import IGNORE
 from segladder.methods.full.fusionseg import MaximumFusion, SumFusion
@@ -250,3 +252,10 @@ def test_what_does_not_fit_ends_in_one_line(segladder, chain, words, tmp_path, c
         assert segladder(command, *own, *place) in (1, 2)  # faults of data, of settings
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and line in error, error
+
+
+def test_an_image_alone_is_refused_from_python_too(chain, tmp_path):
+    model = segladder.load(chain / "joint", "cpu")
+    for refused in (lambda: model.predict(np.zeros((48, 64, 3), np.uint8)), lambda: write_graph(model, tmp_path / "x")):
+        with pytest.raises(ConfigError, match="method=fusionseg reads the optical flow of videos, images alone show"):
+            refused()

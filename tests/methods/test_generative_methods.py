@@ -10,6 +10,8 @@ from scipy import ndimage
 from small_methods import configuration
 from torch import nn
 
+from segladder.door.graph import write_graph
+from segladder.door.model import Model
 from segladder.errors import ConfigError
 from segladder.methods.zero_shot import cagnet, zs3net
 from segladder.methods.zero_shot.base import SemanticVectorMethod
@@ -419,6 +421,34 @@ def test_an_official_method_trains_and_predicts(kind):
     assert reached == {name for name, p in method.named_parameters() if p.requires_grad}
     scores = method.eval().predict(torch.zeros(1, 3, 32, 40))
     assert scores.shape == (1, CLASSES, 32, 40) and scores.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_labels_of_unseen_classes_teach_the_classifier(kind):
+    """Pseudo-masks, or a few drawn masks, name an unseen class; no made-up feature does here."""
+    made_up = {"generated_weight": 0.0} if kind is ZS3Net else {"synthetic_weight": 0.0}
+    method, labelled = made(kind, few_labels=True, **made_up), batch()
+    labelled["mask"][labelled["mask"] == 3] = UNSEEN
+    colours = torch.tensor([[0.0, 0, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0], [0, 0, 2]])
+    kept = labelled["mask"].where(labelled["mask"] != 255, 0)
+    labelled["image"] = colours[kept.long()].movedim(-1, 1)
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=0.03)
+    for _ in range(60):
+        optimizer.zero_grad()
+        method.loss(labelled)["loss"].backward()
+        optimizer.step()
+    raw = labelled["image"] * method.pixel_std + method.pixel_mean
+    told = method.eval().predict(raw).argmax(1)[labelled["mask"] == UNSEEN]
+    assert (told == UNSEEN).double().mean() > 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_a_generative_method_fits_into_a_graph(kind, tmp_path):
+    """It has needed its parent to learn; its answers are its own."""
+    pytest.importorskip("onnxscript")
+    model = Model(made(kind).eval(), [f"class {k}" for k in range(CLASSES)])
+    assert write_graph(model, tmp_path / "model.onnx") < 1e-3
 
 
 @pytest.mark.parametrize("kind", GENERATIVE)

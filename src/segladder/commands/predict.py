@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 from pydantic import Field
 
+from segladder.door.model import require_images_alone
 from segladder.door.packing import opened
 from segladder.errors import ConfigError
 from segladder.foreign import content
@@ -58,11 +59,7 @@ def run(config: DictConfig) -> int:
     with opened(Path(config.run)) as folder:
         run_config, record, method = load_run(folder)
     check_inputs(config, method)
-    if method.reads_flow:
-        raise ConfigError(
-            f"run={config.run}: method={method.name} reads the optical flow of videos, images alone show none; score it"
-            " with segladder evaluate protocol=davis2016_automatic"
-        )
+    require_images_alone(method)
     shown = {key: config[key] for key in SETTINGS} | {key: absolute(config[key]) for key in FILES}
     made_by = {"run": record.id, "weights": record.checkpoint.get("sha256"), "shows": shows(config)} | shown
     method.to(device)

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segladder.door.model import Model
+from segladder.door.model import Model, require_images_alone
 from segladder.errors import ConfigError
 from segladder.files import written
 from segladder.methods.base import Method
+from segladder.methods.image_level.base import LaterStage
 
 Pixels = Literal["uint8", "float32"]
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -49,15 +50,16 @@ def write_graph(model: Model, out: Path, pixels: Pixels = "uint8") -> float:
         The largest difference between probabilities.
 
     Raises:
-        ConfigError: few-shot methods, methods that answer with a parent's scores or with operations that ONNX has not;
-            the extra `export` is not installed.
+        ConfigError: few-shot methods, methods that answer with what a parent knows, that read videos or have operations
+            that ONNX has not; the extra `export` is not installed.
     """
     method = model.method
+    require_images_alone(method)
+    if method.answers != "dense" or isinstance(method, LaterStage):
+        kind = "is shown its classes by supports" if method.answers != "dense" else "answers with what its parent knows"
+        raise ConfigError(f"out={out}: method={method.name} {kind}, expected a method that answers for all classes")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ConfigError(f"out={out}: needs {missing[0]}: pip install 'segladder[export]'")
-    if method.answers != "dense" or method.needs_parent:
-        kind = "is shown its classes by supports" if method.answers != "dense" else "answers with its parent's scores"
-        raise ConfigError(f"out={out}: method={method.name} {kind}, expected a method that answers for all classes")
     deployed = Deployed(method.eval().to("cpu"))
     with written(out) as partial:
         exported(deployed, pixels, model).save(partial)

@@ -149,8 +149,9 @@ class Model:
     def dense(self, images: Sequence[np.ndarray], views: Views) -> list[Prediction]:
         """Answers of a method that knows its classes, same sizes in one pass.
 
-        Raises ConfigError where it knows another number of classes than there are names.
+        Raises ConfigError where it knows another number of classes than there are names, or reads more than images.
         """
+        require_images_alone(self.method)
         found: dict[int, Prediction] = {}
         for positions in of_one_size(images, AT_ONCE):
             answers = dense_answers(self.method, [images[i] for i in positions], views)
@@ -181,6 +182,15 @@ def views_of(given: dict[str, Any]) -> Views:
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     check(ViewKeys, plain, "")
     return Views(**given)
+
+
+def require_images_alone(method: Method) -> None:
+    """Raise ConfigError for a method that no image alone is enough for: it reads how the pixels of videos move."""
+    if method.reads_flow:
+        raise ConfigError(
+            f"method={method.name} reads the optical flow of videos, images alone show none; score it with segladder"
+            " evaluate protocol=davis2016_automatic"
+        )
 
 
 def load(run: str | Path, device: str | None = None, choices: str | Path | None = None) -> Model:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from segladder.errors import ConfigError, DataError, SegLadderError
 from segladder.files import written
+from segladder.methods.image_level.base import LaterStage
 from segladder.report.record import FILE_NAME
 from segladder.runs.folder import CONFIG, EMBEDDINGS, WEIGHTS, require_own_folders
 from segladder.runs.loading import load_run
@@ -36,9 +37,9 @@ def pack(run: Path, out: Path) -> Path:
     _, record, method = load_run(run)
     if record.status != "finished":
         raise ConfigError(f"run={run}: is {record.status}, expected a finished run")
-    if method.needs_parent and "class_scores" in method.takes:
+    if isinstance(method, LaterStage):
         raise ConfigError(
-            f"run={run}: method={method.name} answers with the scores of its parent; pack a network that was trained on"
+            f"run={run}: method={method.name} answers with what its parent knows; pack a network that was trained on"
             " its pseudo-masks"
         )
     if links := [run / name for name in PARTS if (run / name).is_symlink()]:

@@ -161,7 +161,7 @@ def from_surest_answers(learning: Learning, view: HiddenClasses, config: DictCon
     if not method.learns_unseen:
         raise ConfigError(
             f"pseudo_masks.surest={share}: method={method.name} learns nothing from labels of unseen classes; choose"
-            " method=spnet or transductive with method.softmax_over=all, or method=attribute"
+            " method=spnet or transductive with method.softmax_over=all, or method=attribute, zs3net or cagnet"
         )
     return replace(learning, view=replace(view, hidden=()), words="masks and pseudo-masks", masks=masks)
 

@@ -3,7 +3,8 @@
 The papers train visual network, generator and classifier one after the other. Here the visual network is that of a
 parent run (`parent=RUN` of `seen_classifier`, say), and one run trains the rest: for the first share of its steps the
 generator learns to imitate features of labelled pixels, then the classifier learns from its features as well. A
-further run whose parent is of the same method starts from all of its weights.
+further run whose parent is of the same method starts from all of its weights: with `pseudo_masks.surest` it is the
+papers' self-training, in which the parent's surest answers are labels of unseen classes.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class GenerativeMethod(SemanticVectorMethod):
 
     takes = ("features",)
     needs_parent = True
+    learns_unseen = True
 
     unseen_classes: Tensor
 

@@ -622,6 +622,19 @@ def test_csv_and_json_hold_exact_values():
     assert json.loads(json_text(tables))[0]["rows"][4]["scores"] == tables[0].rows[4].scores
 
 
+def test_csv_and_json_say_what_labels_cost():
+    """Also where the page folds the column away: its CSV has all columns."""
+    known, unknown = ([a_record(name, seed=0), a_record(name, seed=1)] for name in ("known", "unknown"))
+    for record, seconds in zip(known, (100.0, 200.0), strict=True):
+        record.annotation_cost = {"seconds": seconds, "novel_seconds": seconds / 10}
+    unknown[0].annotation_cost = {"seconds": 100.0, "novel_seconds": 10.0}
+    tables = rank([*known, *unknown])
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(csv_text(tables)))}
+    assert [rows["known"][f"{of}annotation_seconds"] for of in ("", "novel_")] == ["150.0", "15.0"]
+    assert [rows["unknown"][f"{of}annotation_seconds"] for of in ("", "novel_")] == ["", ""]
+    assert {row["annotation_seconds"] for row in json.loads(json_text(tables))[0]["rows"]} == {150.0, None}
+
+
 def test_lists_are_cells_of_values_with_spaces_between():
     cam = a_record("cam", hash="seeds", id="cam")
     net = a_record(parents=["cam"], lineage=["irn", "cam"], id="net")

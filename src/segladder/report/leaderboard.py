@@ -19,7 +19,7 @@ from segladder.metrics.declaration import Declaration
 from segladder.metrics.scores import Score
 from segladder.report.declared import of_table
 from segladder.report.fields import Place, set_apart
-from segladder.report.means import agree, grouped, mean, of_seeds, over_runs, unlike
+from segladder.report.means import agree, grouped, mean, mean_annotation, of_seeds, over_runs, unlike
 from segladder.report.record import Record
 from segladder.report.record import key as id_and_hash
 from segladder.report.settings import Settings, draw_of, knows_parents, telling_keys, typed, value_of
@@ -41,6 +41,8 @@ class Row:
         parameters: of the network.
         train_seconds: mean over runs, like `images_per_second`.
         peak_memory_mb: the most of any run.
+        annotation_seconds: of human work behind its labels, mean over runs; None where one of them does not know it.
+        novel_annotation_seconds: of that the work on novel classes, where the protocol has some.
         runs: ids of the runs that count.
         note: what a reader must know: missing folds, repeats that do not count.
         lineage: methods of the stages before this one, the first ancestor first.
@@ -69,6 +71,8 @@ class Row:
     train_seconds: float | None
     images_per_second: float | None
     peak_memory_mb: float | None
+    annotation_seconds: float | None
+    novel_annotation_seconds: float | None
     runs: list[str]
     note: str = ""
     lineage: tuple[str, ...] = ()
@@ -313,6 +317,8 @@ def _row(
         train_seconds=mean(record.train_seconds for record in kept),
         images_per_second=mean(record.images_per_second for record in kept),
         peak_memory_mb=max((r.peak_memory_mb for r in kept if r.peak_memory_mb is not None), default=None),
+        annotation_seconds=mean_annotation(complete),
+        novel_annotation_seconds=mean_annotation(complete, "novel_seconds"),
         runs=[record.id for record in complete],
         note="; ".join(notes),
         lineage=tuple(first.lineage),

@@ -85,7 +85,7 @@ def run(command: str, overrides: list[str]) -> int:
 
     from segladder.command_line import for_hydra
     from segladder.errors import ConfigError
-    from segladder.processes.jobs import Jobs
+    from segladder.processes.jobs import Jobs, is_queued
     from segladder.processes.memory import keep_freed_memory
     from segladder.runs.composition import explain, not_a_choice, opened
 
@@ -98,7 +98,7 @@ def run(command: str, overrides: list[str]) -> int:
     if empty := next((word for word in overrides if word.rstrip("'\"") in ("runs=", "hydra.run.dir=")), None):
         return complain(f"{empty} names no folder, expected one such as {empty}runs")  # Hydra would take the root
     overrides = [opened(override) for override in overrides]
-    jobs = Jobs()
+    jobs = Jobs(command)
 
     def task(config: DictConfig) -> None:
         code = 1
@@ -107,12 +107,14 @@ def run(command: str, overrides: list[str]) -> int:
         except OmegaConfBaseException as error:
             code = complain(explain(command, overrides, error))
         except Exception as error:  # the next job of a sweep goes on
-            if "SUBMITIT_EXECUTOR" in os.environ:  # here we are a job on its own, and the sweep waits to hear of it
+            if is_queued():  # the sweep waits to hear of it
                 raise
             code = complain_of(error)
         finally:
             jobs.ended(code)
         if code in INTERRUPTED:
+            if told := jobs.cut_off():
+                complain(told)
             raise SystemExit(code)
 
     sys.argv = [sys.argv[0], *overrides]

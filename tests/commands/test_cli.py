@@ -148,9 +148,21 @@ def test_a_sweep_ends_with_the_jobs_that_failed(segladder, tmp_path, monkeypatch
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == (
         "segladder: 4 of 4 jobs failed: job 0 (selection=fixed seed=0); job 1 (selection=fixed seed=-1);"
-        " job 2 (selection=best seed=0); job 3 (selection=best seed=-1)"
+        " job 2 (selection=best seed=0); job 3 (selection=best seed=-1);"
+        " with hydra/launcher=pool the same sweep runs what has not finished"
     )
     assert segladder("train", "selection=best") == 2 and "jobs failed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "told"), [(["-m", "seed=0,1"], True), (["seed=0"], False)])
+def test_an_interrupted_sweep_says_how_it_goes_on(words, told, segladder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segladder.commands.train.run", lambda config: 130)
+    with pytest.raises(SystemExit) as end:
+        segladder("train", *words)
+    assert end.value.code == 130
+    said = "segladder: the sweep ends with this run; with hydra/launcher=pool the same sweep runs what has not finished"
+    assert (said in capsys.readouterr().err.splitlines()) == told
 
 
 @pytest.mark.parametrize("launcher", ["basic", "pool"])
@@ -164,7 +176,7 @@ def test_a_sweep_without_a_job_is_refused(launcher, segladder, tmp_path, monkeyp
 def test_a_command_without_runs_leaves_nothing_where_it_sweeps(segladder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert segladder("leaderboard", "-m", "runs=a,b") == 1
-    assert "2 of 2 jobs failed: job 0 (runs=a); job 1 (runs=b)" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("2 of 2 jobs failed: job 0 (runs=a); job 1 (runs=b)\n")
     assert not list(tmp_path.iterdir())
 
 

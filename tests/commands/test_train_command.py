@@ -194,6 +194,12 @@ def test_sweep_gives_each_job_its_own_folder(sweep):
     assert records[0]["checkpoint"]["sha256"] != records[1]["checkpoint"]["sha256"]
 
 
+def test_the_pool_passes_over_what_a_plain_sweep_has_finished(segladder, sweep, capsys):
+    words = ["-m", "hydra/launcher=pool", *TINY, f"runs={sweep}", "seed=0,1", "trainer.epochs=1"]
+    assert segladder("train", *words) == 0
+    assert "2 jobs, 2 finished before" in capsys.readouterr().out
+
+
 def test_leaderboard_averages_seeds(segladder, sweep, capsys):
     records = [record_of(path.parent) for path in sweep.glob("*/*/*/record.json")]
     assert segladder("leaderboard", f"runs={sweep}", "format=json") == 0

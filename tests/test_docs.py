@@ -38,6 +38,8 @@ SMALL = {  # what makes a command with this word cheap; the last one holds
     "evaluate": ["panels=0", "progress=false"],
     "predict": ["progress=false"],
 }
+OWN = {"from=DIR": "from=scans", "run=RUN": "run=runs/mine", "runs=runs/ladder": "runs=runs"}  # the reader's
+OWN |= {"backbone=resnet50": "backbone=tiny"}  # which fetches no weights
 LONG = ("experiment=", "strategy=", "-m ", "resume=", "segladder search")  # composed by test_project, not run here
 
 
@@ -158,3 +160,17 @@ def test_the_commands_of_a_guide_run_one_after_the_other(name, segladder, tmp_pa
     assert len(lines) > 3
     for line in lines:
         assert segladder(*made_cheap(shlex.split(line)[1:])) == 0, line
+
+
+@pytest.mark.long
+def test_the_commands_of_the_readme_run_one_after_the_other(segladder, tmp_path, monkeypatch):
+    """From own pictures to predictions, with a reader's folders in the place of DIR and RUN."""
+    own_pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in commands_of(ROOT / "README.md") if not any(word in line for word in LONG)]
+    assert len(lines) > 5
+    for line in lines:
+        words = [OWN.get(word, word) for word in shlex.split(line)[1:]]
+        place = ["hydra.run.dir=runs/mine"] if words[0] == "train" else []
+        assert segladder(*made_cheap(words), *place) == 0, line
+    assert len(list((tmp_path / "predicted" / "masks").glob("*.png"))) == 2

@@ -64,10 +64,19 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
 
 
 def commands_of(page: Path) -> list[str]:
-    """The lines of a page's blocks that call `segladder`, without comments."""
-    blocks = re.findall(r"```\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    """The lines of a page's blocks that call `segladder`, without comments; not those of blocks in a language."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fences if not language]
     lines = [line.split("  #")[0].split(" #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("segladder ")]
+
+
+def test_commands_behind_a_block_of_python_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```\nsegladder train seed=1  # one\n```\n\n```python\nimport segladder\n```\n\n```\nsegladder bench\n```\n"
+    )
+    assert commands_of(page) == ["segladder train seed=1", "segladder bench"]
 
 
 def first_of_sweep(word: str) -> str:

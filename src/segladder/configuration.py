@@ -1,4 +1,4 @@
-"""Where `conf/` lies, in a checkout or an installed package, the choices that its groups offer, lists of choices."""
+"""Where `conf/` lies, in a checkout or an installed package, and which choices its groups offer."""
 
 from __future__ import annotations
 

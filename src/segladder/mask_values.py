@@ -1,4 +1,4 @@
-"""What a value of a mask says where it is no class."""
+"""The value of a mask that is no class, and what pixels of classes out of use become."""
 
 from typing import Literal
 

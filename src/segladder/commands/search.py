@@ -1,8 +1,8 @@
 """`segladder search`: hyper-parameters by Optuna, judged on held-out training images alone.
 
-Every trial is a training run in a fresh process. The study lies in RUNS/search/METHOD-HASH, where HASH stands for all
-that the trials share and the space, so that the same search started again goes on: a trial that was cut off is
-resumed, and one whose configuration has a finished run anywhere under RUNS is told from that run's record.
+Every trial is a training run in a fresh process. The study lies in RUNS/search/METHOD-HASH, where HASH stands for the
+space and all settings that the trials share. So a search that is started again goes on: a trial that was cut off is
+resumed, and if a run of its configuration has finished anywhere under RUNS, that run's record is used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from segladder.settings import Count, Positive
 
 
 class Keys(TrainKeys):
-    """Those of `segladder train`, and those of a search."""
+    """The keys of `segladder train`, and the keys of a search."""
 
     space: Mapping[str, Any] | None
     trials: Positive

@@ -1,4 +1,4 @@
-"""Reading something of each of many images, in threads; where that takes a while it is said."""
+"""Reading something of each of many images, in threads; if that takes a while, a line says so."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def pixels_of(given: Any, name: str = "image") -> np.ndarray:
 
 
 def upright_pixels_of(given: Any, name: str) -> np.ndarray:
-    """The same for an image that has a mask. Raises DataError for an EXIF orientation too."""
+    """`pixels_of` for an image that has a mask. Raises DataError for an EXIF orientation too."""
     if isinstance(given, (str, Path)):
         return read_upright_image(Path(given))
     if isinstance(given, Image.Image) and (turned := given.getexif().get(ORIENTATION, 1)) != 1:

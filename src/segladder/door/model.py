@@ -98,7 +98,7 @@ class Model:
         return Colours() if self.record is None else self.record.colours
 
     def to(self, device: str | torch.device) -> Model:
-        """The same model, moved to a device."""
+        """Move the model to a device and return it."""
         self.method.to(device)
         return self
 

@@ -1,7 +1,7 @@
-"""A run as one file: what answers and scores need of its folder, as it stands there, and how that is read again.
+"""A run as one file: the files of its folder that answers and scores need, unchanged, and how they are read again.
 
-Members lie uncompressed under names of this list and no other, so a packed run takes as much room as it is large, and
-nothing in it can lead out of a folder. Hashes are compared as in a run's folder.
+Members lie uncompressed under names of this list and no other. So unpacking takes no more room than the file's own
+size, and nothing in it can lead out of a folder. Hashes are compared as in a run's folder.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ class Method(pl.LightningModule):
         return self.pictured(batch["image"], batch.get("inside"))
 
     def pictured(self, images: Tensor, inside: Tensor | None = None) -> Pictures:
-        """The same of normalised images (B, 3, H, W), of which `inside` (B, H, W) is no padding."""
+        """What a loss may know of normalised images (B, 3, H, W), of which `inside` (B, H, W) is no padding."""
         return Pictures(images, self.pixel_mean, self.pixel_std, inside)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Presets of methods: `default`, or `official`, what the authors' code does besides their paper, all of it together.
 
 A quirk is a switch with a name, off by default. Sizes are numbers that the official code has and a method's yaml does
-not. `preset: official` turns all quirks on and takes all sizes, whatever else is said of them.
+not. `preset: official` turns all quirks on and takes all sizes, and overrides other settings of these.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def average_precision(histogram: np.ndarray) -> float:
 
 
 def best_threshold(histogram: np.ndarray) -> tuple[float, float]:
-    """The highest IoU any threshold of the probability reaches, and that threshold; nan, nan without object pixels."""
+    """The highest IoU of any threshold and that threshold, of a histogram (2, BINS); nan, nan without object pixels."""
     negatives, positives = np.cumsum(histogram[:, ::-1], axis=1)
     if not positives[-1]:
         return float("nan"), float("nan")

@@ -1,11 +1,11 @@
 """One statistic, three uses: a score's value, its 95 % interval, and its difference to another's, from one function.
 
 `under_draws` is that function: runs and weights to scores. A draw only changes how often each image counts (percentile
-bootstrap, Efron 1979). Drawn is what was sampled from the world: the image, with all that was asked about it. An image
-that several folds score is drawn once for all of them, folds that share no image are drawn apart. Of several random
-seeds the score is the mean; from five on, seeds are drawn too. Of n images n - 1 are drawn, since the scatter of draws
-is then the unbiased one (Rao and Wu 1988), and it is widened as Student's t is wider than a normal distribution. A test
-sets a difference against that scatter. Not covered: which images were the supports.
+bootstrap, Efron 1979). The unit is what was sampled from the world: the image, with all that was asked about it. An
+image that several folds score is drawn once for all of them; folds that share no image are drawn separately. The score
+of several random seeds is their mean; from five on, seeds are drawn too. Of n images n - 1 are drawn, since the scatter
+of draws is then the unbiased one (Rao and Wu 1988), and it is widened as Student's t is wider than a normal
+distribution. A test divides a difference by that scatter. Not covered: which images were the supports.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Comparison:
 
     @property
     def p_text(self) -> str:
-        """As printed; a dash where nothing was tested."""
+        """The p-value as printed; a dash where nothing was tested."""
         if not self.has_interval:
             return "-"
         return "< 0.001" if self.p_value < 0.001 else f"{self.p_value:.3f}"
@@ -115,7 +115,7 @@ def under_draws(runs: Counts | Sequence[Counts], rule: FromCounts, draws: int = 
 
 
 def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The central 95 % of the draws on the first axis, leaving out draws without a value."""
+    """Both ends (...) of the central 95 % of draws (D, ...), leaving out draws without a value."""
     shape = drawn.shape[1:]
     ends = np.full((2, *shape), np.nan)
     defined = ~np.isnan(drawn).all(0) if len(drawn) else np.zeros(shape, bool)

@@ -165,7 +165,7 @@ class Counts:
         return chosen
 
     def bare(self) -> Counts:
-        """The same without the supports, which no score depends on."""
+        """What was asked without the supports, which no score depends on."""
         whole = self.select(range(len(self)))
         whole.asked = [asked._replace(supports=()) for asked in self.asked]
         return whole

@@ -18,7 +18,7 @@ def binary(confusion: np.ndarray, k: int, column: int) -> np.ndarray:
 
 
 def among_all(binary: np.ndarray, k: int, num_classes: int) -> np.ndarray:
-    """The same as a matrix of all classes, int64 (K, K), where all but the class are in the first row and column."""
+    """A binary matrix as one of all classes, int64 (K, K): what is not class `k` is in the first row and column."""
     confusion = np.zeros((num_classes, num_classes), np.int64)
     confusion[np.ix_([0, k], [0, k])] = binary
     return confusion

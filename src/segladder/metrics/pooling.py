@@ -1,4 +1,4 @@
-"""How the runs of all folds become one value where that is not the mean of their scores."""
+"""How the runs of all folds become one value, where it is not the mean of their scores."""
 
 from __future__ import annotations
 

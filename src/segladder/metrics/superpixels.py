@@ -1,4 +1,4 @@
-"""How good an answer can be that follows given segments."""
+"""How good an answer can be that gives each of some segments one class."""
 
 from __future__ import annotations
 

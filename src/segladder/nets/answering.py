@@ -43,7 +43,7 @@ def restore(changed: Iterable[tuple[Tensor, Strides]]) -> None:
 
 
 def plain_strides(tensor: Tensor) -> Strides:
-    """Those of the plain format. A 1x1 kernel is contiguous in both; cuDNN goes by its strides all the same."""
+    """Strides of the plain format. A 1x1 kernel is contiguous in both formats, but cuDNN goes by its strides."""
     _, channels, height, width = tensor.shape
     return channels * height * width, height * width, width, 1
 

@@ -2,7 +2,7 @@
 
 `torch.jit.optimize_for_inference` does the same and is deprecated. These are the operations that `torch.compile` comes
 down to on a CPU, called without a compiler: there is no trace, so images of every size go through the same network.
-Each call orders the weights anew for its kernel: what that costs, small images do not win back, so they are not fused.
+Each call orders the weights anew for its kernel. Small images do not win that time back, so they are not fused.
 """
 
 from __future__ import annotations

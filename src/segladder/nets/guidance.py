@@ -73,7 +73,7 @@ class VGGBranches(nn.Module):
 
 
 class PyramidBranches(nn.Module):
-    """The same two branches on any backbone: guidance from its deep levels, segmentation from all levels.
+    """SG-One's two branches on any backbone: guidance from its deep levels, segmentation from all levels.
 
     Args:
         backbone: the feature extractor.

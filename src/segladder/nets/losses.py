@@ -1,8 +1,8 @@
 """Losses of dense prediction: logits (B, K, H, W), targets int64 (B, H, W), 255 ignored, and pictures, to a scalar.
 
-Each is called as `loss(logits, target, pictures)`; few look at the pictures. With labels on some pixels alone, such as
-clicks, a loss over labelled pixels is partial: unlabelled ones are 255. A batch whose pixels are all ignored costs 0
-and sends back zero gradients, never NaN; only `GatedCRF` teaches pixels without a label.
+Each is called as `loss(logits, target, pictures)`; few look at the pictures. If only some pixels have labels, such as
+clicks, all others are 255, so the loss is partial. A batch whose pixels are all ignored costs 0 and sends back zero
+gradients, never NaN; only `GatedCRF` teaches pixels without a label.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Pictures(NamedTuple):
     Attributes:
         images: the network's input (B, 3, H, W).
         mean: of their channels before they were normalised, in 0..255, (1, 3, 1, 1).
-        std: the standard deviations, likewise.
+        std: the standard deviations, in the same form.
         inside: false where augmentation filled up or cut out what is no pixel of the image, bool (B, H, W); None: all
             are.
     """
@@ -60,7 +60,7 @@ class CrossEntropy(Loss):
     Args:
         class_weights: one factor per class, in their order; `balanced`, so that the classes of a batch count the same
             however many pixels they have; `median_frequency`, the median of the classes' frequencies over a class's own
-            (Eigen and Fergus 2015), counted once on training masks, see `learn_frequencies`; None weighs all alike.
+            (Eigen and Fergus 2015), counted once on training masks, see `learn_frequencies`; None: no weights.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
 
     Raises:
@@ -137,7 +137,7 @@ class Focal(Loss):
 
     Args:
         gamma: how strongly easy pixels are played down; the paper's 2.
-        alpha: weight of the positive side, 1 - alpha that of the negative; the paper's .25; None weighs both alike.
+        alpha: weight of the positive side, 1 - alpha that of the negative; the paper's .25; None: no weights.
     """
 
     def __init__(self, gamma: NotNegative = 2.0, alpha: Share | None = None) -> None:

@@ -1,7 +1,7 @@
 """Mask R-CNN's network from torchvision's parts, on any backbone: proposals, their boxes and classes, their masks.
 
-Mask heads are of two kinds. `PerClassMasks` is that of He et al. 2017. `TransferredMasks` is that of Hu et al. 2018:
-the last layer of each class is predicted from the weights by which the box head tells the class.
+There are two mask heads. `PerClassMasks` is the head of He et al. 2017. In `TransferredMasks`, the head of Hu et al.
+2018, the last layer of each class is predicted from the weights by which the box head tells the class.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lightning starts the very job that runs in further processes."""
+"""Lightning starts this very job in the further processes of a distributed run, not the sweep that it is part of."""
 
 from __future__ import annotations
 

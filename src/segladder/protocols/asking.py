@@ -68,7 +68,7 @@ class Questions:
         return cls(tuple(items.ids), kinds)
 
     def on(self, ids: Collection[str]) -> Questions:
-        """Those on some of the images."""
+        """The questions about some of the images."""
         chosen = set(ids)
         return Questions(tuple(ids), {pair: kind for pair, kind in self.kinds.items() if pair[0] in chosen})
 
@@ -324,11 +324,11 @@ def best_threshold(
     """The least sureness at which the mean over classes of the IoU over all answers is highest; the lowest of equals.
 
     Args:
-        of_class: class of each answer.
-        sure: its sureness.
-        hit: pixels of the class that it paints, without 255, as all of these.
-        painted: all that it paints.
-        true: those of the class.
+        of_class: class of each answer (N,), like all that follow.
+        sure: how sure each is, in 0..1.
+        hit: counts of pixels that are painted and of the class; pixels of 255 are left out of all counts.
+        painted: counts of pixels that are painted.
+        true: counts of pixels of the class.
     """
     scores = {}
     for least in np.unique(np.append(sure, 0.0)):

@@ -2,7 +2,7 @@
 
 Scores are enlarged to the mask's size; a pixel is its best class where that class' score exceeds a threshold. One pass
 gives every threshold: the `threshold` fixed beforehand ranks, the best of all (`_oracle`: chosen on the masks that
-score it) stands beside it. Scores that have a background of their own (random walks, CRFs) have no threshold.
+score it) stands beside it. Methods that score the background too (random walks, CRFs) have no threshold.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class CamSeedsProtocol(SemanticProtocol):
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """Those of dense prediction at the fixed threshold, and the best threshold's."""
+        """The scores of dense prediction at the fixed threshold, and the mIoU at the best threshold."""
         return (*super().scores, *AT_BEST)
 
     def measure(self, scoring: Scoring) -> Result:
@@ -170,7 +170,7 @@ class Peaks(NamedTuple):
 
 
 def peaks(scores: torch.Tensor) -> list[Peaks]:
-    """Those of each image's scores (B, C, H, W)."""
+    """The peaks in each image's scores (B, C, H, W)."""
     height, best = scores.max(1)
     return [Peaks(*pair) for pair in zip(best.to(torch.uint8).cpu().numpy(), height.cpu().numpy(), strict=True)]
 

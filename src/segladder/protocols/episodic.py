@@ -112,7 +112,7 @@ class EpisodicProtocol(FewShotProtocol):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Its own kind of episodes, and those that stand beside it."""
+        """The protocol's own kind of episodes, and the kinds that it reports beside it."""
         ordinary = self.kind == "standard" and self.ways == 1 and self.beside
         return (self.kind, *DISTRACTORS) if ordinary else (self.kind,)
 

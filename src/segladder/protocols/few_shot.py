@@ -137,7 +137,7 @@ class FewShotProtocol(Protocol):
 
     @property
     def drops_novel(self) -> bool:
-        """As `novel_pixels` says."""
+        """Whether training leaves out images with novel classes (`novel_pixels: drop`)."""
         return self.novel_pixels == "drop"
 
     def scored_classes(self, source: Source) -> tuple[str, ...]:
@@ -299,7 +299,7 @@ def episodes_of(asked: Asked) -> list[Episode]:
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An RGB image with the border of a mask of 0 and 1 drawn on it, the rest of the image darkened."""
+    """An RGB image (H, W, 3) with the border of a mask (H, W) of 0 and 1 drawn on it, the rest darkened."""
     shown = np.where(mask[..., None] > 0, image, image // 2)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(np.ascontiguousarray(shown), contours, -1, (255, 220, 0), max(1, image.shape[1] // 150))

@@ -44,7 +44,7 @@ class GeneralisedProtocol(FewShotProtocol):
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """Those of base and novel classes, and how much is painted."""
+        """Scores of base and novel classes, and how much is painted."""
         rules = [s.statistic and replace(s.statistic, lists=self.over_lists) for s in SCORES]
         return tuple(replace(score, statistic=rule) for score, rule in zip(SCORES, rules, strict=True))
 

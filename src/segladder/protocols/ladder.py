@@ -142,7 +142,7 @@ class LadderProtocol(Calibrated):
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """Those of every rung; base classes, and what gamma gives, are of dense methods."""
+        """Scores of every rung, and those that dense methods alone have: of base classes, and under other gammas."""
         return SCORES
 
     @property

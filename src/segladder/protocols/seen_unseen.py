@@ -181,7 +181,7 @@ class SweptScores:
 
 
 def within_budget(seen: np.ndarray, start: int, kept: float) -> int:
-    """Position of the last score from `start` on before the first that falls below `kept` times that of `start`."""
+    """Position in scores (N,) of the last one before the first, from `start` on, below `kept` times that at `start`."""
     keeps = [*(seen[start:] >= kept * seen[start]), False]
     return start + max(0, keeps.index(False) - 1)
 

@@ -192,7 +192,7 @@ class VideoProtocol(Protocol):
 
 @dataclass(frozen=True)
 class AutomaticVideoProtocol(VideoProtocol):
-    """The same frames and scores of methods that are given no mask of the videos they are asked about.
+    """Frames and scores of `VideoProtocol` for methods that are given no mask of the videos they are asked about.
 
     Args:
         folds: into how many parts the data set deals its sequences, of which the run of each fold is scored on one;

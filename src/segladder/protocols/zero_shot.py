@@ -123,7 +123,7 @@ class ZeroShotProtocol(Calibrated):
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """Those of seen and unseen classes, and where the background is a class, those that count it."""
+        """Scores of seen and unseen classes; where the background is a class, also scores that count it."""
         whole = SCORES if self.background == "ignore" else (*SCORES, *WITH_BACKGROUND)
         return tuple(score.under(self.absent) for score in whole)
 
@@ -134,7 +134,7 @@ class ZeroShotProtocol(Calibrated):
 
     @property
     def drops_novel(self) -> bool:
-        """As `unseen_pixels` says."""
+        """Whether training leaves out images with unseen classes (`unseen_pixels: drop`)."""
         return self.unseen_pixels == "drop"
 
     def training(self, source: Source) -> HiddenClasses:

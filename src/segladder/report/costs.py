@@ -1,4 +1,4 @@
-"""Annotation costs of records of older versions, which left out what the runs that a run builds on had paid for.
+"""Annotation costs of records of older versions, which left out the costs of the runs that a run builds on.
 
 What can be told from the records of a run's ancestors is added; where that is not enough, the cost is not known, and
 charts leave the run out.

@@ -1,7 +1,7 @@
 """What a record says of its scores, and what is known of the scores of records that say nothing.
 
-Records of schema 1 do not describe their scores. `undeclared.json` holds what was known of those then; it is finished:
-whatever is measured since says it itself.
+Records of schema 1 do not describe their scores. `undeclared.json` describes them. It never needs an edit,
+since newer records describe their own scores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fields of protocols in words, and in which of them protocols are unlike."""
+"""The fields of protocols in words, and the fields in which protocols differ."""
 
 from __future__ import annotations
 

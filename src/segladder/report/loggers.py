@@ -28,7 +28,7 @@ class Wandb(WandbLogger):
         self.mode, self.settings = mode, settings
 
     def offline(self) -> Wandb:
-        """The same run in a folder, where it could not be started online."""
+        """This run in a folder, for `wandb sync`, where it could not be started online."""
         import wandb as client
 
         client.teardown()  # its service keeps the id of a run that did not start

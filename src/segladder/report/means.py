@@ -1,6 +1,6 @@
 """Means over the runs of a leaderboard's row: over folds and seeds, what their labels cost, the score of each class.
 
-And what such runs should have in common and have not.
+Also remarks on what such runs should have in common and have not.
 """
 
 from __future__ import annotations

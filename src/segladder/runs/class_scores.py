@@ -121,7 +121,7 @@ class DenseScores:
     method: DenseMethod
 
     def to(self, device: torch.device) -> DenseScores:
-        """The same on a device."""
+        """Move the networks to a device and return self."""
         self.method.to(device)
         return self
 

@@ -158,7 +158,7 @@ def composed(overrides: list[str], command: str = "train") -> DictConfig:
 
 
 def composed_or_explained(overrides: list[str], command: str = "train") -> DictConfig:
-    """The same. Raises ConfigError, with the line that the command line prints, where they do not compose."""
+    """`composed`, but raises ConfigError with the line that the command line prints where the words do not compose."""
     if complaint := not_a_choice(overrides):
         raise ConfigError(complaint)
     try:

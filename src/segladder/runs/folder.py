@@ -129,7 +129,7 @@ def config_hash_of(config: DictConfig) -> str:
 
 
 def hash_of_learnt(plain: Mapping[str, Any], with_targets: bool = False) -> str:
-    """The same of a configuration in plain types; 0.1 hashed the places of classes too."""
+    """`hash_of_config` of a configuration in plain types; version 0.1 hashed the places of classes too."""
     learnt = {key: value for key, value in plain.items() if key not in NOT_WHAT_IS_LEARNT}
     return records.hash_of(learnt if with_targets else without_targets(learnt))
 

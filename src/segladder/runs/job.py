@@ -1,4 +1,4 @@
-"""Where a job works: in a folder of its own, or in that of the run it goes on with. It owns the folder meanwhile."""
+"""Where a job works: in a folder of its own, or in the folder of the run that it goes on with. It owns it meanwhile."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Who works in a folder: one process at a time. It says in `owner.json` who it is and, again and again, that it lives.
 
-The file is there as long as the process works. A killed process leaves it; the next one sees that nobody is behind it.
+The file is there as long as the process works. A killed process leaves it; the next one sees that its owner is gone.
 """
 
 from __future__ import annotations

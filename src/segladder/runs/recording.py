@@ -56,7 +56,7 @@ def start_record(config: DictConfig, folder: Path) -> records.Record:
 
 
 def describe_scoring(record: records.Record, source: Source, protocol: Protocol) -> None:
-    """Write into a record how a run is scored and on what: for training and for a further evaluation alike."""
+    """Write into a record how a run is scored and on what: for training and for further evaluations."""
     record.protocol = protocol.described()
     record.fold, record.shots = protocol.place()
     record.data |= {

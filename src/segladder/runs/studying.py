@@ -1,4 +1,4 @@
-"""A method looks at training images once: at labelled ones, or at others, and an oracle names what it found."""
+"""A method studies training images once: labelled images, or unlabelled ones, where an oracle names what it found."""
 
 from __future__ import annotations
 

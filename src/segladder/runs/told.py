@@ -1,4 +1,4 @@
-"""What a method is told of its classes beside their number: kept in the run's folder, and read there ever after."""
+"""What a method is told of its classes besides their number: kept in the run's folder, and always read from there."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def kept(folder: Path) -> Told | None:
 
 
 def kept_by_older_versions(folder: Path, weights: Mapping[str, Tensor], access: Mapping[str, Any]) -> Told:
-    """The same of a run whose folder says which classes are seen in its weights alone.
+    """`kept` for a run whose weights alone say which classes are seen.
 
     Args:
         folder: of the run.

@@ -2,7 +2,7 @@
 
 A run's folder holds `labelled.json`: its labels and those behind every run that it builds on. Its record says what that
 comes to: `label_access.seen` (kinds of label by class), `label_access.images` (how many by kind), `label_access.absent`
-(classes of which no training image held a pixel). Whoever builds on it asks that, not what the run itself was shown.
+(classes of which no training image held a pixel). A run that builds on it reads these, not what the parent was shown.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Access:
     oracles: tuple[str, ...] = ()
 
     def and_of(self, others: Sequence[Access]) -> Access:
-        """The same with what other runs have seen."""
+        """What this run and other runs have seen together."""
         every = (self, *others)
         names = sorted({name for access in every for name in access.seen})
         found = {name: {kind for access in every for kind in access.seen.get(name, ())} for name in names}
@@ -129,7 +129,7 @@ def oracles_of(record: records.Record) -> tuple[str, ...]:
 
 
 def older_access(record: records.Record) -> Access:
-    """The same of a run whose version kept no account: from its record, and from those that its folders still name."""
+    """`Access` of a run whose version kept no account: from its record, and the records that its folders still name."""
     trained = bool(record.checkpoint)
     paid = (record.annotation_cost or {}).get("labels", "masks")
     learnt = set(record.data["classes"][1:]) - hidden_classes(record) if trained else set()

@@ -1,7 +1,7 @@
 """Which answers are good enough to teach: FusionSeg's two tests of what a network found inside of boxes.
 
 Jain, Xiong, Grauman, CVPR 2017 (the tests are verified at second hand, their limits of 75 % and 30 are not): the box
-around the answer must overlap the box that was drawn, and what is inside of the boxes must move unlike what is around.
+around the answer must overlap the box that was drawn, and the inside of the boxes must move differently from the rest.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def overlap(answer: np.ndarray, place: Place) -> float:
 
 
 def distance(flow: np.ndarray, places: list[Place]) -> float:
-    """How far the mean flow colour inside of boxes lies from that around, in steps of 255; 0 where either is empty."""
+    """Distance of the mean colours (RGB, 0..255) of flow (H, W, 2) inside and outside boxes; 0 if either is empty."""
     inside = np.zeros(flow.shape[:2], bool)
     for place in places:
         inside[place] = True

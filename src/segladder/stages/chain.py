@@ -89,7 +89,7 @@ def run_stages(config: DictConfig) -> int:
         return None if is_there else command
 
     def ended(stage: Stage, code: int) -> int:
-        """Its exit code as a shell gives it; of a stage that was killed says so, on the screen and in its record."""
+        """The stage's exit code as a shell gives it; if it was killed, say so on the screen and in its record."""
         if code >= 0:
             return code
         record_death(folders[stage.name], code)

@@ -1,4 +1,4 @@
-"""May a run build on others? What these have seen, with all that they build on, must fit what it says of itself."""
+"""May a run build on others? It must not claim fewer labels than these, and all that they build on, have seen."""
 
 from __future__ import annotations
 

@@ -148,7 +148,11 @@ def from_parent(
 
 
 def from_surest_answers(learning: Learning, view: HiddenClasses, config: DictConfig, method: Method) -> Learning:
-    """The same, with a parent's surest answers as labels of hidden classes where `pseudo_masks.surest` asks for it."""
+    """What a run learns from, with a parent's surest answers as labels of hidden classes (`pseudo_masks.surest`).
+
+    Raises:
+        ConfigError: drawn masks of unseen classes as well, or a method that learns nothing from their labels.
+    """
     share = config.pseudo_masks.surest
     if share is None:
         return learning
@@ -167,7 +171,7 @@ def from_surest_answers(learning: Learning, view: HiddenClasses, config: DictCon
 
 
 def with_few_labels(learning: Learning) -> Learning:
-    """The same, named for what it is: with masks of unseen classes a zero-shot method learns from few shots."""
+    """What a run learns from, called few-shot: a zero-shot method has masks of unseen classes."""
     if not learning.view.shown:
         return learning
     return replace(learning, labels=Masks(), supervision="few_shot", words="masks, few of unseen classes")

@@ -1,4 +1,4 @@
-"""From a folder as other programs leave it to one that `data=folder` reads; repeated, it goes on."""
+"""Convert a folder as other programs leave it into one that `data=folder` reads; started again, it goes on."""
 
 from __future__ import annotations
 

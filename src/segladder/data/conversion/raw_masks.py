@@ -89,7 +89,7 @@ def read(path: Path) -> RawMask:
 
 
 def counted(values: np.ndarray) -> dict[int, int]:
-    """Pixels of each value; masks are pieces of one value, so runs are counted instead of pixels."""
+    """Number of pixels of each value (H, W); runs of equal values are counted at once, since masks have large areas."""
     flat = values.reshape(-1)
     starts = _starts(flat)
     lengths = np.diff(starts, append=len(flat))

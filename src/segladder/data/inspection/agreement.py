@@ -30,7 +30,7 @@ class Agreement:
 
     @property
     def same_of_objects(self) -> float:
-        """The same among pixels in which either annotation has an object: easy background does not count."""
+        """Share of equal labels among pixels with an object in either annotation: easy background does not count."""
         return _ratio(self.pixels.trace() - self.pixels[0, 0], self.pixels.sum() - self.pixels[0, 0])
 
     @property

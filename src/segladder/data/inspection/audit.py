@@ -17,7 +17,7 @@ class FoldAudit:
         fold: its number, its place in the list of folds.
         novel: names of its classes.
         train_images: training images that hold an item of a base class.
-        train_images_with_novel: those of them that hold a novel class too, be it one pixel; none of them is left with
+        train_images_with_novel: those of them that hold a novel class too, even one pixel; none of them is left with
             `novel_pixels: drop`, and elsewhere a method sees their novel objects, without label.
         train_pairs_dropped: items of novel classes in training images, of which no training episode is made.
         shared_ids: images that are in both lists; there should be none.

@@ -121,7 +121,7 @@ class Labelled:
 
 
 def joined(labelled: Iterable[Labelled]) -> tuple[Labelled, ...]:
-    """The same labels, images of the same kind, classes and data in one."""
+    """These labels, with images of equal kind, classes and data joined into one."""
     groups: dict[tuple[Any, ...], Labelled] = {}
     for part in labelled:
         if part.held and part.classes:

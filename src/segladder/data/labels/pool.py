@@ -56,7 +56,7 @@ def choose(items: Items, novel: Sequence[int], size: int | None, seed: int = 0) 
     Args:
         items: what the training images hold.
         novel: indices of the novel classes.
-        size: how many images, be it 0; None for all.
+        size: how many images, 0 included; None for all.
         seed: decides which images are first.
 
     Raises:
@@ -92,7 +92,7 @@ def pool_of(
 
 @lru_cache(maxsize=2)
 def few_labelled(source: Source, classes: tuple[int, ...], count: int) -> dict[int, tuple[str, ...]]:
-    """The training images that show each class where only `count` masks of it are drawn, be it by one pixel.
+    """The training images that show each class where only `count` masks of it are drawn, even by one pixel.
 
     The images for fewer masks are the first of those for more. `loader.held_out` keeps back what the same hash puts
     last, so that these are trained on.

@@ -145,7 +145,7 @@ class Source(ABC):
         return str(path) if path.stem == Path(image_id).name else f"{path}, image {image_id}"
 
     def with_training_masks(self, folder: str | Path, ids: Iterable[str] | None = None) -> Source:
-        """The same data set with the masks of its training split, or of some `ids`, replaced by a folder's PNGs."""
+        """This data set with the masks of its training split, or of some `ids`, replaced by a folder's PNGs."""
         other = copy.copy(self)
         other.training_masks, other._tags = Path(folder), {}
         if ids is not None:
@@ -153,7 +153,7 @@ class Source(ABC):
         return other
 
     def as_seen(self, sight: Sight) -> Source:
-        """The same data set whose masks are what `sight` shows of them; it has none unless that shows pixels."""
+        """This data set with masks as `sight` shows them; without masks if `sight` shows no pixels."""
         other = copy.copy(self)
         other.sight, other.has_masks = sight, sight.shows == "pixels"
         return other
@@ -262,7 +262,7 @@ class Source(ABC):
         return self.object_file(image_id) if self.mask_path(image_id) == self.drawn_mask_path(image_id) else None
 
     def object_file(self, image_id: str) -> tuple[str, Path] | None:
-        """The same for the data set's own mask."""
+        """What tells the objects in the data set's own mask apart, as `told_objects`; None where nothing does."""
         return None
 
     def instances(self, image_id: str) -> Instances | None:

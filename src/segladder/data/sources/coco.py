@@ -1,4 +1,4 @@
-"""Anyone's objects: images beside a JSON file in COCO's format, with polygons or run lengths."""
+"""A user's objects: images beside a JSON file in COCO's format, with polygons or run lengths."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Coco(Source):
         return Instances(order[numbers], classes[used])
 
     def label_bytes(self, image_id: str) -> bytes:
-        """Its objects as text, which stay what they are when images are added to the file."""
+        """The image's objects as text, which does not change when images are added to the file."""
         image = self._entry(image_id)[1]
         return json.dumps([image.height, image.width, *image.objects], sort_keys=True).encode()
 

@@ -42,7 +42,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_upright_image(path: Path) -> np.ndarray:
-    """The same for an image that has a mask. Raises DataError for an EXIF orientation too.
+    """`read_image` for an image that has a mask. Raises DataError for an EXIF orientation too.
 
     Some programs draw masks on an image as it is stored, others on one that is turned; the mask does not say which.
     """

@@ -1,4 +1,4 @@
-"""Anyone's data: a folder of images, a folder of masks, the names of the classes."""
+"""A user's data: a folder of images, a folder of masks, the names of the classes."""
 
 from __future__ import annotations
 
@@ -183,12 +183,12 @@ class Folder(Tagged):
         return self.tag_file if self.tag_file is not None and image_id in self._tag_lines else self.mask_path(image_id)
 
     def told_tags(self, image_id: str) -> np.ndarray | None:
-        """Those of the file of tags, where it lists the image."""
+        """The tags in the file of tags; None where it does not list the image."""
         names = self._tag_lines.get(image_id)
         return None if names is None else np.array([name in names for name in self.foreground], np.float32)
 
     def noted_tags(self, image_id: str) -> tuple[Path, np.ndarray] | None:
-        """The same, with their file."""
+        """The file of tags and what it says of the image; None where it does not list the image."""
         told = self.told_tags(image_id)
         return None if told is None or self.tag_file is None else (self.tag_file, told)
 

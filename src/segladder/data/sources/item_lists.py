@@ -1,6 +1,6 @@
 """Published lists of test items, which stand in for a small-object rule.
 
-A rule reproduces what was scored all but a few items; the published list is the only exact form. Two forms are read.
+A rule reproduces the published items except a few; only the published list is exact. Lines of two forms are read.
 A line of HSNet, `2007_000033__01`, names an image and a class, which counts the data set's foreground classes from 1.
 A line of PFENet, `JPEGImages/2007_000033.jpg SegmentationClassAug/2007_000033.png`, names an image. A rule keeps its
 classes.

@@ -30,7 +30,7 @@ def read_ids(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
 
 
 def listed(path: Path, id_of: Callable[[str], str] = str) -> list[str]:
-    """The same where an id may stand more than once."""
+    """The ids of a list as in `read_ids`, where an id may stand more than once."""
     try:
         lines = text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:

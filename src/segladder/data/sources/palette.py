@@ -36,7 +36,7 @@ class Colours(NamedTuple):
 
     @classmethod
     def stored(cls, data: Mapping[str, Any], place: str) -> Colours:
-        """The same from what a record says of its data. Raises DataError naming `place` for colours that are none."""
+        """The colours that a record says its data has. Raises DataError naming `place` for colours that are none."""
         try:
             table = tuple((int(red), int(green), int(blue)) for red, green, blue in data.get("colours", ()))
         except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What an annotator works from, the picture, its objects and what tells single ones apart; and what is seen of it."""
+"""What an annotator works from (the picture, its mask, its single objects), and what a run then sees of it."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ class Scene:
 
     @cached_property
     def instances(self) -> Instances | None:
-        """Its single objects, where something tells them apart."""
+        """The single objects of the image; None where nothing tells them apart."""
         return self.read_instances()
 
     def only(self, classes: Collection[int]) -> Scene:
-        """The same with objects of some classes; where the others are is void."""
+        """This scene with objects of some classes; pixels of the other objects are void."""
         kept = np.isin(self.mask, [0, IGNORE, *classes])
         mask = np.where(kept, self.mask, np.uint8(IGNORE))
         return replace(

@@ -125,7 +125,7 @@ def distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def highest(sides: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The largest and the second largest of several values, at every place."""
+    """The largest and the second largest of several maps at every place, each (h, w)."""
     first, second = np.maximum(sides[0], sides[1]), np.minimum(sides[0], sides[1])
     for side in sides[2:]:
         second = np.maximum(second, np.minimum(first, side))
@@ -134,7 +134,7 @@ def highest(sides: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def second_tone(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Where a texture shows its second tone; u and v in periods."""
+    """Where a texture shows its second tone, bool (h, w); u and v (h, w) are places in periods of the texture."""
     second = np.zeros(np.broadcast_shapes(u.shape, v.shape), bool)
     if texture == "striped":
         second[:] = (np.floor(2 * u) % 2) == 1
@@ -160,7 +160,7 @@ def rotation(draws: Draws, half: float) -> tuple[float, float]:
 
 
 def turned(x: np.ndarray, y: np.ndarray, rotation: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates in a frame turned by `rotation`."""
+    """Coordinates x and y (h, w) in a frame turned by `rotation`."""
     cosine, sine = rotation
     return cosine * x + sine * y, cosine * y - sine * x
 

@@ -1,6 +1,6 @@
-"""Image-level tags that are told beside the masks: in a list of anyone's, or in `cls_labels.npy`.
+"""Image-level tags in a file beside the masks: a user's list, or `cls_labels.npy`.
 
-The latter is what the codes of AffinityNet, IRNet, SEAM and their kin hand around, a pickled dictionary, id to 20 zeros
+`cls_labels.npy` is the file that the codes of AffinityNet, IRNet and SEAM share, a pickled dictionary of id to 20 zeros
 and ones. Only what such a dictionary is made of is unpickled, so that a foreign file can run nothing. Ids are strings
 (`2007_000032`) or, in IRNet's file, numbers (2007000032).
 """

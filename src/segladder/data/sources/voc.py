@@ -92,7 +92,7 @@ class VOC(Tagged):
         return self.root / "SegmentationObject" / f"{image_id}.png"
 
     def drawn_instances(self, image_id: str) -> Instances | None:
-        """Those of SegmentationObject/ID.png. Raises DataError where it disagrees with the mask."""
+        """The objects in SegmentationObject/ID.png. Raises DataError where it disagrees with the mask."""
         path = self.object_path(image_id)
         if not path.is_file():
             return None
@@ -104,7 +104,7 @@ class VOC(Tagged):
         return next(((what, path) for what, path in places.items() if path.is_file()), None)
 
     def boxes_from(self, image_id: str, what: str, path: Path) -> ObjectBoxes | None:
-        """Those of the XML, or around instances."""
+        """The boxes in the XML, or around the instances, as `what` says."""
         return self.xml_boxes(image_id) if what == "xml" else super().boxes_from(image_id, what, path)
 
     def xml_boxes(self, image_id: str) -> ObjectBoxes:
@@ -134,13 +134,13 @@ class VOC(Tagged):
         return places[self.tag_source](image_id) if self.tag_source in places else Path(self.tag_source)
 
     def told_tags(self, image_id: str) -> np.ndarray | None:
-        """Those of the XML or of the file of all tags, as `tags` was chosen. Raises DataError naming the file."""
+        """The tags in the XML or in the file of all tags, as `tags` was chosen. Raises DataError naming the file."""
         if self.tag_source == "masks":
             return None
         return self.xml_tags(image_id) if self.tag_source == "xml" else self._filed_tags(image_id)
 
     def noted_tags(self, image_id: str) -> tuple[Path, np.ndarray] | None:
-        """Those of the XML, where there is one."""
+        """The XML and the tags in it; None where there is none."""
         path = self.annotation_path(image_id)
         return (path, self.xml_tags(image_id)) if path.is_file() else None
 

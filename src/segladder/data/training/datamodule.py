@@ -103,7 +103,7 @@ def training_ids(
         source: the data set.
         ids: images that may be used.
         held_out: share of them that is kept from training, chosen by a hash of the id.
-        without: classes of the data set (in use or not) whose images are left out, be it for one pixel.
+        without: classes of the data set (in use or not) whose images are left out, even for one pixel.
 
     Raises:
         ConfigError: no image is left for training, or an unknown class.

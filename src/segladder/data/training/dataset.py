@@ -197,7 +197,7 @@ class SegmentationDataset(TrainingSet):
 
 
 class FlowDataset(SegmentationDataset):
-    """The same of videos, where an item also holds how its pixels move.
+    """The data set of videos, where an item also holds how its pixels move.
 
     Args:
         source: the videos on disk.

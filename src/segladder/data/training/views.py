@@ -119,7 +119,7 @@ class BesideMasks:
         return None
 
     def files(self, source: Source, image_id: str) -> tuple[Path, ...]:
-        """Those of the labels."""
+        """The files that the labels are made from."""
         return self.labels.files(source, image_id)
 
 
@@ -190,7 +190,7 @@ class Episodes(TrainingView):
     class_draw: str | None = None
 
     def judges(self, source: Source, ids: Sequence[str]) -> Sequence[str]:
-        """Those that training could have used; where it drops images with novel classes, none of these."""
+        """The images that training could have used: none with a novel class where training drops these."""
         return source.ids_without(ids, self.novel) if self.novel_pixels == "drop" else ids
 
     def dataset(self, source: Source, ids: Sequence[str], labels: Labels, recipe: Recipe = PLAIN) -> TrainingSet:
@@ -267,7 +267,7 @@ class HiddenClasses(TrainingView):
         return SegmentationDataset(source, kept, Masks(), recipe.augment, tables)
 
     def judges(self, source: Source, ids: Sequence[str]) -> Sequence[str]:
-        """Those with a label of a seen class; where training drops images with unseen classes, none of these."""
+        """The images with a label of a seen class: none with an unseen class where training drops these."""
         table = self.table(source.classes)
         hidden = [source.classes.index(name) for name in self.hidden]
         return [i for i in ids if self._usable(source.mask(i), table, hidden)]

@@ -1,7 +1,7 @@
 """The floor of every few-shot table: the whole query is the class.
 
-Not a published method. Its IoU is the share of pixels that the class takes in the queries; whatever a method scores
-above it, the method has earned.
+Not a published method. Its IoU is the share of pixels that the class takes in the queries; a method has earned only
+what it scores above it.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class FewShotMethod(Method):
         return [self.combine(states, torch.tensor([shares], device=self.device) / sum(shares))]
 
     def conditioned(self, images: Tensor, masks: Tensor) -> State:
-        """The state of K supports of one size, images (B, K, 3, H, W) and masks (B, K, H, W), weighing alike."""
+        """The state of K supports of one size, images (B, K, 3, H, W) and masks (B, K, H, W), each of one weight."""
         shots = images.shape[1]
         first_to_last = images.transpose(0, 1).flatten(0, 1)  # (K B, 3, H, W): chunks keep gradients channels last
         features = self.encode_supports(first_to_last) if self.reads_support_features else ()

@@ -8,8 +8,8 @@ https://openreview.net/forum?id=SkMjFKJwG (`fusion: early`), and Few-Shot Segmen
 Early fusion: a second network sees the support's pixels with its positive and negative annotation as fourth and fifth
 channel; its features, averaged over space and shots, stand beside the query's at every pixel. Late fusion: one network
 encodes both, and the support's features are averaged over the positive and over the negative pixels. Differences: any
-backbone; maps keep their size by padding inside fc6, where the official code pads the image by 81 pixels; each support
-weighs alike, whatever its size; the score layer starts random, not at zero; pixels to be ignored count as negative;
+backbone; maps keep their size by padding inside fc6, where the official code pads the image by 81 pixels; all supports
+weigh the same, whatever their size; the score layer starts random, not at zero; pixels to be ignored count as negative;
 late fusion scores both classes in one pass of the head. Early fusion starts deaf to dense annotations: a mask and its
 complement meet equal new kernels and add up to a constant; the kernels part with the first step. The convolution that
 meets them therefore learns even where `backbone.freeze` freezes its level.

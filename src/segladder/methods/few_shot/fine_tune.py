@@ -9,7 +9,7 @@ Tapped is one level of the backbone, the last by default, at its own stride; ReP
 channels, trained on base classes. Differences from Shaban et al.: features stay frozen, they also tune the last layers.
 Differences from RePRI: the head has two prototypes and a softmax, RePRI's one prototype, a sigmoid and a bias that
 starts at the mean logit of the query; its logits stay cosines times 20, here the head is free after its start; Adam at
-.01 in place of SGD at .025, 50 steps each; both classes weigh alike, there each pixel does; a support contributes a
+.01 in place of SGD at .025, 50 steps each; both classes weigh the same, there all pixels do; a support contributes a
 limited number of pixels.
 """
 

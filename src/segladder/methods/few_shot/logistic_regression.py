@@ -3,7 +3,7 @@
 A baseline of Shaban et al.: One-Shot Learning for Semantic Segmentation, BMVC 2017, https://arxiv.org/abs/1709.03410,
 on fc7 of an FCN-32s trained on the base classes; no official code of it known. Published, PASCAL-5i, 1 shot: mean IoU
 31.4, unverified. Here scikit-learn's (BSD-3-Clause). Differences: any level of any backbone, with the weights it comes
-with; features of unit length; both classes weigh alike; a support contributes a limited number of pixels.
+with; features of unit length; both classes weigh the same; a support contributes a limited number of pixels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""1-NN: a query pixel takes the label of the support pixel most like it.
+"""1-NN: a query pixel takes the label of the most similar support pixel.
 
 A baseline of Shaban et al.: One-Shot Learning for Semantic Segmentation, BMVC 2017, https://arxiv.org/abs/1709.03410,
 on fc7 of an FCN-32s trained on the base classes; no official code of it known. Published, PASCAL-5i, 1 shot: mean IoU

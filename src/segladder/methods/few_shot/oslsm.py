@@ -105,7 +105,7 @@ class OSLSM(FewShotMethod):
         self.support_size = support_size
 
     def backbones(self) -> Iterator[nn.Module]:
-        """Those of both branches."""
+        """The backbones of both branches."""
         yield self.backbone
         yield self.support_backbone
 

@@ -4,12 +4,12 @@ Jain, Xiong, Grauman: FusionSeg, CVPR 2017, https://arxiv.org/abs/1701.05384. Of
 https://github.com/suyogduttjain/fusionseg ("free for research and academic purposes", patent pending): trained Caffe
 models and how they are run, nothing that trains. Published for DAVIS-2016: mean J 70.7 (unverified).
 
-Three runs, one on top of the other, each of which carries the weights of those below:
+Three runs, each with the one before as its parent, whose weights it carries:
 
 1. `fusionseg_appearance`, DeepLabv2's shape: a backbone, and the sum of four dilated convolutions that score classes.
 2. `fusionseg_motion`, the same shape, whose input is optical flow drawn as colour. Where the appearance run had boxes,
-   its answers within the boxes are the masks that motion learns from, of frames that pass two tests (`pseudo_masks.
-   agreement`, `pseudo_masks.motion`); where it had masks, so has motion.
+   its answers within the boxes are the masks that motion learns from, in frames that pass two tests (`pseudo_masks.
+   agreement`, `pseudo_masks.motion`); where it had masks, motion learns from masks.
 3. `fusionseg`, which freezes both and learns the fusion from drawn masks.
 
 Paper and code fuse differently. The paper (read in second-hand accounts; that the product has convolutions of its own
@@ -140,7 +140,7 @@ class FlowMethod(Method):
         return self
 
     def backbones(self) -> Iterator[nn.Module]:
-        """Those of both streams."""
+        """The backbones of both streams."""
         yield from (self.appearance.backbone, self.motion.backbone)
 
     @abstractmethod

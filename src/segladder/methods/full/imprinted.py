@@ -8,8 +8,8 @@ is stated); written anew. No published number fits: theirs are of PASCAL-5i on a
 logits[b, k, h, w] = scale * cosine(features[b, :, h, w], weights[k]). Training fits scale, features and weights to the
 classes that it has masks of. Then `start=RUN method.trains=false` imprints: the weight of each class that the run has
 never met is the mean over the images that show it of the mean feature of its pixels, all at unit length. What was
-learnt is not touched, so that nothing is forgotten; `start=` a run that imprinted, and trained on, is the paper's
-fine-tuning.
+learnt is not touched, so that nothing is forgotten. The paper's fine-tuning is to train on from a run that imprinted
+(`start=RUN`).
 
 Differences from Qi et al.: pixels for images. From AMP: one map of features (sums of levels) where that imprints at
 three resolutions; weights of classes met before stay as they are (its update rate of 0).

@@ -94,7 +94,7 @@ class PatchNetwork(nn.Module):
         return logits
 
     def slide(self, images: Tensor) -> Tensor:
-        """The same logits (B, K, H, W), window after window; those of a row of pixels at once."""
+        """The logits (B, K, H, W) of `forward`, window after window; a row of pixels is one batch."""
         windows = self.windows(images)  # (B, 3, H, W, P, P)
         rows = []
         for row in windows.unbind(2):  # (B, 3, W, P, P)

@@ -125,7 +125,7 @@ class UNetOriginal(DenseMethod):
 
 
 def mirror(images: Tensor, dimension: int, before: int, after: int) -> Tensor:
-    """Continue images over both ends of a dimension by reflection at the edge pixels, as often as needed."""
+    """Continue images (B, C, H, W) over both ends of a dimension by reflection at the edges, as often as needed."""
     size = images.shape[dimension]
     period = max(1, 2 * (size - 1))
     places = torch.arange(-before, size + after, device=images.device) % period

@@ -1,4 +1,4 @@
-"""k-means: pixels of like colour, place or features are one cluster.
+"""k-means: pixels of similar colour, place or features are one cluster.
 
 Lloyd: Least Squares Quantization in PCM, IEEE Trans. Information Theory 1982, https://doi.org/10.1109/TIT.1982.1056489,
 by scikit-learn (BSD-3). What anyone would try first without a label. No published number under a protocol of ours:

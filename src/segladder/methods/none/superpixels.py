@@ -1,10 +1,10 @@
-"""Superpixels: an image is cut where colours change, and each segment is one cluster's.
+"""Superpixels: an image is cut where colours change, and each segment belongs to one cluster.
 
 Achanta, Shaji, Smith, Lucchi, Fua, Suesstrunk: SLIC Superpixels Compared to State-of-the-Art Superpixel Methods, TPAMI
-2012, https://doi.org/10.1109/TPAMI.2012.120, by scikit-image (BSD-3). Neighbours of like mean colour are merged by our
-own code, the likest first. No published number under a protocol of ours. What stands beside the score matters more:
-with the class that most of each segment has, how good could any answer be that follows these segments? That is
-`superpixel_bound`, which refinements along colour edges, a dense CRF among them, can hardly exceed.
+2012, https://doi.org/10.1109/TPAMI.2012.120, by scikit-image (BSD-3). Our own code merges neighbours of similar
+mean colour, the most similar first. No published number under a protocol of ours. A second score matters more:
+`superpixel_bound` gives each segment its most frequent true class. An answer that follows the segments, or a refinement
+along colour edges such as a dense CRF, can hardly exceed it.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ labelled pixels it minimises, over pixels without labels, the mean of
     -log sum over unseen c of softmax(logits)_c = logsumexp over all classes - logsumexp over unseen classes.
 
 Differences: the official code picks target pixels by their true masks, which leaks the layout of unseen classes. Here
-every pixel of an image that reaches training as 255 is one: of unseen classes, of the background where that has no
+all pixels of an image that training sees as 255 are targets: of unseen classes, of the background where it has no
 label, and the borders of objects. Padding of augmentation is 255 too, but no pixel of an image, and is left out. Where
 the background is labelled, what is left over still tells where unseen objects lie; `source_weight` equal to
-`target_weight` treats all pixels of all images alike. The second stage, pseudo-labels of the most confident 60 %, is a
+`target_weight` weighs all pixels equally. The second stage, pseudo-labels of the most confident 60 %, is a
 further run (`parent=RUN`) whose masks they are, with `softmax_over: all`.
 """
 

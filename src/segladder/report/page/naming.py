@@ -1,4 +1,4 @@
-"""What the page calls a row: by what it differs in from the others of its table, and by nothing else."""
+"""The page's name for a row: the settings in which it differs from the other rows of its table, and no others."""
 
 from __future__ import annotations
 

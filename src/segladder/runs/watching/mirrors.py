@@ -62,7 +62,7 @@ class Mirror(Logger):
 
     @property
     def name(self) -> str:
-        """Its choice."""
+        """The logger's choice: `csv`, `tensorboard` or `wandb`."""
         return self.choice
 
     @property

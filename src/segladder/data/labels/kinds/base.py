@@ -44,7 +44,7 @@ class Labels(ABC):
     marker: ClassVar[str]
 
     def naming(self, classes: Sequence[int]) -> Labels:
-        """The same of an annotator who is asked for these classes, by index."""
+        """These labels by an annotator who is asked for some classes, by index."""
         return self
 
     @property

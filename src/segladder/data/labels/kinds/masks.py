@@ -37,7 +37,7 @@ class Masks(Labels):
     classes: tuple[int, ...] = ()
 
     def naming(self, classes: Sequence[int]) -> Masks:
-        """The same of an annotator who may confuse these classes."""
+        """These labels by an annotator who may confuse some classes, by index."""
         return replace(self, classes=tuple(classes)) if self.noise.confused else self
 
     @property

@@ -1,4 +1,4 @@
-"""Names: nobody looks at an image; what is known of a class is what it is called."""
+"""Names: nobody looks at an image; all that is known of a class is its name."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def skeleton_of(component: np.ndarray) -> np.ndarray:
 
 
 def longest_way(skeleton: np.ndarray) -> list[Pixel]:
-    """Pixels from one end of a skeleton to the one farthest from it, in steps to one of 8 neighbours.
+    """Pixels from one end of a skeleton (h, w) to the end farthest from it, in steps to one of 8 neighbours.
 
     On a skeleton without loops there is no longer way. The first pixel in reading order is where the search starts.
     """

@@ -11,7 +11,7 @@ image. Unseen features lie where seen ones were drawn from: a share of those pix
 at random. The official code makes them up in the true places of unseen objects, which nobody may know, and there
 replaces the seen features of such an image too. Its classifier's loss is at image size and divided once more by the
 number of images; here it is at the features' size. `context=graph` compares regions' mean features with the generated
-features of the graph's nodes.
+features of the graph's nodes. ZS5, the paper's self-training, is a further run (`parent=RUN pseudo_masks.surest=0.25`).
 
 `preset: official` takes the official code's sizes (hidden 256, z 300, dropout .5, 128 pixels of a class, last sigma
 80) and its quirks, switches that are off by default. It needs features of 256 channels (`method.features.channels`)

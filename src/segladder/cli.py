@@ -83,12 +83,13 @@ def run(command: str, overrides: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from segladder.command_line import for_hydra
+    from segladder.command_line import for_hydra, know_every_alphabet
     from segladder.errors import ConfigError
     from segladder.processes.jobs import Jobs, is_queued
     from segladder.processes.memory import keep_freed_memory
     from segladder.runs.composition import explain, not_a_choice, opened
 
+    know_every_alphabet()
     try:
         overrides = for_hydra(overrides)
     except ConfigError as error:

@@ -43,6 +43,16 @@ def for_hydra(words: Sequence[str]) -> list[str]:
     return [*kept, *with_own_choices(overrides, [flag[1] for flag in flags if flag[0] in CONFIG_DIR])]
 
 
+def know_every_alphabet() -> None:
+    """Names in letters of any alphabet need no quotes; of themselves the words that Hydra reads know a-z alone."""
+    from hydra.grammar.gen.OverrideLexer import OverrideLexer
+
+    for state in OverrideLexer.atn.states:
+        for step in state.transitions:
+            if step.label is not None and ord("Z") in step.label:  # its letters, [a-zA-Z]
+                step.label.addRange(range(0x80, 0x110000))
+
+
 def flags_and_overrides(words: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     """Flags, each with its value if it takes one, and the words that are none. Raises ConfigError for unknown ones."""
     flags: list[tuple[str, ...]] = []

@@ -96,7 +96,8 @@ def test_config_is_shown_without_importing_torch(tmp_path):
         (["evaluate", "run=nowhere"], "run=nowhere: no config.yaml there"),
         (["predict", "run=nowhere", "images=x", "out=y"], "run=nowhere"),
         (["train", "method.skips=7"], "method.skips=7"),
-        (["train", "seed=[1"], "seed=[1"),
+        (["train", "seed=[1"], "seed=[1: not understood"),
+        (["data", "data.root=photos (1)"], "has quotes of its own: 'KEY=\"VALUE\"'"),
         (["train", "runs="], "runs= names no folder, expected one such as runs=runs"),
         (
             ["train", "loader.augment.extra=[{name: Blurr}]"],
@@ -111,6 +112,15 @@ def test_config_is_shown_without_importing_torch(tmp_path):
 def test_wrong_words_get_one_clear_line(words, said, capsys, monkeypatch, tmp_path, shapes_root):
     monkeypatch.setenv("SEGLADDER_DATA", str(shapes_root.parent))
     assert said in complaint(capsys, monkeypatch, tmp_path, *words)
+
+
+def test_names_of_any_alphabet_need_no_quotes():
+    said = ["data=folder", "data.root=/home/Müller/猫 und Hunde", "data.classes=[Straße,dog house]"]
+    config = composed([*said, "embeddings.words={Straße: street}"])
+    assert config.data.root == "/home/Müller/猫 und Hunde" and config.data.classes == ["Straße", "dog house"]
+    assert config.embeddings.words == {"Straße": "street"}
+    named = composed(["classes={background: '#000000', Straße: '#ff0000'}"], "data")
+    assert named.classes == {"background": "#000000", "Straße": "#ff0000"}
 
 
 def test_impossible_choices_leave_no_folder(capsys, monkeypatch, tmp_path):

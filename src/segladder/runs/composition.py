@@ -16,7 +16,7 @@ from hydra.initialize import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segladder.command_line import own_choices
+from segladder.command_line import know_every_alphabet, own_choices
 from segladder.configuration import choices, conf_folder
 from segladder.errors import ConfigError
 from segladder.settings import MISSING, check, hints_of, suggestion
@@ -56,6 +56,7 @@ def opened(override: str) -> str:
 @contextmanager
 def composing() -> Iterator[None]:
     """Hydra's `compose` knows `conf/` within the block; afterwards Hydra is as the caller's own program left it."""
+    know_every_alphabet()
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -87,7 +88,10 @@ def explain(command: str, overrides: list[str], error: Exception) -> str:
     if (override := getattr(error, "override", None)) is not None:
         if "=~" in override:
             return f"{override}: ~ is the shell's word for your folder, which it does not replace there; write $HOME"
-        return f"{override}: not understood, expected key=value with closed brackets and quotes"
+        return (
+            f"{override}: not understood, expected key=value with closed brackets and quotes; "
+            "a value with signs such as & ( or = has quotes of its own: 'KEY=\"VALUE\"'"
+        )
     return " ".join(text.split())
 
 

@@ -168,6 +168,18 @@ def test_a_killed_stage_is_no_success_and_its_record_says_how_it_ended(
             "stages.b: trainer.epoch: no such key in trainer (did you mean epochs?)",
         ),
         (["stages={a: [], b: ['evaluate=a', 'shot=5']}"], "stages.b: shot: no such key (did you mean shots?)"),
+        (
+            ["stages={a: [], b: ['protocol=ladder','selection=held_out']}"],
+            "stages.b: selection=held_out needs held-out training",
+        ),
+        (
+            ["stages={a: [], b: ['method=spnet','protocol=ladder','embeddings.sources=[]']}"],
+            "stages.b: embeddings.sources is empty: give files of class vectors for method=spnet",
+        ),
+        (
+            ["experiment=ladder", "~stages.seeds"],
+            "stages.tags: parent=seeds names no stage before it (floor, ceiling, ",
+        ),
     ],
 )
 def test_a_chain_that_cannot_be_is_refused_before_its_first_stage(

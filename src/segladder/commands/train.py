@@ -10,13 +10,12 @@ from omegaconf import DictConfig
 from segladder.errors import ConfigError, Diverged, SegLadderError
 from segladder.processes.relaunch import relaunchable
 from segladder.runs import build
-from segladder.runs.choices import check_choices, check_data, check_pool
-from segladder.runs.composition import check_keys, one_line
+from segladder.runs.choices import check_run
+from segladder.runs.composition import one_line
 from segladder.runs.fitting import carry_out
 from segladder.runs.folder import has_learnt, is_finished
 from segladder.runs.interruption import Interruption
 from segladder.runs.job import discard, discard_if_empty, fresh_folder, holds_nothing_else, own_job
-from segladder.runs.keys import TrainKeys
 from segladder.runs.recording import start_record, write_status
 from segladder.runs.watching.log import note, warnings_noted
 from segladder.runs.watching.mirrors import Mirror, close
@@ -33,10 +32,7 @@ def run(config: DictConfig) -> int:
         discard_if_empty(fresh_folder(), Path(config.runs))
         return run_stages(config)
     try:
-        check_data(config)  # what a protocol takes from its data is not in others
-        check_keys(config, TrainKeys)
-        check_choices(config)
-        check_pool(config)
+        check_run(config)
     except ConfigError:
         discard_if_empty(fresh_folder(), Path(str(config.runs)))
         raise

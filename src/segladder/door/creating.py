@@ -22,9 +22,8 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Method
 from segladder.protocols.inference import same_size_chunks
 from segladder.runs import build
-from segladder.runs.choices import check_choices, check_data, check_pool
-from segladder.runs.composition import check_keys, composed, explain, is_group, not_a_choice
-from segladder.runs.keys import TrainKeys
+from segladder.runs.choices import check_run
+from segladder.runs.composition import composed, explain, is_group, not_a_choice
 from segladder.stages.inheritance import asked_labels, shown_labels
 from segladder.stages.preparation import check_background, told_of_classes
 
@@ -47,10 +46,7 @@ def configuration(**given: Any) -> DictConfig:
         raise ConfigError(complaint)
     try:
         config = composed(overrides)
-        check_data(config)
-        check_keys(config, TrainKeys)
-        check_choices(config)
-        check_pool(config)
+        check_run(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain("train", overrides, error)) from None  # the line says it all
     return config

@@ -12,9 +12,18 @@ from segladder.data.labels.kinds import kinds
 from segladder.data.labels.kinds.base import Labels
 from segladder.errors import ConfigError
 from segladder.runs import build
-from segladder.runs.composition import as_written
+from segladder.runs.composition import as_written, check_keys
 from segladder.runs.instantiation import instantiated
+from segladder.runs.keys import TrainKeys
 from segladder.runs.watching.judging import looks_at
+
+
+def check_run(config: DictConfig) -> None:
+    """Raise ConfigError where a key of a run holds what it may not, or its choices do not fit together."""
+    check_data(config)  # what a protocol takes from its data is not in others
+    check_keys(config, TrainKeys)
+    check_choices(config)
+    check_pool(config)
 
 
 def check_choices(config: DictConfig) -> None:

@@ -25,16 +25,18 @@ from segladder.processes.parallel import how_ended, record_death
 from segladder.processes.start import Waitable, run_child, start, waited_for
 from segladder.report import record as records
 from segladder.runs import build
+from segladder.runs.choices import check_run
 from segladder.runs.composition import composed, composed_or_explained, given_words, plain
 from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, content_of, is_finished, plain_config
 from segladder.runs.keys import Chain
 from segladder.settings import check, hints_of
 from segladder.stages.access import parents_of
+from segladder.stages.preparation import told_of_classes
 
 NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
 SCORES_AGAIN = "evaluate="  # begins a stage that is no run: evaluate=STAGE, then overrides of segladder evaluate
 
-NOT_OF_A_STAGE = ("stages", "at_once", "resume=auto")  # overrides of the chain alone
+NOT_OF_A_STAGE = ("stages", "~stages", "at_once", "resume=auto")  # overrides of the chain alone
 NOT_OF_A_SCORE = ("run=", "hydra.searchpath=")  # words of an evaluation that say where it finds things
 POLL = 0.1  # seconds between looks at the stages that run
 
@@ -128,15 +130,24 @@ def needs(stage: str, words: Sequence[str], before: Collection[str]) -> Iterator
 
 
 def require_composed(stage: Stage, given: Sequence[str]) -> None:
-    """Raise ConfigError for a stage that does not compose: those before it may train for hours."""
+    """Raise ConfigError for a stage that cannot be: those before it may train for hours."""
     command, words = "train", [*given, *stage.words, "stages=null"]
     if stage.scores is not None:
         command, words = "evaluate", [*own_choices(given), "run=RUN", *stage.words[1:]]
     for overrides in each_protocol(command, *words):
         try:
-            composed_or_explained(overrides, command)
+            config = composed_or_explained(overrides, command)
+            if stage.scores is None:
+                check_run(config)
+                require_class_vectors(config)
         except ConfigError as error:
             raise ConfigError(f"stages.{stage.name}: {error}") from error
+
+
+def require_class_vectors(config: DictConfig) -> None:
+    """Raise ConfigError where a run's method knows its classes by vectors, and there are none."""
+    if build.method_class(config).reads_class_vectors:
+        told_of_classes(config, build.source(config), build.protocol(config))
 
 
 def kept_by_stages(stages: Sequence[Stage], given: Sequence[str]) -> Iterator[str]:

@@ -216,13 +216,18 @@ def test_folds_of_images_score_each_image_once(tmp_path: Path) -> None:
         parts[0].split("train")
 
 
-def test_few_images_and_a_large_crop_are_remarked_upon(tmp_path: Path) -> None:
+def test_few_images_no_pixel_of_a_class_and_a_large_crop_are_remarked_upon(tmp_path: Path) -> None:
     data = Folder(write_folder(tmp_path, SIZES))
     few, large = remarks(data, 512)
     assert "too few for a score to rely on; data.folds_of_images=5" in few
     assert "loader.augment.crop=512 is larger than the images, 93 pixels at most" in large
     assert large.endswith("loader.augment.crop=64 fits")
     assert len(remarks(data, 64)) == 1
+    (tmp_path / "classes.txt").write_text("background\nroad\ntree\nunicorn\n")
+    unscored = remarks(Folder(tmp_path), 64)[1]
+    assert unscored.startswith(
+        "val holds no pixel of unicorn, so no score says how well they are found; give it images"
+    )
 
 
 def test_one_mask_with_a_class_is_enough_and_damaged_ones_are_passed_over(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def check_training_ready(source: Source, labels: Labels, scored: str | None = No
 
 
 def remarks(source: Source, crop: int | None) -> list[str]:
-    """What a data set is trained and scored with all the same, but should be known of: few images, a large crop.
+    """What a data set is trained and scored with all the same: few images or none of a class to score, a large crop.
 
     Args:
         source: the data set.
@@ -72,6 +72,11 @@ def remarks(source: Source, crop: int | None) -> list[str]:
     if len(val) < FEW:
         offer = "; data.folds_of_images=5 scores each image once, in five runs" if source.deals_images else ""
         found.append(f"{source.val_split} holds {len(val)} images, too few for a score to rely on{offer}")
+    if names := not_held(source, val):
+        offer = "; give it images of them, in splits/ or by data.val_share" if source.deals_images else ""
+        found.append(
+            f"{source.val_split} holds no pixel of {some(names)}, so no score says how well they are found{offer}"
+        )
     step = -(-len(train) // SAMPLED)
     longest = max(max(image_size(source.image_path(image_id))) for image_id in train[::step])
     if crop is not None and crop > longest:
@@ -80,6 +85,18 @@ def remarks(source: Source, crop: int | None) -> list[str]:
             f" loader.augment.crop={max(32, longest // 32 * 32)} fits"
         )
     return found
+
+
+def not_held(source: Source, ids: Sequence[str]) -> list[str]:
+    """The classes of which some images hold no pixel; ends once all are found. Damaged masks are passed over."""
+    names = {index: source.classes[index] for index in source.foreground_indices}
+    for image_id in ids:
+        with suppress(DataError):
+            for index in np.unique(source.mask(image_id)).tolist():
+                names.pop(index, None)
+        if not names:
+            break
+    return list(names.values())
 
 
 def only_ignored(source: Source, ids: Sequence[str]) -> str | None:

@@ -70,6 +70,12 @@ def test_the_legend_names_only_what_is_there():
     assert panel(image, labels, labels, CLASSES).shape[0] < sheet.shape[0]
 
 
+def test_names_of_classes_are_drawn_in_their_own_alphabets():
+    image, labels = np.zeros((64, 80, 3), np.uint8), np.ones((64, 80), np.uint8)
+    boxed, *drawn = (panel(image, labels, labels, ("background", name)).tobytes() for name in ("\uffff", "ß", "ж", "λ"))
+    assert len({boxed, *drawn}) == 4
+
+
 @pytest.mark.parametrize("size", [(64, 64), (37, 500), (500, 37), (1200, 900), (1, 1)])
 @pytest.mark.parametrize("classes", [CLASSES, tuple(f"a class with a long name {k}" for k in range(21))])
 def test_any_size_fits(size, classes):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -51,6 +50,8 @@ def contact_sheet(
 @cache
 def font() -> ImageFont.FreeTypeFont:
     """Letters of most alphabets; Pillow's own font has those of English alone."""
+    import matplotlib  # takes a while
+
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from segladder.data.inspection.preview import font
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.report.pictures.panels import GAP, IGNORED, INK, LINE, PAPER, shown_size
 
@@ -54,11 +55,11 @@ def few_shot_panel(
     }
     top = GAP + 2 * LINE
     sheet = Image.new("RGB", (GAP + len(pictures) * (width + GAP), top + height + GAP + LINE), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((GAP, GAP - 2), title, INK, font)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((GAP, GAP - 2), title, INK, font())
     for i, (heading, picture) in enumerate(pictures.items()):
         left = GAP + i * (width + GAP)
-        draw.text((left, top - LINE), heading, INK, font)
+        draw.text((left, top - LINE), heading, INK, font())
         sheet.paste(Image.fromarray(picture), (left, top))
         draw.rectangle((left - 1, top - 1, left + width, top + height), outline=IGNORED)
     _draw_scale(sheet, GAP + 2 * (width + GAP), top + height + GAP, f"highest {probability.max():.2f}")
@@ -105,8 +106,8 @@ def _heading(supports: int) -> str:
 
 
 def _draw_scale(sheet: Image.Image, left: int, top: int, note: str) -> None:
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((left, top), "0", INK, font)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((left, top), "0", INK, font())
     ramp = heat_map(np.tile(np.linspace(0, 1, BAR), (LINE - 6, 1)))
     sheet.paste(Image.fromarray(ramp), (left + 14, top + 3))
-    draw.text((left + 14 + BAR + 6, top), f"1   {note}", INK, font)
+    draw.text((left + 14 + BAR + 6, top), f"1   {note}", INK, font())

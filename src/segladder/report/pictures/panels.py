@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
+from segladder.data.inspection.preview import font
 from segladder.data.sources.palette import VOC_COLOURS, Colours
 from segladder.files import written
 from segladder.mask_values import IGNORE
@@ -97,16 +98,16 @@ def panel(
     rows = [row for legend in legends for row in _wrapped(legend, sheet_width)]
     top = GAP + LINE * (2 if title else 1)
     sheet = Image.new("RGB", (sheet_width, top + height + GAP + LINE * len(rows) + GAP), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((GAP, GAP - 2), title, INK, font)
+        draw.text((GAP, GAP - 2), title, INK, font())
     for i, (heading, picture) in enumerate(zip((*beside, *HEADINGS), shown, strict=True)):
         left = GAP + i * (width + GAP)
-        draw.text((left, top - LINE), heading, INK, font)
+        draw.text((left, top - LINE), heading, INK, font())
         sheet.paste(picture, (left, top))
         draw.rectangle((left - 1, top - 1, left + width, top + height), outline=IGNORED)
     for i, row in enumerate(rows):
-        _draw_legend(draw, font, row, top + height + GAP + i * LINE)
+        _draw_legend(draw, row, top + height + GAP + i * LINE)
     return np.asarray(sheet)
 
 
@@ -204,11 +205,10 @@ def _error_legend(errors: np.ndarray) -> list[Entry]:
 
 def _wrapped(legend: Sequence[Entry], width: int) -> list[list[Entry]]:
     """Legend entries in rows that fit the width."""
-    font = ImageFont.load_default(13)
     rows: list[list[Entry]] = [[]]
     right = GAP
     for entry in legend:
-        needed = _entry_width(entry[0], font)
+        needed = _entry_width(entry[0])
         if rows[-1] and right + needed > width:
             rows.append([])
             right = GAP
@@ -217,18 +217,17 @@ def _wrapped(legend: Sequence[Entry], width: int) -> list[list[Entry]]:
     return rows
 
 
-def _entry_width(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> int:
-    return SWATCH + 4 + round(font.getlength(name)) + 14
+def _entry_width(name: str) -> int:
+    return SWATCH + 4 + round(font().getlength(name)) + 14
 
 
 def _draw_legend(
     draw: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
     row: Sequence[Entry],
     top: int,
 ) -> None:
     left = GAP
     for name, colour in row:
         draw.rectangle((left, top + 3, left + SWATCH, top + 3 + SWATCH), fill=colour, outline=INK)
-        draw.text((left + SWATCH + 4, top), name, INK, font)
-        left += _entry_width(name, font)
+        draw.text((left + SWATCH + 4, top), name, INK, font())
+        left += _entry_width(name)

@@ -9,6 +9,9 @@ from segladder.errors import ConfigError
 from segladder.settings import AboveZero, KeysOf, Node, Positive, Scales, Share, check, check_value, expected, fits
 
 METHODS, NETS, DATA = "segladder.methods", "segladder.nets", "segladder.data"
+SHARE = "a number at least 0 and at most 1"
+TWO, THREE = (f"a list of {count}, each a whole number at least 1" for count in (2, 3))
+WIDTHS = "a list, each a whole number at least 1 with one at least"
 
 
 @pytest.mark.parametrize(
@@ -20,13 +23,27 @@ METHODS, NETS, DATA = "segladder.methods", "segladder.nets", "segladder.data"
         (f"{METHODS}.few_shot.sg_one.SGOne", "form", "resnet", "one of auto, vgg, pyramid"),
         (f"{METHODS}.few_shot.sg_one.SGOne", "preset", "paper", "one of default, official"),
         (f"{METHODS}.few_shot.sg_one.SGOne", "backbone", "resnet", "a choice or null"),
+        (f"{METHODS}.full.deeplabv3plus.DeepLabV3Plus", "rates", [6, 12], THREE),
+        (f"{METHODS}.full.fusionseg.FusionSeg", "rates", [], WIDTHS),
+        (f"{METHODS}.full.patch_cnn.PatchCNN", "channels", [], WIDTHS),
+        (f"{METHODS}.full.segnet.SegNet", "channels", [], WIDTHS),
         (f"{METHODS}.full.unet.UNet", "upsampling", "cubic", "one of nearest, bed_of_nails, transposed, bilinear"),
+        (f"{METHODS}.image_level.advcam.AdvCAM", "background_score", 2, SHARE),
+        (f"{METHODS}.image_level.affinity_net.AffinityNet", "channels", [], WIDTHS),
+        (f"{METHODS}.image_level.affinity_net.AffinityNet", "radius", 1, "a whole number at least 2"),
+        (f"{METHODS}.image_level.attention_cam.AttentionCAM", "background_score", -0.5, SHARE),
+        (f"{METHODS}.image_level.grad_cam.GradCAM", "background_score", 2, SHARE),
+        (f"{METHODS}.image_level.grad_cam.GradCAM", "output_stride", 4, "one of 8, 16, 32 or null"),
         (f"{METHODS}.image_level.irn.IRN", "maximum", "pixel", "one of image, class"),
+        (f"{METHODS}.image_level.irn.IRN", "radius", 1, "a whole number at least 2"),
+        (f"{METHODS}.image_level.irn.IRN", "walk_radius", 1, "a whole number at least 2"),
         (f"{METHODS}.image_level.dense_crf.DenseCRF", "certainty", 1.5, "a number above 0 and below 1 or null"),
         (f"{METHODS}.image_level.puzzle_cam.PuzzleCAM", "detach", "both", "one of full, tiles or null"),
+        (f"{METHODS}.image_level.seam.SEAM", "correlation_channels", [64], TWO),
         (f"{METHODS}.image_level.seam.SEAM", "hardest", 0, "a number above 0 and at most 1"),
         (f"{METHODS}.zero_shot.spnet.SPNet", "softmax_over", "none", "one of seen, all"),
         (f"{METHODS}.zero_shot.zs3net.ZS3Net", "context", "tree", "one of none, graph"),
+        (f"{METHODS}.zero_shot.zs3net.ZS3Net", "sigmas", [], "a list, each a number above 0 with one at least"),
         (f"{METHODS}.zero_shot.zs3net.ZS3Net", "quirks", {"loud": 1}, "a choice or keys with values or null"),
         (f"{METHODS}.zero_shot.attribute.AttributeNetwork", "regions", "all", "one of connected, image, place"),
         (f"{NETS}.backbone.Backbone", "output_stride", 7, "one of 8, 16, 32 or null"),
@@ -41,6 +58,22 @@ def test_a_class_says_what_its_keys_may_hold(target, key, value, told):
     with pytest.raises(ConfigError) as refused:
         check_value(Node, {"_target_": target, key: value}, "place")
     assert str(refused.value).startswith(f"place.{key}=") and str(refused.value).endswith(f": expected {told}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("anchor", 0, "a number above 0"),
+        ("proposals", 0, "a whole number at least 1"),
+        ("least_score", 1.5, SHARE),
+        ("most", 0.5, "a whole number at least 1"),
+    ],
+)
+def test_the_network_of_mask_rcnn_says_what_its_keys_may_hold(key, value, told):
+    node = {"_target_": f"{METHODS}.full.mask_rcnn.MaskRCNN", "network": {key: value}}
+    with pytest.raises(ConfigError) as refused:
+        check_value(Node, node, "method")
+    assert str(refused.value) == f"method.network.{key}={value}: expected {told}"
 
 
 @pytest.mark.parametrize(

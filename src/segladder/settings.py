@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from segladder.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+TwoOrMore = Annotated[int, Field(ge=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
@@ -32,6 +33,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[^/\\]+$", description="a name without slashes")]
 Scales = Annotated[tuple[AboveZero, ...], Field(min_length=1)]  # test-time
+Positives = Annotated[Sequence[Positive], Field(min_length=1)]  # channels of layers, dilations
 RGB = tuple[float, float, float]
 Byte = Annotated[int, Field(ge=0, le=255)]
 OutputStride = Literal[8, 16, 32]  # input pixels per step of a last map

@@ -239,6 +239,11 @@ def test_segnet_names_weights_of_another_form(tmp_path):
         segnet(weights=str(tmp_path / "other.safetensors"))
 
 
+def test_segnet_wants_a_number_of_convolutions_for_each_stage():
+    with pytest.raises(ConfigError, match=r"method\.convolutions: 5 values, method\.channels has 2: give one each"):
+        segnet(channels=[8, 8])
+
+
 @pytest.mark.parametrize(("output_stride", "rates"), [(16, [6, 12, 18]), (8, [12, 24, 36])])
 def test_deeplab_doubles_its_rates_at_output_stride_8(output_stride, rates):
     backbone = Backbone("resnet18", "none", output_stride=output_stride)

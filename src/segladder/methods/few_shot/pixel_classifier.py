@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segladder.methods.few_shot.base import Features, FewShotMethod, State
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.upsampling import bilinear
+from segladder.settings import TwoOrMore
 
 
 class PixelClassifier(FewShotMethod):
@@ -43,7 +43,7 @@ class PixelClassifier(FewShotMethod):
         num_classes: int,
         criterion: nn.Module,
         level: int,
-        pixels: Annotated[int, Field(ge=2)],
+        pixels: TwoOrMore,
         **common: Any,
     ) -> None:
         super().__init__(num_classes, criterion, mean=backbone.mean, std=backbone.std, **common)
@@ -98,7 +98,7 @@ def cell_labels(masks: Tensor, size: Sequence[int]) -> Tensor:
     return (shares >= fullest.clamp(max=0.5)) & (shares > 0)
 
 
-def chosen_pixels(labels: Tensor, pixels: Annotated[int, Field(ge=2)]) -> Tensor:
+def chosen_pixels(labels: Tensor, pixels: TwoOrMore) -> Tensor:
     """Places of at most `pixels` of the labels, bool (M,): class pixels up to half, background for the rest.
 
     Where one side has too few, the other fills up; either is thinned out evenly. int64 (min(pixels, M),).

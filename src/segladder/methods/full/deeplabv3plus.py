@@ -120,7 +120,7 @@ class DeepLabV3Plus(DenseMethod):
         criterion: nn.Module,
         output_stride: Literal[8, 16],
         channels: Positive,
-        rates: Sequence[Positive],
+        rates: tuple[Positive, Positive, Positive],
         separable: bool,
         dropout: Share,
         upsampling: UpsamplingKind,

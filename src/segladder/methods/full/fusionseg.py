@@ -24,7 +24,7 @@ OpenCV's DIS (theirs: Liu's Coarse2Fine). Flow goes to the next frame, of the la
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, ClassVar, Literal, Self
 
@@ -38,7 +38,7 @@ from segladder.nets.backbone import FeatureExtractor
 from segladder.nets.dense_features import AtrousSum
 from segladder.ops.flow import flow_colours
 from segladder.ops.upsampling import bilinear
-from segladder.settings import Positive
+from segladder.settings import Positives
 
 
 class Stream(nn.Module):
@@ -55,7 +55,7 @@ class Stream(nn.Module):
     """
 
     def __init__(
-        self, backbone: FeatureExtractor, num_classes: int, output_stride: Literal[8, 16], rates: Sequence[Positive]
+        self, backbone: FeatureExtractor, num_classes: int, output_stride: Literal[8, 16], rates: Positives
     ) -> None:
         super().__init__()
         if backbone.strides[-1] != output_stride:
@@ -89,7 +89,7 @@ class AppearanceStream(DenseMethod):
         num_classes: int,
         criterion: nn.Module,
         output_stride: Literal[8, 16],
-        rates: Sequence[Positive],
+        rates: Positives,
         **common: Any,
     ) -> None:
         network = Stream(backbone, num_classes, output_stride, rates)
@@ -118,7 +118,7 @@ class FlowMethod(Method):
         num_classes: int,
         criterion: nn.Module,
         output_stride: Literal[8, 16],
-        rates: Sequence[Positive],
+        rates: Positives,
         **common: Any,
     ) -> None:
         super().__init__(mean=backbone.mean, std=backbone.std, **common)

@@ -13,8 +13,8 @@ paper's values stand in the yaml.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,19 @@ from segladder.errors import ConfigError
 from segladder.methods.base import Batch, Method, Objects
 from segladder.nets.backbone import FeatureExtractor
 from segladder.nets.regions import PerClassMasks, RegionNetwork
-from segladder.settings import Positive
+from segladder.settings import AboveZero, Positive, Share
 
 LEAST = 1e-6  # probability, for logarithms
+
+
+class RegionSettings(TypedDict, total=False):
+    """What a method's network is: arguments of `RegionNetwork`."""
+
+    anchor: AboveZero
+    proposals: Positive
+    sampled: Positive
+    least_score: Share
+    most: Positive
 
 
 class MaskRCNN(Method):
@@ -53,7 +63,7 @@ class MaskRCNN(Method):
         width: Positive,
         box_width: Positive,
         mask_width: Positive,
-        network: Mapping[str, Any],
+        network: RegionSettings,
         masks: nn.Module | None = None,
         **common: Any,
     ) -> None:

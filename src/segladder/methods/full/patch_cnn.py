@@ -32,7 +32,7 @@ from segladder.methods.base import Batch
 from segladder.methods.full.base import DenseMethod
 from segladder.methods.full.unet_original import mirror
 from segladder.nets.losses import GatedCRF
-from segladder.settings import RGB, Positive
+from segladder.settings import RGB, Positive, Positives
 
 
 class PatchNetwork(nn.Module):
@@ -148,8 +148,8 @@ class PatchCNN(DenseMethod):
         self,
         num_classes: int,
         criterion: nn.Module,
-        channels: Sequence[Positive],
-        kernels: Sequence[Positive],
+        channels: Positives,
+        kernels: Positives,
         top_kernel: Positive,
         hidden_channels: Positive,
         pixels: Positive,

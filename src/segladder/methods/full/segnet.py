@@ -25,7 +25,7 @@ from segladder.methods.full.base import DenseMethod
 from segladder.nets.backbone import FeatureExtractor, pretrained_weights
 from segladder.nets.upsampling import Upsampling, UpsamplingKind
 from segladder.ops.upsampling import bilinear, max_unpool
-from segladder.settings import RGB, Positive
+from segladder.settings import RGB, Positive, Positives
 
 
 class Mirror(nn.Module):
@@ -56,16 +56,23 @@ class SegNetNetwork(Mirror):
         channels: of each encoder stage.
         convolutions: 3x3 convolutions in each stage.
         upsampling: `max_unpooling`, or a kind of `Upsampling`.
+
+    Raises:
+        ConfigError: numbers of convolutions that are not one for each of the channels.
     """
 
     def __init__(
         self,
         num_classes: int,
-        channels: Sequence[Positive],
-        convolutions: Sequence[Positive],
+        channels: Positives,
+        convolutions: Positives,
         upsampling: UpsamplingKind | Literal["max_unpooling"],
     ) -> None:
         super().__init__()
+        if len(convolutions) != len(channels):
+            raise ConfigError(
+                f"method.convolutions: {len(convolutions)} values, method.channels has {len(channels)}: give one each"
+            )
         widths = [3, *channels]
         self.encoder = nn.ModuleList(
             _stage([before] + [after] * n) for (before, after), n in zip(pairwise(widths), convolutions, strict=True)
@@ -150,15 +157,15 @@ class SegNet(DenseMethod):
         common: the arguments of `Method`.
 
     Raises:
-        ConfigError: weights that do not fit the encoder.
+        ConfigError: weights that do not fit the encoder, or numbers of convolutions that do not fit the channels.
     """
 
     def __init__(
         self,
         num_classes: int,
         criterion: nn.Module,
-        channels: Sequence[Positive],
-        convolutions: Sequence[Positive],
+        channels: Positives,
+        convolutions: Positives,
         upsampling: UpsamplingKind | Literal["max_unpooling"],
         weights: str,
         mean: RGB,

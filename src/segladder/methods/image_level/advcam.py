@@ -52,7 +52,7 @@ class AdvCAM(LaterStage):
     def __init__(
         self,
         num_classes: int,
-        background_score: float,
+        background_score: Share,
         steps: Positive,
         step_size: AboveZero,
         regularization: NotNegative,

@@ -16,7 +16,6 @@ are averaged to the walk's map; here the map's last row and column average what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ from segladder.nets.affinity import AffinityHead, map_size
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_features, affinity_labels, affinity_loss, propagate
 from segladder.ops.cam import background_power
-from segladder.settings import Count, NotNegative, OutputStride, Positive
+from segladder.settings import Count, NotNegative, OutputStride, Positive, Positives, TwoOrMore
 
 
 class AffinityNet(Refinement):
@@ -41,7 +40,7 @@ class AffinityNet(Refinement):
         channels: of the features taken from the last levels, the deepest last.
         output_stride: what the backbone's last level must have; None takes any.
         stride: of the map on which pairs are formed and scores walk, in image pixels.
-        radius: within which pairs are formed, in pixels of that map.
+        radius: within which pairs are formed, in pixels of that map, at least 2.
         alpha: the background's score is (1 - the best class' score)^alpha, where the parent gives none.
         beta: exponent on affinities in the walk.
         steps: of the walk.
@@ -57,10 +56,10 @@ class AffinityNet(Refinement):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        channels: Sequence[Positive],
+        channels: Positives,
         output_stride: OutputStride | None,
         stride: Positive,
-        radius: Positive,
+        radius: TwoOrMore,
         alpha: NotNegative,
         beta: NotNegative,
         steps: Count,

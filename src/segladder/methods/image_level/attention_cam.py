@@ -29,7 +29,7 @@ from segladder.errors import ConfigError
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.cam import unit_range
-from segladder.settings import Positive
+from segladder.settings import Positive, Share
 
 NOISE = 0.02  # standard deviation, timm's of new tokens
 PARTS = ("qkv", "q_norm", "k_norm", "num_heads", "scale")  # of timm's attention that `attention` reads
@@ -56,7 +56,7 @@ class AttentionCAM(ClassMapMethod):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        background_score: float,
+        background_score: Share,
         layers: Positive,
         refine: bool,
         **common: Any,

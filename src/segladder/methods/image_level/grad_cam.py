@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from segladder.methods.base import differentiating
 from segladder.methods.image_level.base import ClassMapMethod
 from segladder.nets.backbone import FeatureExtractor
-from segladder.settings import Count
+from segladder.settings import Count, OutputStride, Share
 
 
 class GradCAM(ClassMapMethod):
@@ -49,9 +49,9 @@ class GradCAM(ClassMapMethod):
         self,
         backbone: FeatureExtractor,
         num_classes: int,
-        background_score: float,
+        background_score: Share,
         hidden_channels: Count,
-        output_stride: int | None,
+        output_stride: OutputStride | None,
         **common: Any,
     ) -> None:
         super().__init__(backbone, background_score, **common)

@@ -24,7 +24,7 @@ from segladder.nets.affinity import DisplacementHead, EdgeHead, map_size
 from segladder.nets.backbone import FeatureExtractor
 from segladder.ops.affinity import affinity_from_edges, affinity_labels, affinity_loss, displacement_losses, random_walk
 from segladder.ops.upsampling import bilinear
-from segladder.settings import Count, NotNegative, OutputStride, Positive, Share
+from segladder.settings import Count, NotNegative, OutputStride, Positive, Share, TwoOrMore
 
 MAXIMUM_OVER = {"image": (0, 1, 2), "class": (1, 2)}  # axes of scores (C, h, w)
 
@@ -41,8 +41,8 @@ class IRN(Refinement):
         train_backbone: whether the backbone learns; if not, its BatchNorm keeps its statistics too.
         output_stride: what the backbone's last level must have; None takes any.
         stride: of the map on which pairs are formed and scores walk, in image pixels.
-        radius: within which pairs are formed in training, in pixels of that map.
-        walk_radius: within which a step of the walk leads.
+        radius: within which pairs are formed in training, in pixels of that map, at least 2.
+        walk_radius: within which a step of the walk leads, at least 2.
         beta: exponent on affinities in the walk.
         steps: of the walk.
         maximum: whose greatest score becomes 1 after the walk: that of the whole `image` or of each `class`.
@@ -62,8 +62,8 @@ class IRN(Refinement):
         train_backbone: bool,
         output_stride: OutputStride | None,
         stride: Positive,
-        radius: Positive,
-        walk_radius: Positive,
+        radius: TwoOrMore,
+        walk_radius: TwoOrMore,
         beta: NotNegative,
         steps: Count,
         maximum: Literal["image", "class"],

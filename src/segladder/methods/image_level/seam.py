@@ -86,7 +86,7 @@ class SEAM(CAM):
         view_scale: PositiveShare = 0.5,
         hardest: PositiveShare = 0.2,
         lowest: PositiveShare = 0.25,
-        correlation_channels: Sequence[Positive] = (64, 128),
+        correlation_channels: tuple[Positive, Positive] = (64, 128),
         dropout: Share = 0.0,
         **common: Any,
     ) -> None:

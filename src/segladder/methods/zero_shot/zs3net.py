@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -103,7 +104,7 @@ class ZS3Net(GenerativeMethod):
         hidden_channels: Positive,
         noise_channels: Positive,
         dropout: Share,
-        sigmas: Sequence[AboveZero],
+        sigmas: Annotated[Sequence[AboveZero], Field(min_length=1)],
         context: Literal["none", "graph"],
         pixels_per_class: Positive,
         replaced: Share,

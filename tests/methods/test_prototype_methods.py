@@ -181,6 +181,13 @@ def test_the_criterion_is_told_what_is_padding_in_queries_and_supports(monkeypat
     assert torch.equal(told[0], batch["inside"]) and torch.equal(told[1], batch["support_inside"].flatten(0, 1))
 
 
+def test_batches_that_do_not_mark_padding_have_none():
+    method, batch = panet().eval(), episodes()
+    expected = method.loss(batch)
+    del batch["inside"], batch["support_inside"]
+    assert torch.equal(method.loss(batch)["loss"], expected["loss"])
+
+
 def test_weight_zero_leaves_the_alignment_out():
     method, batch = panet(alignment=0.0).eval(), episodes()
     with torch.no_grad():

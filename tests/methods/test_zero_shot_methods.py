@@ -166,6 +166,13 @@ def test_transductive_takes_nothing_from_padding():
     assert method.loss({**items, "inside": torch.zeros_like(inside)})["target"] == 0
 
 
+def test_batches_that_do_not_mark_padding_have_none():
+    method, items = made(Transductive, target_weight=1.0), batch()
+    expected = method.loss(items)
+    del items["inside"]
+    assert torch.equal(method.loss(items)["loss"], expected["loss"])
+
+
 def test_transductive_training_makes_unseen_classes_likelier():
     method = made(Transductive, target_weight=1.0, cosine=True, scale=10.0)
     optimizer = torch.optim.Adam(method.parameters(), 1e-2)

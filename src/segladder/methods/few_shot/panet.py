@@ -71,7 +71,8 @@ class PANet(Prototype):
         segmentation = self.criterion(logits.float(), batch["mask"].long(), self.pictures(batch))
         if not self.alignment:
             return {"loss": segmentation}
-        pictures = self.pictured(images.flatten(0, 1), batch["support_inside"].flatten(0, 1))
+        inside = batch.get("support_inside")
+        pictures = self.pictured(images.flatten(0, 1), None if inside is None else inside.flatten(0, 1))
         alignment = self.alignment_loss(queries, similarities.argmax(1), supports, support_masks, pictures)
         return {"loss": segmentation + self.alignment * alignment, "segmentation": segmentation, "alignment": alignment}
 

@@ -52,10 +52,11 @@ class Transductive(SPNet):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy (`source`) plus what pixels without (`target`) and with a label give to seen classes."""
-        masks, inside = batch["mask"], batch["inside"]
+        masks, inside = batch["mask"], batch.get("inside")
+        unlabelled = masks == IGNORE if inside is None else (masks == IGNORE) & inside
         logits = bilinear(self(batch["image"]), masks.shape[-2:])  # (B, K, H, W)
         source = self.cross_entropy_among(self.trained, logits, masks)
-        target = self.seen_bias(logits, (masks == IGNORE) & inside)
+        target = self.seen_bias(logits, unlabelled)
         total = source + self.target_weight * target
         if self.source_weight:
             total = total + self.source_weight * self.seen_bias(logits, masks != IGNORE)

@@ -18,7 +18,7 @@ $(VENV)/.done: setup.cfg pyproject.toml src/segladder/__init__.py
 
 demo: setup ## what each kind of label buys on the embedded shapes: a leaderboard, a page (about three minutes)
 	$(BIN)/segladder train experiment=demo
-	$(BIN)/segladder leaderboard runs=runs/demo report=html significance=true out=runs/demo/leaderboard.html
+	$(BIN)/segladder leaderboard runs=runs/demo report=html significance=true 'budget=[10min,1h,10h]' out=runs/demo/leaderboard.html
 
 test: setup ## the default test suite, two processes (about five minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -63,10 +63,10 @@ class Outline(HTMLParser):
         return [attributes[name] for found, attributes in self.elements if found == tag and name in attributes]
 
 
-def rendered(records, folder):
+def rendered(records, folder, budgets=()):
     found = [(record, folder / record.id) for record in records]
     counted = Counted(found)
-    return page(counted.tables(), counted)
+    return page(counted.tables(), counted, budgets)
 
 
 def three(folder):
@@ -249,7 +249,12 @@ def test_a_ladder_is_summed_up_in_words(tmp_path):
     full = a_record("fcn8s", 0.7, protocol=fields, annotation_cost={"seconds": 9000.0, "novel_seconds": 5400.0})
     text = rendered([floor, full], tmp_path)
     assert "The cheapest here, spnet, names, reaches 20.0 [18.0, 23.0] % without a label of the novel classes." in text
-    assert 'aria-label="What labels of novel classes buy' in text
+    assert 'aria-label="What labels of novel classes buy' in text and "Which label to buy" not in text
+    text = rendered([floor, full], tmp_path, budgets=["1min", "2h"])
+    lines = re.findall(
+        r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', text.partition("<h3>Which label to buy</h3>")[2]
+    )
+    assert lines[:2] == [("1min", "spnet, names"), ("2h", "fcn8s, masks")]
 
 
 def test_a_long_line_is_thinned_and_keeps_its_ends():

@@ -163,8 +163,8 @@ def preview(config: DictConfig, source: Source) -> int:
     from segladder.data.training.dataset import SegmentationDataset
 
     ids = source.split(source.train_split)
-    step = max(1, len(ids) // config.count)  # spread over the split
-    chosen = ids[::step][: config.count]
+    count = min(config.count, len(ids))
+    chosen = [ids[number * len(ids) // count] for number in range(count)]  # spread over the split
     settings: Any = OmegaConf.to_container(config.loader.augment, resolve=True)
     dataset = SegmentationDataset(source, chosen, pixel_labels(config, source), TrainAugmentation(**settings))
     items = []

@@ -22,7 +22,16 @@ from segladder.report.counted import Counted
 from segladder.report.leaderboard import Table
 from segladder.report.pictures.cost_curve import save_cost_curve
 from segladder.report.record import Record, find_records
-from segladder.report.rendering import csv_text, inert, json_text, markdown, per_class, show, without_tags
+from segladder.report.rendering import (
+    csv_text,
+    inert,
+    json_text,
+    markdown,
+    markdown_table,
+    per_class,
+    show,
+    without_tags,
+)
 from segladder.report.wandb_client import Project
 from segladder.runs.composition import check_keys
 
@@ -65,7 +74,7 @@ def run(config: Any) -> int:
             tables = [counted.with_significance(table) for table in tables]
         write(tables, counted, config)
         if config.report is not None:
-            written_page = write_page(tables, counted, Path(config.out or PAGE))
+            written_page = write_page(tables, counted, Path(config.out or PAGE), budgets_of(config))
             print(f"segladder: {written_page}", file=sys.stdout if config.format == "terminal" else sys.stderr)
         if config.wandb is not None:
             push_board(tables, counted.records, config.wandb)
@@ -109,11 +118,16 @@ def write(tables: list[Table], counted: Counted, config: Any) -> None:
         write_text(Path(out), text)
 
 
-def write_page(tables: list[Table], counted: Counted, out: Path) -> str:
+def budgets_of(config: Any) -> list[str]:
+    """The budgets that a command asks about: none, one or several."""
+    return [config.budget] if isinstance(config.budget, str) else list(config.budget or ())
+
+
+def write_page(tables: list[Table], counted: Counted, out: Path, budgets: Sequence[str]) -> str:
     """Write the tables as an HTML page; returns what was done."""
     from segladder.report.page import page
 
-    text = page(tables, counted)
+    text = page(tables, counted, budgets)
     write_text(out, text)
     return f"wrote {out}, {len(text.encode()) / 1e6:.1f} MB"
 
@@ -133,8 +147,8 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
     for table, pairs in zip(ranked, asked, strict=True):
         if config.costs or table.declared.ladder is not None:
             parts.append(climbed(table, counted, config))
-        if config.budget is not None:
-            parts.append(bought(table, counted, config.budget))
+        if budgets := budgets_of(config):
+            parts.append(bought(table, counted, budgets))
         if config.per_class:
             heading = f"{table.declared.row_score.heading} per class, {table.title}"
             parts.append(f"{inert(heading)}\n\n{per_class(table, counted.records)}")
@@ -148,13 +162,12 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
     return without_tags("\n".join(parts))
 
 
-def bought(table: Table, counted: Counted, budget: str | Sequence[str]) -> str:
-    """Which label to buy for one budget or several, of a table's whole ladder or of each fold."""
-    budgets = [budget] if isinstance(budget, str) else list(budget)
+def bought(table: Table, counted: Counted, budgets: Sequence[str]) -> str:
+    """Which label to buy for each budget, of a table's whole ladder or of each fold."""
     parts = []
     for name, whole in ladder.by_fold(table, counted).items():
         if steps := ladder.rungs(whole, counted.records):
-            parts.append(f"Which label to buy, {name}\n\n{decisions(whole, steps, counted, budgets)}")
+            parts.append(f"Which label to buy, {name}\n\n{markdown_table(*decisions(whole, steps, counted, budgets))}")
     return "\n".join(parts)
 
 

@@ -13,7 +13,7 @@ from segladder.report.counted import Counted
 from segladder.report.ladder import HOUR, Rung, with_interval
 from segladder.report.leaderboard import Table
 from segladder.report.record import Record
-from segladder.report.rendering import comparison_cells, duration, markdown_table
+from segladder.report.rendering import comparison_cells, duration
 
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(s|min|h)$", description="a duration such as 30s, 10min or 1h")]
 UNITS = {"s": 1, "min": 60, "h": HOUR}
@@ -27,8 +27,10 @@ def seconds_of(text: str) -> float:
     return float(number) * UNITS[text[len(number) :]]
 
 
-def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: Sequence[str]) -> str:
-    """A Markdown table: for each budget the best rung that costs no more, and how far it is above the best free one.
+def decisions(
+    table: Table, ladder: Sequence[Rung], counted: Counted, budgets: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """For each budget the best rung that costs no more, and how far it is above the best free one: headings and lines.
 
     Beside it stands the cheapest rung that is not told apart from it. Rungs that an oracle chose are left out. The best
     of many is the luckiest too: its score flatters it a little.
@@ -57,8 +59,7 @@ def decisions(table: Table, ladder: Sequence[Rung], counted: Counted, budgets: S
             cheaper = f"{other[0].label}, {duration(each[id(other[0])])}: {' '.join(other[1])}"
         lines.append([budget, *found, *cells, cheaper])
     against = "the best without a label" if free is None else free.label
-    headings = [*HEADINGS, table.score.heading, f"over {against}", "95 % interval", "p", CHEAPER]
-    return markdown_table(headings, lines)
+    return [*HEADINGS, table.score.heading, f"over {against}", "95 % interval", "p", CHEAPER], lines
 
 
 def as_good(rung: Rung, ladder: Sequence[Rung], table: Table, counted: Counted) -> tuple[Rung, tuple[str, str]] | None:

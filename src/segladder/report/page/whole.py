@@ -14,6 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segladder.metrics.scores import Score
+from segladder.report.budget import decisions
 from segladder.report.counted import Counted
 from segladder.report.ladder import findings, rungs
 from segladder.report.leaderboard import Table
@@ -45,6 +46,7 @@ class Section:
         anchor: its id in the page, made of hashes: it stays as other tables come and go.
         title: what was asked, in words; `tooltip` has the hashes.
         worth: of a ladder, sentences on what is worth its labels; `not_worth`, on what is not.
+        bought: which label to buy for each budget that was asked about, headings and lines.
         row_score: what the heat map shows, its classes in columns; `heat` has a line for each row but those left out.
     """
 
@@ -55,6 +57,7 @@ class Section:
     best: str
     worth: list[str]
     not_worth: list[str]
+    bought: tuple[list[str], list[list[str]]] | None
     board: Board
     csv: str
     figure: LadderFigure | None
@@ -71,7 +74,9 @@ class Section:
     runs_left_out: int
 
 
-def page(tables: Sequence[Table], counted: Counted, title: str = "SegLadder leaderboard") -> str:
+def page(
+    tables: Sequence[Table], counted: Counted, budgets: Sequence[str] = (), title: str = "SegLadder leaderboard"
+) -> str:
     """The whole page as text.
 
     The first 200 runs are shown in full, the best run of every row before the second of any; panels are embedded up to
@@ -80,6 +85,7 @@ def page(tables: Sequence[Table], counted: Counted, title: str = "SegLadder lead
     Args:
         tables: of `segladder.report.leaderboard.rank`.
         counted: the runs behind them with their counts.
+        budgets: of work on one class, such as `1h`: which label to buy for each.
         title: heading of the page.
     """
     by_id = {(record.id, record.protocol.get("hash") or ""): (record, folder) for record, folder in counted.found}
@@ -88,7 +94,7 @@ def page(tables: Sequence[Table], counted: Counted, title: str = "SegLadder lead
     titles = {(table.hash, table.data, table.fingerprint): words for table, words in zip(tables, asked, strict=True)}
     shown = _shown_runs([table for _, table in parts])
     room = Room(MOST_BYTES)
-    make = _Sections(counted, by_id, shown, room)
+    make = _Sections(counted, by_id, shown, room, budgets)
     sections = [
         make.section(alone + titles[table.hash, table.data, table.fingerprint], table, alone) for alone, table in parts
     ]
@@ -149,9 +155,14 @@ class _Sections:
     """Makes the sections; `panels` are those of the runs shown, by the run's id in the page."""
 
     def __init__(
-        self, counted: Counted, by_id: Mapping[RunKey, tuple[Record, Path]], shown: set[RunKey], room: Room
+        self,
+        counted: Counted,
+        by_id: Mapping[RunKey, tuple[Record, Path]],
+        shown: set[RunKey],
+        room: Room,
+        budgets: Sequence[str],
     ) -> None:
-        self.counted, self.by_id, self.shown, self.room = counted, by_id, shown, room
+        self.counted, self.by_id, self.shown, self.room, self.budgets = counted, by_id, shown, room, budgets
         self.panels: dict[str, list[Path]] = {}
         self.taken: set[str] = set()
 
@@ -171,7 +182,8 @@ class _Sections:
         rows = [
             details(table, each, self._runs(table, each.row.runs, key), self.counted) for each in shown if each.anchor
         ]
-        worth, not_worth, figure = self._ladder(table, shown)
+        steps = self._steps(table, shown)
+        worth, not_worth, figure = self._ladder(table, steps)
         classes, heat = _heat_map(table, shown)
         alongside = published(table.protocol)
         seen = [(row.name.text, row.anchor, self.panels[run.anchor]) for row in rows for run in row.runs[:1]]
@@ -183,6 +195,9 @@ class _Sections:
             best=_best(table, shown),
             worth=worth,
             not_worth=not_worth,
+            bought=decisions(table, [step.rung for step in steps], self.counted, self.budgets)
+            if steps and self.budgets
+            else None,
             board=board(table, shown),
             csv=board_csv(table),
             figure=figure,
@@ -226,14 +241,18 @@ class _Sections:
                 made.append(run_of(table, record, folder, anchor, bool(self.panels[anchor])))
         return made
 
-    def _ladder(self, table: Table, shown: Sequence[Shown]) -> tuple[list[str], list[str], LadderFigure | None]:
-        """What a ladder says in words, and the figure of any table whose rows cost differently."""
+    def _steps(self, table: Table, shown: Sequence[Shown]) -> list[Step]:
+        """The rungs of a table under the names that the page gives its rows."""
         of_row = {each.row.runs[0]: each for each in shown if each.row.runs}
         steps = []
         for rung in rungs(table, self.counted.records):
             each = of_row[rung.row.runs[0]]
             oracle = ", by an oracle" if rung.row.selection == "oracle" else ""
             steps.append(Step(replace(rung, label=each.name.text + oracle), each))
+        return steps
+
+    def _ladder(self, table: Table, steps: Sequence[Step]) -> tuple[list[str], list[str], LadderFigure | None]:
+        """What a ladder says in words, and the figure of any table whose rows cost differently."""
         if not steps:
             return [], [], None
         is_ladder = table.declared.ladder is not None

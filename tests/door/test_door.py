@@ -216,6 +216,17 @@ def test_wrong_settings_say_what_the_command_line_says(segladder, capsys, settin
     assert capsys.readouterr().err == f"segladder: {caught.value}\n"
 
 
+def test_a_method_that_does_not_learn_by_itself_wants_an_optimizer():
+    learns = {"method": "prototype", "method.trains": True, "+method.schedule.name": "constant"}
+    with pytest.raises(
+        ConfigError, match=r"^method\.trains=true: method=prototype does not learn by itself; .* give \+method"
+    ):
+        door.create(**learns)
+    rates = {"name": "sgd", "lr": 0.1, "weight_decay": 0.0}
+    method = door.create(**learns, **{f"+method.optimizer.{key}": value for key, value in rates.items()})
+    assert method.trains and all(parameter.requires_grad for parameter in method.backbone.parameters())
+
+
 def test_settings_arrive_as_they_are(tmp_path):
     names = ["a'b", "c\\", "d\\'e, [f]: {g}"]
     config = configuration(

@@ -276,7 +276,7 @@ class Method(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimiser and per-step schedule from the method's settings."""
         settings = self.optimizer_settings
-        extra = {"momentum": settings["momentum"]} if settings["name"] == "sgd" else {}
+        extra = {"momentum": settings.get("momentum", 0.0)} if settings["name"] == "sgd" else {}
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings["name"]]
         fused = self.fused and not self.trainer.gradient_clip_val  # which Lightning does not allow together
         optimizer = kind(self.parameter_groups(), lr=settings["lr"], fused=fused or None, **extra)

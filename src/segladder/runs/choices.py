@@ -27,9 +27,10 @@ def check_run(config: DictConfig) -> None:
 
 
 def check_choices(config: DictConfig) -> None:
-    """Raise ConfigError when method, labels, loss, data, protocol and selection do not fit together."""
+    """Raise ConfigError when method, labels, loss, optimiser, data, protocol and selection do not fit together."""
     check_labels(config)
     check_loss(config)
+    check_optimizer(config)
     check_data(config)
     check_scored(config)
     check_held_out(config)
@@ -65,6 +66,17 @@ def check_loss(config: DictConfig) -> None:
     if "criterion" in config.method or OmegaConf.to_container(config.loss) == as_written("loss", "cross_entropy"):
         return
     raise ConfigError(f"loss: method={config.method.name} has a loss of its own; leave loss out, or give it to others")
+
+
+def check_optimizer(config: DictConfig) -> None:
+    """Raise ConfigError where a method is to learn that does not by itself, without what an optimiser needs."""
+    needed = ("optimizer.name", "optimizer.lr", "optimizer.weight_decay", "schedule.name")
+    missing = [f"+method.{key}=VALUE" for key in needed if OmegaConf.select(config.method, key) is None]
+    if config.method.trains and missing:
+        raise ConfigError(
+            f"method.trains=true: method={config.method.name} does not learn by itself; leave it false, or give"
+            f" {', '.join(missing)}"
+        )
 
 
 def check_data(config: DictConfig) -> None:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from small_methods import configuration
 
 from segladder.configuration import choices
+from segladder.errors import ConfigError
 from segladder.methods.base import Method, evaluating
 from segladder.methods.few_shot.base import FewShotMethod
 from segladder.methods.image_level.base import LaterStage
@@ -134,6 +135,26 @@ def test_bfloat16_trains_as_float32_does(name):
     loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
     assert loss.item() == pytest.approx(plain, rel=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_in_bfloat16_train_or_are_refused(name):
+    """As `strategy.precision=bf16-true` has them: weights, whatever is no whole number, and what is made on the way."""
+    method = built(name).train().to(torch.bfloat16)
+    if not method.trains:
+        pytest.skip("does not train")
+    whole = training_batch(method)
+    batch = {k: v.bfloat16() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in whole.items()}
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        if method.reads_objects:
+            with pytest.raises(ConfigError, match=r"^strategy\.precision: method=.* choose bf16-mixed or 32-true"):
+                method.loss(batch)
+            return
+        method.loss(batch)["loss"].backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)

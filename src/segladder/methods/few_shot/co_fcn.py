@@ -87,7 +87,7 @@ class CoFCN(FewShotMethod):
         if support_images is None:
             masks = (support_masks, 1 - support_masks)
             return (torch.cat([masked_average_pooling(support_features[0], mask) for mask in masks], 1),)
-        positive = support_masks[:, None]
+        positive = support_masks[:, None].to(support_images.dtype)
         annotated = torch.cat([support_images, positive, 1 - positive], 1)  # (B, 5, H, W)
         return (self.support_fc6(self.support_backbone(annotated)[-1]).mean((2, 3)),)
 

@@ -116,7 +116,7 @@ class OSLSM(FewShotMethod):
     def condition(self, support_images: Tensor | None, support_features: Features, support_masks: Tensor) -> State:
         """w and b (B, channels + 1) of supports (B, 3, H, W) and masks (B, H, W)."""
         assert support_images is not None
-        objects = support_images * support_masks[:, None]
+        objects = support_images * support_masks[:, None].to(support_images.dtype)
         if self.support_size is not None:
             objects = bilinear(objects, (self.support_size, self.support_size))
         vectors = self.fc8(self.support_classifier(self.support_backbone(objects)[-1]))  # (B, width)

@@ -84,7 +84,11 @@ class MaskRCNN(Method):
             {"boxes": o["boxes"], "labels": o["classes"], "masks": o["masks"], "outlined": o["outlined"]}
             for o in batch["objects"]
         ]
-        losses = self.network.losses(batch["image"].float(), targets)
+        if batch["image"].dtype != torch.float32:
+            raise ConfigError(
+                f"strategy.precision: method={self.name} learns boxes, which are float32; choose bf16-mixed or 32-true"
+            )
+        losses = self.network.losses(batch["image"], targets)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def objects(self, images: Tensor, size: tuple[int, int]) -> list[Objects]:

@@ -75,6 +75,7 @@ class GAIN(CAM):
             return maps.sum() * 0
         attention = bilinear(normalize_cam(maps)[image, k][:, None], images.shape[-2:])  # (P, 1, H, W)
         erased = images[image] * (1 - torch.sigmoid(self.omega * (attention - self.sigma)))
-        logits = self.class_maps(erased.contiguous(memory_format=self.input_format)).float().mean((2, 3))  # (P, C)
+        views = erased.to(images.dtype, memory_format=self.input_format)
+        logits = self.class_maps(views).float().mean((2, 3))  # (P, C)
         scores = logits.gather(1, k[:, None])[:, 0].sigmoid()
         return (scores / tags.sum(1)[image]).sum() / len(images)

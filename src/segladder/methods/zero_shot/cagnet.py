@@ -161,7 +161,7 @@ class CaGNet(GenerativeMethod):
         codes = reparametrized_sample(mean, log_variance)  # (B, D, h, w)
         labelled = labels != IGNORE
         classes = labels[labelled]  # (N,)
-        real = self.in_range(enhanced(features, codes)).movedim(1, -1)[labelled].float()  # (N, D)
+        real = self.in_range(enhanced(features, codes)).movedim(1, -1)[labelled].to(features.dtype)  # (N, D)
         given = codes.detach() if self.quirks.detached_codes else codes
         generated = self.generate(classes, given.movedim(1, -1)[labelled])
         losses = {
@@ -180,7 +180,7 @@ class CaGNet(GenerativeMethod):
 
     def generate(self, classes: Tensor, codes: Tensor) -> Tensor:
         """Features (N, D) of classes (N,) and codes (N, D)."""
-        return self.in_range(self.generator(self.embeddings[classes], codes).float())
+        return self.in_range(self.generator(self.embeddings[classes], codes).to(self.embeddings.dtype))
 
     def reconstruction(self, generated: Tensor, real: Tensor, classes: Tensor) -> Tensor:
         """How far generated features are from real ones, both (N, D) of classes (N,)."""

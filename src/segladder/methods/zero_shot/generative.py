@@ -86,9 +86,9 @@ class GenerativeMethod(SemanticVectorMethod):
         return float(self.global_step >= self.generator_steps)
 
     def labelled_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Frozen features (B, D, h, w) float32 of normalised images, and labels int64 (B, h, w) on their grid."""
+        """Frozen features (B, D, h, w) of normalised images, of the weights' type, and labels int64 (B, h, w) there."""
         with torch.no_grad():
-            features = self.features(batch["image"]).float()
+            features = self.features(batch["image"]).to(self.embeddings.dtype)
         return features, labels_at(batch["mask"], features.shape[-2:])
 
     def pixel_features(self, images: Tensor) -> Tensor:

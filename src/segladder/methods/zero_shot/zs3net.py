@@ -187,7 +187,7 @@ class ZS3Net(GenerativeMethod):
         """Features (N, D) of classes (N,), with new noise."""
         draw = torch.rand if self.quirks.uniform_noise else torch.randn
         noise = draw(len(classes), self.noise_channels, device=classes.device)
-        features: Tensor = self.generator(self.embeddings[classes], noise, propagation).float()
+        features: Tensor = self.generator(self.embeddings[classes], noise, propagation).to(self.embeddings.dtype)
         return features
 
     def discrepancy(self, generated: Tensor, real: Tensor, classes: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from small_methods import configuration
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +17,7 @@ from segladder.methods.image_level.irn import IRN
 from segladder.nets.tiny import TinyBackbone
 from segladder.ops.affinity import affinity_from_features
 from segladder.ops.cam import background_power
+from segladder.runs import build
 
 CLASSES = 4
 COMMON: dict[str, Any] = {
@@ -207,6 +210,13 @@ def test_each_loss_of_irn_reaches_its_branch_and_a_frozen_backbone_stays():
     losses["loss"].backward()
     assert all(parameter.grad is None for parameter in method.backbone.parameters())
     assert all(torch.equal(value, before[name]) for name, value in method.backbone.state_dict().items())
+
+
+def test_a_frozen_backbone_is_built_in_evaluation_mode():
+    """Lightning leaves a network in the mode that it was built in."""
+    config = OmegaConf.merge(configuration("irn"), {"method": {"train_backbone": False}})
+    method = build.method(config, num_classes=CLASSES)
+    assert method.training and not any(module.training for module in method.backbone.modules())
 
 
 @pytest.mark.parametrize("make", [affinity_net, irn])

@@ -126,7 +126,7 @@ class Backbone(FeatureExtractor):
         for module in self._frozen_modules:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
-            module.eval()
+            module.training = False  # what it holds may learn
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps (B, channels[i], H / strides[i], W / strides[i]) of normalised images (B, 3, H, W)."""

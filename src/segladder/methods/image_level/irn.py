@@ -78,7 +78,7 @@ class IRN(Refinement):
         self.stride, self.radius, self.walk_radius = stride, radius, walk_radius
         self.beta, self.steps, self.maximum = beta, steps, maximum
         if not train_backbone:
-            backbone.requires_grad_(False)
+            backbone.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> IRN:
         """Like any module's, but a backbone that does not learn stays in evaluation mode."""

@@ -31,7 +31,7 @@ def section_of(folder):
     counted = Counted(find_records(folder)[0])
     (table,) = counted.tables()
     by_id = {(record.id, record.protocol["hash"]): (record, place) for record, place in counted.found}
-    return _Sections(counted, by_id, set(by_id), Room(2**24)).section("", table, "")
+    return _Sections(counted, by_id, set(by_id), Room(2**24), ()).section("", table, "")
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,16 @@ import difflib
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from segladder import __version__
 from segladder.configuration import choices, each_protocol
 from segladder.foreign import printable
 from segladder.machine import rank
 from segladder.runs.interruption import INTERRUPTED
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 COMMANDS = {
     "train": "train a method, score it, write its record (-m sweeps)",
@@ -80,12 +84,11 @@ def run(command: str, overrides: list[str]) -> int:
     wait_briefly()
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
     from segladder.command_line import for_hydra, know_every_alphabet
     from segladder.errors import ConfigError
-    from segladder.processes.jobs import Jobs, is_queued
+    from segladder.processes.jobs import Jobs
     from segladder.processes.memory import keep_freed_memory
     from segladder.runs.composition import explain, not_a_choice, opened
 
@@ -94,23 +97,15 @@ def run(command: str, overrides: list[str]) -> int:
         overrides = for_hydra(overrides)
     except ConfigError as error:
         return complain_of(error)
-    if complaint := not_a_choice(overrides):
+    if complaint := not_a_choice(overrides) or not_a_folder(overrides):
         return complain(complaint)
-    if empty := next((word for word in overrides if word.rstrip("'\"") in ("runs=", "hydra.run.dir=")), None):
-        return complain(f"{empty} names no folder, expected one such as {empty}runs")  # Hydra would take the root
     overrides = [opened(override) for override in overrides]
     jobs = Jobs(command)
 
     def task(config: DictConfig) -> None:
         code = 1
         try:
-            code = importlib.import_module(f"segladder.commands.{command}").run(config)
-        except OmegaConfBaseException as error:
-            code = complain(explain(command, overrides, error))
-        except Exception as error:  # the next job of a sweep goes on
-            if is_queued():  # the sweep waits to hear of it
-                raise
-            code = complain_of(error)
+            code = run_job(command, overrides, config)
         finally:
             jobs.ended(code)
         if code in INTERRUPTED:
@@ -134,6 +129,30 @@ def run(command: str, overrides: list[str]) -> int:
     if failed := jobs.failed():
         complain(failed)
     return max(jobs.codes, default=0)
+
+
+def not_a_folder(overrides: list[str]) -> str | None:
+    """The complaint about a folder of runs without a name, for which Hydra would take the root."""
+    empty = next((word for word in overrides if word.rstrip("'\"") in ("runs=", "hydra.run.dir=")), None)
+    return empty and f"{empty} names no folder, expected one such as {empty}runs"
+
+
+def run_job(command: str, overrides: list[str], config: DictConfig) -> int:
+    """Run a command on one composed configuration, of a sweep each job; an error ends this job alone."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    from segladder.processes.jobs import is_queued
+    from segladder.runs.composition import explain
+
+    try:
+        code: int = importlib.import_module(f"segladder.commands.{command}").run(config)
+    except OmegaConfBaseException as error:
+        return complain(explain(command, overrides, error))
+    except Exception as error:
+        if is_queued():  # the sweep waits to hear of it
+            raise
+        return complain_of(error)
+    return code
 
 
 def complain_of(error: Exception) -> int:

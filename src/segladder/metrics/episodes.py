@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,7 +60,7 @@ class EpisodeCounts:
         return whole
 
     def of_classes_asked_for(self, kind: str) -> EpisodeCounts:
-        """The same, called another kind, with every class that an episode does not ask for as background."""
+        """These counts under another kind, with every class that an episode does not ask for as background."""
         whole = EpisodeCounts(self.counts.num_classes)
         whole.histograms = self.histograms
         for asked, matrix in self.counts.rows():
@@ -97,5 +98,5 @@ def joint_counts(rows: Tensor, num_rows: int, columns: Tensor, num_columns: int)
 
 def nan_mean(values: Sequence[float]) -> float:
     """Mean of the values that are numbers; nan if none is."""
-    known = [value for value in values if value == value]
+    known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

@@ -5,6 +5,7 @@ Protocols declare their scores, records carry the declaration, and reports read 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -122,7 +123,7 @@ class Score:
 
     def text(self, value: float | None, digits: int = 1, sign: str = "") -> str:
         """A value as printed, without its unit; numbers get one digit more, None and nan are a dash."""
-        if value is None or value != value:
+        if value is None or math.isnan(value):
             return "-"
         return self.rounded(self.scale * value, digits, sign)
 

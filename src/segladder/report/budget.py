@@ -1,4 +1,4 @@
-"""Which label to buy: for a budget of work on each class the best rung that it pays for, beside what no label gives."""
+"""Which label to buy: the best rung that a budget of work on each class pays for, against rungs without labels."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def decisions(
 
 def as_good(rung: Rung, ladder: Sequence[Rung], table: Table, counted: Counted) -> tuple[Rung, tuple[str, str]] | None:
     """The cheapest rung whose difference to another's has no 95 % interval without 0, and that difference."""
-    cheaper = [other for other in ladder if other.cost < rung.cost and _may_be_as_good(other, rung, table)]
+    cheaper = [other for other in ladder if other.cost < rung.cost and _may_be_as_good(other, rung)]
     for other in sorted(cheaper, key=lambda other: other.work):
         try:
             found = counted.compare(table, other.row, rung.row)
@@ -76,7 +76,7 @@ def as_good(rung: Rung, ladder: Sequence[Rung], table: Table, counted: Counted) 
     return None
 
 
-def _may_be_as_good(other: Rung, rung: Rung, table: Table) -> bool:
+def _may_be_as_good(other: Rung, rung: Rung) -> bool:
     """Whether the intervals overlap: of equal images they are wider than that of the difference."""
     ends = other.low, other.high, rung.low, rung.high
     if any(end is None for end in ends):

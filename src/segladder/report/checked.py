@@ -37,15 +37,24 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
         raise DataError(f"{place}: protocol: {error}") from error
     if odd := [name for name, number in value.items() if type(number) in (int, float) and not is_score(number)]:
         raise DataError(f"{place}: {odd[0]} is no finite number")
-    protocol, data = value.get("protocol", {}), value.get("data", {})
+    protocol = value.get("protocol", {})
     if not isinstance(protocol.get("fields", {}), dict):
         raise DataError(f"{place}: protocol.fields is {protocol['fields']!r}, expected an object")
+    check_text(value, place)
+    check_hash(protocol, place)
+    check_nodes(value, place)
+    check_cost(value.get("annotation_cost") or {}, place)
+    check_scores(value, declared, place)
+
+
+def check_text(value: Mapping[str, Any], place: str) -> None:
+    """Raise DataError where a name leads out of a folder or is too long, or what people read is no text."""
+    protocol, data = value.get("protocol", {}), value.get("data", {})
     for name in (value.get("id"), protocol.get("name"), protocol.get("hash"), data.get("name")):
         if name in (None, ""):
             continue
         if not (isinstance(name, str) and len(name) <= LONGEST and stays_inside(name)):  # files are named by them
             raise DataError(f"{place}: {name!r} is no name, expected one that stays inside a folder")
-    check_hash(protocol, place)
     for place_of, words in (
         *((name, value.get(name, [])) for name in ("parents", "lineage")),
         ("data.classes", data.get("classes", [])),
@@ -55,8 +64,10 @@ def check_values(value: Mapping[str, Any], place: str) -> None:
     ):
         if not isinstance(words, list) or not {*map(type, words)} <= {str}:
             raise DataError(f"{place}: {place_of} is {words!r}, expected text")
-    check_nodes(value, place)
-    check_cost(value.get("annotation_cost") or {}, place)
+
+
+def check_scores(value: Mapping[str, Any], declared: Declaration, place: str) -> None:
+    """Raise DataError where scores, rows of classes or the curve hold what is no finite number."""
     shares = {score.name for score in declared.scores if score.unit == "share"}
     for name, score in value.get("metrics", {}).items():
         if not isinstance(score, dict) or "value" not in score:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -163,7 +164,7 @@ class Counted(ExitStack):
         except DataError as error:
             self.faults.append(str(error))
             return replace(row, low=None, high=None, note="; ".join(filter(None, (row.note, NOT_COUNTED))))
-        return row if low != low else replace(row, low=low, high=high)
+        return row if math.isnan(low) else replace(row, low=low, high=high)
 
     def compare(self, table: Table, first: Row, second: Row, second_table: Table | None = None) -> Comparison:
         """The first row minus the second by what ranks the table.

@@ -88,7 +88,7 @@ class Row:
 
     @property
     def settings(self) -> list[str]:
-        """Those settings, as KEY=VALUE."""
+        """The settings that tell the row from its neighbours, as KEY=VALUE."""
         return [f"{key.removesuffix('.name')}={typed(value)}" for key, value in self.setting.items()]
 
 
@@ -131,7 +131,7 @@ class Table:
 
     @property
     def foreground(self) -> list[str]:
-        """Its classes without the background."""
+        """The table's classes without the background."""
         return self.classes[self.background :]
 
     @property
@@ -262,7 +262,7 @@ def _rows(records: Sequence[Record], metric: str, declared: Declaration, known: 
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """The same rows; those of one label but different kinds of labels say which."""
+    """These rows; where rows of one name learnt from different kinds of label, the name says which."""
     kinds: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         kinds[row.label].add(row.standing.labels)
@@ -290,12 +290,6 @@ def _row(
     kept = sorted(latest.values(), key=lambda record: (record.seed is not None, record.seed, record.fold or 0))
     scores, folds, missing = of_seeds(kept, metric, seedless)
     complete = [record for record in kept if (None if seedless else record.seed) in scores]
-    repeats = len({id_and_hash(record) for record in records}) - len(kept)
-    notes = [_not_counted(records, repeats)] if repeats and not seedless else []
-    notes += [f"folds missing: {missing}"] if missing else []
-    notes += unlike(records, kept)
-    alone = sum(not knows_parents(record, known) for record in kept)
-    notes += [f"what {alone} of {len(kept)} runs build on is not at hand"] if 0 < alone < len(kept) else []
     single = kept[0].metrics[metric] if len(kept) == 1 and scores and kept[0].has_intervals else {}
     first = kept[0]
     return Row(
@@ -320,7 +314,7 @@ def _row(
         annotation_seconds=mean_annotation(complete),
         novel_annotation_seconds=mean_annotation(complete, "novel_seconds"),
         runs=[record.id for record in complete],
-        note="; ".join(notes),
+        note="; ".join(_notes(records, kept, missing, seedless, known)),
         lineage=tuple(first.lineage),
         others=_others(
             [replace(record, seed=None) for record in complete] if seedless else complete,
@@ -328,6 +322,18 @@ def _row(
         ),
         standing=standing_of(first),
     )
+
+
+def _notes(
+    records: Sequence[Record], kept: Sequence[Record], missing: str, seedless: bool, known: Mapping[str, Record]
+) -> list[str]:
+    """What a reader of a row has to know: repeats, missing folds, records that differ, parents that are not there."""
+    repeats = len({id_and_hash(record) for record in records}) - len(kept)
+    notes = [_not_counted(records, repeats)] if repeats and not seedless else []
+    notes += [f"folds missing: {missing}"] if missing else []
+    notes += unlike(records, kept)
+    alone = sum(not knows_parents(record, known) for record in kept)
+    return [*notes, f"what {alone} of {len(kept)} runs build on is not at hand"] if 0 < alone < len(kept) else notes
 
 
 def _not_counted(records: Sequence[Record], repeats: int) -> str:

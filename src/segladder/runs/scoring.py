@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from io import StringIO
@@ -55,7 +56,7 @@ def print_scores(record: Record, folder: Path) -> None:
 
 
 def scores_text(record: Record, folder: Path) -> str:
-    """The same as plain text, 80 columns wide."""
+    """The final table of a run as plain text, 80 columns wide."""
     text = StringIO()
     show_scores(Console(file=text, width=80), record, folder)
     return text.getvalue().rstrip("\n")
@@ -115,6 +116,6 @@ def log_scores(record: Record, mirrors: Sequence[Mirror], panels: Sequence[Path]
     name = declared(record).row_score.name
     scores |= {f"{record.protocol['name']}/{name}/{row['class']}": row.get(name) for row in record.per_class}
     for mirror in mirrors:
-        mirror.log_metrics({k: v for k, v in scores.items() if v is not None and v == v}, record.steps)
+        mirror.log_metrics({k: v for k, v in scores.items() if v is not None and not math.isnan(v)}, record.steps)
         for path in panels:
             mirror.log_image(f"panels/{path.stem}", path)

@@ -47,24 +47,12 @@ def prepare(config: DictConfig, folder: Path, record: records.Record, interrupti
     check_claims(above, config, source, protocol, learning.labels, learning.supervision)
     describe_learning(record, learning, above, protocol)
     describe_scoring(record, source, protocol)
-    learns = config.method.trains or method.studies
-    scored = protocol.split if learns and not protocol.on_training_images else None
-    check_training_ready(source, learning.paid, scored)
-    if learns and is_first_process():
-        for line in remarks(source, config.loader.augment.get("crop")):
-            say(folder, f"remark: {line}")
+    check_ready(config, folder, method, source, protocol, learning)
     train_source = provided(learning, config, method, source)
     training = build.training(config, train_source, learning.view, learning.shown)
     build.count_classes(method, training.module.dataset)
     ids = training.module.dataset.ids
-    seen = train_source.as_seen(learning.view.sight(train_source, learning.shown))
-    fingerprint, before = seen.fingerprint(ids), record.data.get("train_fingerprint")
-    if before not in (None, fingerprint) and has_learnt(folder):
-        raise DataError(
-            f"{folder}: began with other training labels of {source.name} ({before}, now {fingerprint}); put them back,"
-            " or train anew in another folder"
-        )
-    record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
+    describe_images(record, folder, train_source.as_seen(learning.view.sight(train_source, learning.shown)), ids)
     study = Study.of(method, training)
     own = [*own_labels(config, source, protocol, learning, training), *study.told(source)]
     record.label_access |= described_oracle(study)
@@ -92,6 +80,33 @@ def check_background(config: DictConfig, source: Source, protocol: Protocol) -> 
     labels = asked_labels(config, source, protocol)
     if labels.needs_background:
         source.require_background(f"labels={labels.words}")
+
+
+def check_ready(
+    config: DictConfig, folder: Path, method: Method, source: Source, protocol: Protocol, learning: Learning
+) -> None:
+    """Look at the folders before the first step and say what looks odd. Raises as `check_training_ready`."""
+    learns = config.method.trains or method.studies
+    scored = protocol.split if learns and not protocol.on_training_images else None
+    check_training_ready(source, learning.paid, scored)
+    if learns and is_first_process():
+        for line in remarks(source, config.loader.augment.get("crop")):
+            say(folder, f"remark: {line}")
+
+
+def describe_images(record: records.Record, folder: Path, seen: Source, ids: Sequence[str]) -> None:
+    """Write how many images training has, and the fingerprint of what it sees of them, into a run's record.
+
+    Raises:
+        DataError: a run that goes on began with other labels.
+    """
+    fingerprint, before = seen.fingerprint(ids), record.data.get("train_fingerprint")
+    if before not in (None, fingerprint) and has_learnt(folder):
+        raise DataError(
+            f"{folder}: began with other training labels of {seen.name} ({before}, now {fingerprint}); put them back,"
+            " or train anew in another folder"
+        )
+    record.data |= {"train_ids": len(ids), "train_fingerprint": fingerprint}
 
 
 def go_on_from(start: str | None, method: Method, source: Source) -> None:

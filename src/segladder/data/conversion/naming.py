@@ -95,7 +95,7 @@ def of_file(files: Iterable[Path]) -> Naming | None:
             if name and not name.startswith("#") and max(colour) <= 255:
                 found[name] = (*found.get(name, ()), code(*colour))
         if len(found) > 1:
-            first = sorted(found, key=lambda name: (name.lower() != "background", 0 not in found[name]))[0]
+            first = min(found, key=lambda name: (name.lower() != "background", 0 not in found[name]))
             names = (first, *(name for name in found if name != first))
             return Naming(names, tuple(found[name] for name in names), "colours", str(path))
     return None

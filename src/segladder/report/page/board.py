@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def _beside(score: Score) -> Column:
 
 
 def _scaled(value: float | None, score: Score) -> float | None:
-    return None if value is None or value != value else score.scale * value
+    return None if value is None or math.isnan(value) else score.scale * value
 
 
 def _cell(column: Column, shown: Shown, score: Score) -> Cell:

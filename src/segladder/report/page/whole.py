@@ -209,13 +209,7 @@ class _Sections:
             heat_csv=lines_csv(["row", *classes], [[name.text, *shares] for name, _, shares in heat]),
             side_by_side=side_by_side(seen, self.room),
             published=alongside,
-            published_csv=lines_csv(
-                ["method", "network", "data", "shots", "score", "percent", "source", "url", "verified"],
-                [
-                    [p.method, p.network, p.data, p.shots, p.metric, p.percent, p.source, p.url, p.verified]
-                    for p in alongside
-                ],
-            ),
+            published_csv=_published_csv(alongside),
             rows=rows,
             runs_left_out=sum(len(row.runs) for row in table.rows) - sum(len(row.runs) for row in rows),
         )
@@ -261,6 +255,14 @@ class _Sections:
             return [], [], figure
         worth, not_worth, remarks = findings(table, [step.rung for step in steps], self.counted)
         return [*worth, *remarks], not_worth, figure
+
+
+def _published_csv(rows: Sequence[Published]) -> str:
+    columns = ["method", "network", "data", "shots", "score", "percent", "source", "url", "verified"]
+    return lines_csv(
+        columns,
+        [[p.method, p.network, p.data, p.shots, p.metric, p.percent, p.source, p.url, p.verified] for p in rows],
+    )
 
 
 def _best(table: Table, shown: Sequence[Shown]) -> str:

@@ -5,6 +5,7 @@ On a ladder a smaller panel below shows what each rung has left of the base clas
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -40,7 +41,8 @@ DARK: Any = {
     **LIGHT,
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "#0d1117"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#c9d1d9"),
-    **{"grid.color": "#8b949e", "legend.labelcolor": "#c9d1d9"},
+    "grid.color": "#8b949e",
+    "legend.labelcolor": "#c9d1d9",
 }
 
 Place = tuple[float, str, float]  # how far right of a point a text stands in points, aligned to which side, how far up
@@ -107,8 +109,9 @@ def _scored_by(score: Score, curves: Mapping[str, Sequence[Rung]]) -> dict[str, 
     found = {}
     for name, curve in curves.items():
         values = [(rung, rung.row.others.get(score.name)) for rung in curve]
-        if known := [replace(rung, value=v, low=None, high=None) for rung, v in values if v is not None and v == v]:
-            found[name] = known
+        known = [(rung, v) for rung, v in values if v is not None and not math.isnan(v)]
+        if known:
+            found[name] = [replace(rung, value=v, low=None, high=None) for rung, v in known]
     return found
 
 

@@ -70,7 +70,7 @@ def read(listing: Listing, naming: Naming, watch: Watch) -> Reading:
     if len(names) < 2:
         empty = f"{paths[0]}: like every LabelMe file below {listing.folder}, no shape of a class"
         raise DataError(empty if images else left_out[0])
-    values = {name: value for name, value in zip(names, naming.values(), strict=True)}
+    values = dict(zip(names, naming.values(), strict=True))
     values |= dict.fromkeys(BACKGROUND, 0) | dict.fromkeys(IGNORED, IGNORE)
     entries = [Entry(i, image, path, partial(_drawn, path, values)) for i, (image, path) in images.items()]
     ignored = [Found(IGNORE, "ignore", " ".join(sorted(labels & {*IGNORED})))] if labels & {*IGNORED} else []

@@ -195,9 +195,7 @@ class _Sections:
             best=_best(table, shown),
             worth=worth,
             not_worth=not_worth,
-            bought=decisions(table, [step.rung for step in steps], self.counted, self.budgets)
-            if steps and self.budgets
-            else None,
+            bought=self._bought(table, steps),
             board=board(table, shown),
             csv=board_csv(table),
             figure=figure,
@@ -244,6 +242,12 @@ class _Sections:
             oracle = ", by an oracle" if rung.row.selection == "oracle" else ""
             steps.append(Step(replace(rung, label=each.name.text + oracle), each))
         return steps
+
+    def _bought(self, table: Table, steps: Sequence[Step]) -> tuple[list[str], list[list[str]]] | None:
+        """Which label to buy for each budget; None where nobody asked or nothing is known to cost."""
+        if not (steps and self.budgets):
+            return None
+        return decisions(table, [step.rung for step in steps], self.counted, self.budgets)
 
     def _ladder(self, table: Table, steps: Sequence[Step]) -> tuple[list[str], list[str], LadderFigure | None]:
         """What a ladder says in words, and the figure of any table whose rows cost differently."""

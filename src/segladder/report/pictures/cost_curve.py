@@ -234,6 +234,8 @@ def _free_place(
         covered = sum(box.overlaps(other) for other in taken)
         crossed = sum(line.intersects_bbox(box, filled=False) for line in lines)
         found.append((not fits, covered, crossed, box, place))
+        if not any(found[-1][:3]):
+            break  # none can be better, and each try takes milliseconds
     return min(found, key=lambda one: one[:3])[3:]
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from segladder.data.sources.decoding import read_mask
 from segladder.data.sources.palette import voc_palette
 from segladder.data.sources.shapes import Shapes
+from segladder.runs import fitting
 from segladder.runs.loading import load_run
 
 EPISODES = ["protocol.min_object=none", "protocol.episodes=12", "protocol.seeds=[0]", "protocol.beside=4"]
@@ -71,6 +72,14 @@ def test_one_checkpoint_is_scored_under_several_protocols(segladder, run, capsys
 def test_choices_that_do_not_fit_end_in_one_line(segladder, tmp_path, capsys, words, line):
     assert segladder("train", *SMALL[:9], *words, f"hydra.run.dir={tmp_path / 'run'}") == 2
     assert capsys.readouterr().err.startswith(f"segladder: {line}")
+
+
+@pytest.mark.parametrize("name", ["strict", "generalised"])
+def test_too_few_images_of_a_class_end_a_run_before_it_trains(segladder, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(fitting, "learn", None)
+    words = ["method=sg_one", f"protocol={name}", "protocol.shots=60", *(SMALL if name == "strict" else SMALL[:-3])]
+    assert segladder("train", *words, f"hydra.run.dir={tmp_path}") == 1
+    assert re.search(r"class \w+ has \d+ of 60 images, 60-shot episodes need 61", capsys.readouterr().err)
 
 
 def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(segladder, run, tmp_path, capsys):

@@ -446,8 +446,11 @@ def test_all_rungs_share_items_and_hash_but_not_with_another_question(source):
 
 
 def test_more_shots_than_the_pool_holds_are_named(source):
-    with pytest.raises(DataError, match=r"class apple: \d of 3 images of the pool hold it, protocol.shots=5"):
-        protocol(supervision="few_shot", pool=3, shots=5).score(SupportColour(), source)
+    asked = protocol(supervision="few_shot", pool=3, shots=5)
+    for look in (lambda: asked.check_items(source), lambda: asked.score(SupportColour(), source)):
+        with pytest.raises(DataError, match=r"class apple: \d of 3 images of the pool hold it, protocol.shots=5"):
+            look()
+    protocol(supervision="few_shot", shots=1).check_items(source)
 
 
 def test_without_a_pool_nothing_novel_is_labelled(source):

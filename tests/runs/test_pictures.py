@@ -10,7 +10,7 @@ from dummy_data import picture, save_image
 
 from segladder.errors import ConfigError, DataError
 from segladder.files import written
-from segladder.runs.pictures import listed, note_maker, save, segment_each
+from segladder.runs.pictures import MAKER, listed, note_maker, save, segment_each
 
 
 def test_images_that_are_still_being_written_are_not_listed(tmp_path):
@@ -52,6 +52,23 @@ def test_two_endings_of_one_name_are_refused(tmp_path):
         save_image(tmp_path / name, picture(0)[0])
     with pytest.raises(DataError, match=r"b\.jpg and b\.png are both b"):
         listed("images", tmp_path)
+
+
+def test_pictures_of_other_formats_are_named_and_previews_are_not(tmp_path, capsys):
+    made = tmp_path / "predicted"
+    made.mkdir()
+    for path in (
+        tmp_path / "a.png",
+        tmp_path / "b.HEIC",
+        tmp_path / "day" / "c.gif",
+        made / MAKER,
+        made / "preview.gif",
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    listed("images", tmp_path)
+    said = f"segladder: images={tmp_path}: not read: b.HEIC, day/c.gif; expected files ending in .jpg .jpeg"
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_images_are_named_by_their_place_and_results_are_none(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from segladder.data.labels.kinds import kinds
 from segladder.data.sources.base import Source
@@ -24,7 +24,6 @@ from segladder.report.provenance import git_state, versions
 from segladder.runs import build
 from segladder.runs.choices import check_choices
 from segladder.runs.composition import check_keys, given_words
-from segladder.runs.folder import plain_config
 from segladder.runs.loading import chosen_device, load_run
 from segladder.runs.recording import describe_scoring
 from segladder.runs.scoring import fill_scores, print_scores, write_panels
@@ -32,6 +31,7 @@ from segladder.settings import Count, Device, Positive
 from segladder.stages.access import ANY, Access, access_of
 from segladder.stages.annotation_cost import cost_under
 from segladder.stages.claims import Ancestor, check_kinds, check_leaks, check_rung, check_scored
+from segladder.stages.scored_again import scored_again
 
 
 class Keys(TypedDict, total=False):
@@ -61,7 +61,7 @@ def run(config: DictConfig) -> int:
     device = chosen_device(config.device)
     with opened(Path(config.run)) as folder:
         run_config, record, method = load_run(folder)
-        scored = merged(config, run_config)
+        scored = scored_again(config, run_config)
         check_choices(scored)
         source, protocol = build.source(scored), build.protocol(scored)
         protocol.check_built(method)
@@ -143,31 +143,6 @@ def check_account(
     if not protocol.few_labels and ANY not in ancestor.access.seen:  # of older versions, some are alone by now
         check_leaks(ancestor, protocol.place().fold, protocol)
     check_scored(ancestor.named, ancestor.access, source, protocol)
-
-
-def merged(config: DictConfig, run_config: DictConfig) -> DictConfig:
-    """The run's configuration with the protocol asked for, on `data=NAME` or the run's own data at their new root.
-
-    Raises:
-        ConfigError: `shots` of a protocol that has none; other data, but no protocol for them.
-    """
-    data: Any = OmegaConf.to_container(config.data if "_target_" in config.data else run_config.data, resolve=True)
-    if config.data.root is not None:
-        data["root"] = config.data.root
-    scored = OmegaConf.create({**plain_config(run_config), "data": data})
-    if (protocol := config.get("protocol")) is not None:
-        scored.protocol = OmegaConf.create(OmegaConf.to_container(protocol, resolve=False))
-    elif data["name"] != scored.protocol.dataset:
-        raise ConfigError(
-            f"data={data['name']}: the run's protocol is for {scored.protocol.dataset}; give protocol=NAME"
-        )
-    if config.shots is not None:
-        if "shots" not in scored.protocol:
-            raise ConfigError(f"shots={config.shots}: protocol {scored.protocol.name} has no supports")
-        scored.protocol.shots = config.shots
-    if config.presence is not None:
-        OmegaConf.update(scored, "protocol.presence", config.presence, force_add=True)
-    return scored
 
 
 def check_classes(method: Method, source: Source, learnt: Sequence[str]) -> None:

@@ -164,6 +164,9 @@ class Protocol(ABC):
         if self.needs_background:
             source.require_background(f"protocol={self.name}")
 
+    def check_items(self, source: Source) -> None:  # noqa: B027
+        """Raise DataError if the images hold too little of a class for what is asked: before training, not after it."""
+
     @property
     @abstractmethod
     def scores(self) -> tuple[Score, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from segladder.data.sources.base import Source
 from segladder.data.sources.items import Items
 from segladder.data.training.episodes import Episode, Kind, Rule, digest, draw
 from segladder.errors import DataError
@@ -125,8 +126,8 @@ class EpisodicProtocol(FewShotProtocol):
         """Every episode of its own lists, and of those that stand beside it."""
         source = scoring.source
         classes = self.indices(source, self.novel)
-        items = self.test_items(source, scoring.among(self.split))
-        drawn = {seed: self.frozen_list(items, classes, self.kind, self.episodes, seed) for seed in self.seeds}
+        items = self.test_items(source, scoring.ids)
+        drawn = self.lists(source, items)
         lists: list[tuple[str, int, list[Episode]]] = [(self.kind, seed, episodes) for seed, episodes in drawn.items()]
         if len(self.kinds) > 1:
             lists += [(kind, self.seeds[0], found) for kind, found in self.distractors(items, classes).items()]
@@ -144,6 +145,11 @@ class EpisodicProtocol(FewShotProtocol):
         result.predict_seconds = runner.seconds
         result.items = digest(episode for episodes in drawn.values() for episode in episodes)
         return result
+
+    def lists(self, source: Source, items: Items) -> dict[int, list[Episode]]:
+        """The frozen lists."""
+        classes = self.indices(source, self.novel)
+        return {seed: self.frozen_list(items, classes, self.kind, self.episodes, seed) for seed in self.seeds}
 
     def frozen_list(self, items: Items, classes: Sequence[int], kind: str, episodes: int, seed: int) -> list[Episode]:
         """The frozen list of one seed."""

@@ -17,7 +17,7 @@ from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import Source
 from segladder.data.sources.item_lists import ItemList, digest_of, files_of
-from segladder.data.sources.items import Items, MinObject
+from segladder.data.sources.items import Items, MinObject, split_items
 from segladder.data.training.episode_dataset import ClassDraw, NovelPixels, TrainImages
 from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
@@ -106,6 +106,14 @@ class FewShotProtocol(Protocol):
     def ways_among(self, classes: Sequence[int]) -> int:
         """How many of some classes a query is asked for at once."""
 
+    @abstractmethod
+    def lists(self, source: Source, items: Items) -> dict[int, list[Episode]]:
+        """What is asked, by the seed of each list. Raises DataError where too few images hold a class."""
+
+    def check_items(self, source: Source) -> None:
+        """Raise DataError if too few images hold a class."""
+        self.lists(source, self.test_items(source))
+
     def fields(self) -> dict[str, Any]:
         """What is asked, in plain JSON types; of a list of items what it holds."""
         fields = super().fields()
@@ -122,13 +130,14 @@ class FewShotProtocol(Protocol):
         check_joins(few_shot_method(method, self.name), self.aggregate, self.name)
         self.fields()
 
-    def test_items(self, source: Source, ids: Sequence[str]) -> Items:
-        """What some test images hold: by the rule, or as listed. Raises DataError for a list that does not fit."""
+    def test_items(self, source: Source, ids: Sequence[str] | None = None) -> Items:
+        """What test images hold, all or some: by the rule, or as listed. Raises DataError for a list that misfits."""
+        rule = self.min_object, self.min_area
         if self.items is None:
-            return Items.read(source, ids, self.min_object, self.min_area)
+            return split_items(source, self.split, *rule) if ids is None else Items.read(source, ids, *rule)
         listed = ItemList.read(files_of(self.items, len(self.folds))[self.fold])
         listed.check_images(set(source.split(self.split)), self.split)
-        return listed.items(source, ids, self.min_object, self.min_area)
+        return listed.items(source, source.split(self.split) if ids is None else ids, *rule)
 
     @property
     def novel(self) -> tuple[str, ...]:

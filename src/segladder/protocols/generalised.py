@@ -15,7 +15,8 @@ import numpy as np
 from rich.progress import Progress
 
 from segladder.data.sources.base import Source
-from segladder.data.training.episodes import digest, draw_all_ways
+from segladder.data.sources.items import Items
+from segladder.data.training.episodes import Episode, digest, draw_all_ways
 from segladder.metrics.class_rows import class_rows
 from segladder.metrics.episodes import EpisodeCounts
 from segladder.metrics.formulas import by_list, mean_iou
@@ -56,13 +57,17 @@ class GeneralisedProtocol(FewShotProtocol):
         """All of them."""
         return len(classes)
 
+    def lists(self, source: Source, items: Items) -> dict[int, list[Episode]]:
+        """Every image, asked for every class."""
+        return {seed: draw_all_ways(items, self.shots, seed) for seed in self.seeds}
+
     def measure(self, scoring: Scoring) -> Result:
         """Every image is asked for all classes, once a list."""
         source = scoring.source
         runner = self.runner(scoring.method, source, scoring.batch_size)
         novel = self.indices(source, self.novel)
-        items = self.test_items(source, scoring.among(self.split))
-        lists = {seed: draw_all_ways(items, self.shots, seed) for seed in self.seeds}
+        items = self.test_items(source, scoring.ids)
+        lists = self.lists(source, items)
         ways = len(source.classes) - 1
         with Progress(disable=not scoring.progress or shard()[0] > 0) as bar:
             task = bar.add_task(f"{self.name} queries", total=sum(map(len, lists.values())) // ways)

@@ -21,7 +21,7 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool, pool_of, training_items
 from segladder.data.sources.base import Source
-from segladder.data.sources.items import Items, MinObject
+from segladder.data.sources.items import Items, MinObject, split_items
 from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import DataError
@@ -222,13 +222,26 @@ class LadderProtocol(Calibrated):
             return [*(i for held in base.supports.values() for i in held), *asked]
         return self.dense.judges(source) if self.by_names else ()
 
-    def measure(self, scoring: Scoring) -> Result:
-        """Answers to every question; supports are training images. Raises DataError where no image holds a class."""
-        source = scoring.source
-        items = Items.read(source, scoring.among(self.split), self.min_object, self.min_area)
+    def check_items(self, source: Source) -> None:
+        """Raise DataError if no image to score holds a novel class, or too few show it to a few-shot method."""
+        self.questions(source)
+        if self.by_supports:
+            self.annotated(source)
+            self.base(source)
+
+    def questions(self, source: Source, ids: Sequence[str] | None = None) -> Questions:
+        """What images are asked, those of the split or some. Raises DataError where none holds a novel class."""
+        rule = self.min_object, self.min_area
+        items = split_items(source, self.split, *rule) if ids is None else Items.read(source, ids, *rule)
         questions = Questions.of(items, self.indices(source))
         if not set(TOLD) & set(questions.kinds.values()):
             raise DataError(f"{source.name}: no image of {self.split} holds an object of {', '.join(self.novel)}")
+        return questions
+
+    def measure(self, scoring: Scoring) -> Result:
+        """Answers to every question; supports are training images. Raises DataError where no image holds a class."""
+        source = scoring.source
+        questions = self.questions(source, scoring.ids)
         answers = self.asker(scoring).answers(questions)
         result = self.result(questions, answers, source)
         result.curve, result.swept_at, result.predict_seconds = answers.curve, answers.swept_at, answers.seconds
@@ -239,9 +252,12 @@ class LadderProtocol(Calibrated):
         """What asks a method in the way that it answers."""
         if scoring.method.answers != "episodes":
             return DenseAsker(scoring, self.dense)
-        source, pool = scoring.source, self.labelled(scoring.source)
-        shown = {k: pool.supports(k, self.shots, source.classes[k]) for k in self.indices(source)}
-        return self.by_episodes(scoring, shown, self.split)
+        return self.by_episodes(scoring, self.annotated(scoring.source), self.split)
+
+    def annotated(self, source: Source) -> dict[int, tuple[str, ...]]:
+        """The images whose masks show each novel class. Raises DataError if the pool has too few."""
+        pool = self.labelled(source)
+        return {k: pool.supports(k, self.shots, source.classes[k]) for k in self.indices(source)}
 
     def by_episodes(self, scoring: Scoring, shown: Mapping[int, tuple[str, ...]], title: str) -> EpisodeAsker:
         """What asks a few-shot method for the classes that it is shown."""

@@ -14,17 +14,20 @@ from PIL import Image
 from rich.progress import track
 
 from segladder.data.sources.decoding import read_image
-from segladder.data.sources.folder import IMAGE_SUFFIXES, by_id
+from segladder.data.sources.folder import IMAGE_SUFFIXES, by_id, files_and_links
 from segladder.data.sources.palette import VOC_COLOURS, Colours
-from segladder.errors import ConfigError, DataError
+from segladder.errors import ConfigError, DataError, some
 from segladder.files import write_text, written
 from segladder.foreign import content, json_values, printable
 from segladder.report import record as records
 from segladder.report.pictures.few_shot_panel import overlay
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".gif": "GIF"}
+NOT_READ = (".avif", ".cr2", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".nef", ".ppm", ".svg", ".tga")
 MAKER = "made_by.json"  # in `out`: the run and the settings behind its results
 PREVIEW_WIDTH, PREVIEW_FRAMES, PREVIEW_MILLISECONDS = 320, 100, 100
+
+EXPECTED = f"expected files ending in {' '.join(IMAGE_SUFFIXES)}"
 
 RESULTS = ("masks", "overlays", "panels", "probabilities")  # folders in `out`
 
@@ -34,7 +37,8 @@ Segment = Callable[[str, np.ndarray], None]
 def listed(key: str, folder: Path, below: bool = True) -> dict[str, Path]:
     """The image files of the folder that `key` names, by name: the place in it without the ending.
 
-    Hidden ones (those still being written) are left out, and results of this command.
+    Hidden ones (those still being written) are left out, and results of this command. A line on standard error says
+    which pictures of other formats there are.
 
     Args:
         key: of the command.
@@ -47,13 +51,22 @@ def listed(key: str, folder: Path, below: bool = True) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ConfigError(f"{key}={folder}: no such folder")
-    found = by_id(folder, IMAGE_SUFFIXES)
+    found, others = by_id(folder, IMAGE_SUFFIXES), pictures_not_read(folder, below)
+    if others:
+        print(f"segladder: {key}={folder}: not read: {printable(some(others))}; {EXPECTED}", file=sys.stderr)
     places = {name: PurePosixPath(name).parents[:-1] for name in found}  # the last is the folder itself
     passed_over = {place for place in {*chain(*places.values())} if not below or is_result(folder / place)}
     images = {name: path for name, path in found.items() if passed_over.isdisjoint(places[name])}
     if not images:
-        raise ConfigError(f"{key}={folder}: no image there, expected files ending in {' '.join(IMAGE_SUFFIXES)}")
+        raise ConfigError(f"{key}={folder}: no image there, {EXPECTED}")
     return images
+
+
+def pictures_not_read(folder: Path, below: bool) -> list[str]:
+    """Names of the pictures in a folder whose formats are not read, but for previews of this command, in order."""
+    paths = sorted(files_and_links(folder) if below else folder.iterdir())
+    others = [path for path in paths if path.suffix.lower() in NOT_READ and not (path.parent / MAKER).is_file()]
+    return [path.relative_to(folder).as_posix() for path in others]
 
 
 def is_result(folder: Path) -> bool:

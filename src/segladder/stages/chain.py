@@ -19,19 +19,21 @@ from omegaconf import DictConfig
 
 from segladder.command_line import own_choices, quoted
 from segladder.configuration import each_protocol
-from segladder.errors import ConfigError
+from segladder.data.sources.base import Source
+from segladder.errors import ConfigError, DataError
 from segladder.machine import cores
 from segladder.processes.parallel import how_ended, record_death
 from segladder.processes.start import Waitable, run_child, start, waited_for
 from segladder.report import record as records
 from segladder.runs import build
-from segladder.runs.choices import check_run
+from segladder.runs.choices import check_choices, check_run
 from segladder.runs.composition import composed, composed_or_explained, given_words, plain
 from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, content_of, is_finished, plain_config
 from segladder.runs.keys import Chain
 from segladder.settings import check, hints_of
 from segladder.stages.access import parents_of
 from segladder.stages.preparation import told_of_classes
+from segladder.stages.scored_again import scored_again
 
 NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
 SCORES_AGAIN = "evaluate="  # begins a stage that is no run: evaluate=STAGE, then overrides of segladder evaluate
@@ -76,8 +78,7 @@ def run_stages(config: DictConfig) -> int:
     check(Chain, {key: plain(config, key, True) for key in hints_of(Chain)}, "")
     given = [o for o in given_words() if not o.startswith(NOT_OF_A_STAGE)]
     stages = stages_of(config)
-    for stage in stages:
-        require_composed(stage, given)
+    require_possible(stages, given)
     for line in kept_by_stages(stages, given):
         print(line)
     folders: dict[str, Path] = {}
@@ -129,25 +130,42 @@ def needs(stage: str, words: Sequence[str], before: Collection[str]) -> Iterator
             raise ConfigError(f"stages.{stage}: {word} names no stage before it ({listed}) and no folder")
 
 
-def require_composed(stage: Stage, given: Sequence[str]) -> None:
-    """Raise ConfigError for a stage that cannot be: those before it may train for hours."""
-    command, words = "train", [*given, *stage.words, "stages=null"]
-    if stage.scores is not None:
-        command, words = "evaluate", [*own_choices(given), "run=RUN", *stage.words[1:]]
-    for overrides in each_protocol(command, *words):
+def require_possible(stages: Sequence[Stage], given: Sequence[str]) -> None:
+    """Raise ConfigError or DataError for a stage that cannot be: those before it may train for hours."""
+    runs: dict[str, DictConfig] = {}
+    sources: dict[str, Source] = {}  # by the hash of their settings: masks are read once
+    for stage in stages:
         try:
-            config = composed_or_explained(overrides, command)
-            if stage.scores is None:
-                check_run(config)
-                require_class_vectors(config)
-        except ConfigError as error:
-            raise ConfigError(f"stages.{stage.name}: {error}") from error
+            for config in configurations(stage, given, runs):
+                data = records.hash_of(plain(config, "data", True))
+                require_data(config, sources.setdefault(data, build.source(config)))
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"stages.{stage.name}: {error}") from error
 
 
-def require_class_vectors(config: DictConfig) -> None:
-    """Raise ConfigError where a run's method knows its classes by vectors, and there are none."""
+def configurations(stage: Stage, given: Sequence[str], runs: dict[str, DictConfig]) -> Iterator[DictConfig]:
+    """What a stage trains, which is added to `runs` under its name, or what it scores a run of these on.
+
+    Raises:
+        ConfigError: it does not compose, or its settings do not fit each other.
+    """
+    if stage.scores is None:
+        runs[stage.name] = config = composed_or_explained([*given, *stage.words, "stages=null"])
+        check_run(config)
+        yield config
+        return
+    for overrides in each_protocol("evaluate", *own_choices(given), "run=RUN", *stage.words[1:]):
+        config = scored_again(composed_or_explained(overrides, "evaluate"), runs[stage.scores])
+        check_choices(config)
+        yield config
+
+
+def require_data(config: DictConfig, source: Source) -> None:
+    """Raise ConfigError or DataError where a run's data lack what its method or its protocol asks for."""
+    protocol = build.protocol(config)
     if build.method_class(config).reads_class_vectors:
-        told_of_classes(config, build.source(config), build.protocol(config))
+        told_of_classes(config, source, protocol)
+    protocol.check_items(source)
 
 
 def kept_by_stages(stages: Sequence[Stage], given: Sequence[str]) -> Iterator[str]:

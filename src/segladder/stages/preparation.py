@@ -85,10 +85,16 @@ def check_background(config: DictConfig, source: Source, protocol: Protocol) -> 
 def check_ready(
     config: DictConfig, folder: Path, method: Method, source: Source, protocol: Protocol, learning: Learning
 ) -> None:
-    """Look at the folders before the first step and say what looks odd. Raises as `check_training_ready`."""
+    """Look at the data before the first step and say what looks odd.
+
+    Raises:
+        ConfigError: as `check_training_ready`.
+        DataError: as `check_training_ready`, or as `check_items` of the protocol.
+    """
     learns = config.method.trains or method.studies
     scored = protocol.split if learns and not protocol.on_training_images else None
     check_training_ready(source, learning.paid, scored)
+    protocol.check_items(source)
     if learns and is_first_process():
         for line in remarks(source, config.loader.augment.get("crop")):
             say(folder, f"remark: {line}")

@@ -13,7 +13,7 @@ from itertools import zip_longest
 
 from segladder.data.hashing import hashed_seed, hashed_share
 from segladder.data.sources.base import Source
-from segladder.data.sources.items import Items
+from segladder.data.sources.items import Items, split_items
 from segladder.errors import ConfigError, DataError
 
 
@@ -76,10 +76,9 @@ def choose(items: Items, novel: Sequence[int], size: int | None, seed: int = 0) 
     return Pool(base, images, {k: tuple(i for i in queue if i in labelled) for k, queue in queues.items()})
 
 
-@lru_cache(maxsize=2)
 def training_items(source: Source, min_object: str, min_area: int) -> Items:
     """What a source's training images hold, read once; arguments and errors as of `Items.read`."""
-    return Items.read(source, source.split(source.train_split), min_object, min_area)
+    return split_items(source, source.train_split, min_object, min_area)
 
 
 @lru_cache(maxsize=2)

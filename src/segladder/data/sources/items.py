@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -91,6 +92,12 @@ class Items:
         """The kept (image id, class index) pairs of some classes, by image, then by class index."""
         chosen = set(classes)
         return [(i, k) for i, kept in zip(self.ids, self.kept, strict=True) for k in kept if k in chosen]
+
+
+@lru_cache(maxsize=4)
+def split_items(source: Source, split: str, min_object: str, min_area: int) -> Items:
+    """What a split's images hold, read once; arguments and errors as of `Items.read`."""
+    return Items.read(source, source.split(split), min_object, min_area)
 
 
 def _counts(mask: np.ndarray) -> np.ndarray:

@@ -161,6 +161,32 @@ def test_few_seeds_scatter_as_wide_as_students_t_says():
     assert draws.std() == pytest.approx(usual * 2.776 / 1.96, rel=0.05)
 
 
+def seeds_alone(shares, images=300):
+    """A run for each share of an object that is found: on every image alike, so that nothing but seeds scatters."""
+    runs = []
+    for seed, share in enumerate(shares):
+        counts = Counts(2, {"novel": (1,)})
+        counts.seed = seed
+        for n in range(images):
+            counts.add(f"{n:03}", [[0, 0], [1000 - round(1000 * share), round(1000 * share)]])
+        runs.append(counts)
+    return runs
+
+
+def test_where_seeds_alone_scatter_a_test_is_the_t_test_of_seeds():
+    """Tables correct p-values for their number, so small ones must be right as well as those near .05."""
+    rule, first, second = (
+        FromCounts("mean_iou", ("novel",)),
+        [0.56, 0.52, 0.60, 0.55, 0.59],
+        [0.50, 0.49, 0.53, 0.50, 0.51],
+    )
+    of_one = compare(seeds_alone(first), seeds_alone([0.45]), rule)
+    paired = compare(seeds_alone(first), seeds_alone(second), rule)
+    assert of_one.p_value == pytest.approx(scipy.stats.ttest_1samp(first, 0.45).pvalue, rel=0.2)
+    assert paired.p_value == pytest.approx(scipy.stats.ttest_rel(first, second).pvalue, rel=0.2)
+    assert of_one.p_value < 0.003 and paired.p_value < 0.003
+
+
 @pytest.mark.slow
 def test_methods_of_five_seeds_that_are_equal_are_seldom_told_apart():
     """Without that width 14 of 100 were, where 5 are promised."""

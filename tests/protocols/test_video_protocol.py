@@ -176,10 +176,15 @@ def test_faults_are_named(tmp_path, videos):
     short = Davis(write_videos(tmp_path / "short", {"cow": 2}))
     with pytest.raises(DataError, match="cow: 2 frames, expected 3 or more"):
         protocol().score(Static(), short)
+    with pytest.raises(DataError, match="cow: 2 frames, expected 3 or more"):
+        protocol().check_items(short)  # before training
     empty = Davis(write_videos(tmp_path / "empty", {"cow": 4}))
     save_mask(empty.mask_path("cow/00000"), np.zeros((64, 80), np.uint8))
     with pytest.raises(DataError, match=r"cow/00000.png: empty mask"):
         protocol().score(Static(), empty)
+    with pytest.raises(DataError, match=r"cow/00000.png: empty mask"):
+        protocol().check_items(empty)
+    protocol().check_items(videos)
     with pytest.raises(ConfigError, match=r"protocol.resolution=1080p, but data.resolution=480p"):
         protocol("data.resolution=1080p").score(Static(), videos)
     with pytest.raises(ConfigError, match="scores videos, but data=voc holds single images"):

@@ -22,12 +22,12 @@ from segladder.metrics.bootstrap import compare, estimate
 from segladder.metrics.counts import Asked, Counts
 from segladder.metrics.scores import FromCounts, Score
 from segladder.report.archive import collect, slim
-from segladder.report.comparisons import comparisons, pairs_of, supports_compared
+from segladder.report.comparisons import comparisons, pairs_of, supports_compared, title_of
 from segladder.report.counted import Archives, Counted
 from segladder.report.declared import declared
 from segladder.report.leaderboard import rank
 from segladder.report.record import Record, find_records, write
-from segladder.report.rendering import csv_text, json_text, markdown, per_class, show
+from segladder.report.rendering import csv_text, json_text, markdown, per_class, ranking, seeds, show
 
 CLASSES = ["background", "cat", "dog"]
 MEAN_IOU = FromCounts("mean_iou")
@@ -142,7 +142,7 @@ def kept(tmp_path, *runs):
     return Counted([(record, tmp_path / record.id) for record, _ in runs])
 
 
-def test_seeds_are_averaged_and_up_to_four_are_shown_one_by_one():
+def test_seeds_are_averaged_and_shown_one_by_one_where_no_interval_covers_them():
     row = next(row for row in rank(a_mixture())[0].rows if row.label == "fcn8s loss=cross_entropy")
     assert row.seeds == [0, 1, 2]
     assert row.value == pytest.approx(0.64)
@@ -151,7 +151,7 @@ def test_seeds_are_averaged_and_up_to_four_are_shown_one_by_one():
     text = markdown(rank(a_mixture()))
     assert "| 64.00 (60.00, 63.00, 69.00) | 3 |" in text and "±" not in text
     five = [a_record(seed=seed, value=0.6 + seed / 100) for seed in range(5)]
-    assert "| 62.00 | 5 |" in markdown(rank(five))
+    assert "| 62.00 (60.00, 61.00, 62.00, 63.00, 64.00) | 5 |" in markdown(rank(five))  # no interval covers them
     assert (row.train_seconds, row.peak_memory_mb, row.parameters) == (101.0, 802.0, 2_500_000)
 
 
@@ -476,6 +476,23 @@ def test_runs_whose_parents_are_not_at_hand_stand_with_those_whose_parents_are()
         ("fcn8s from cam parent.method.alpha=null", [0]),
         ("fcn8s from cam parent.method.alpha=unknown", [1]),
     ]
+
+
+def test_five_seeds_are_covered_by_an_interval_or_told_one_by_one(tmp_path):
+    def runs(method, count, right):
+        return [(a_record(method, seed), counts_of(right_of_ten(right + seed), seed=seed)) for seed in range(count)]
+
+    with kept(tmp_path / "few", *runs("fcn8s", 4, 5), *runs("segnet", 3, 2)) as few:
+        assert title_of(few.tables()[0]).startswith("Paired bootstrap over images, semantic")
+    with kept(tmp_path / "many", *runs("fcn8s", 5, 5), *runs("segnet", 3, 2)) as many:
+        (table,) = many.tables()
+        five, three = table.rows
+        title = "Paired bootstrap over images, and over seeds of rows with 5 or more, semantic"
+        assert title_of(table).startswith(title)
+        assert five.low < five.value and ", " not in ranking(five, table.score).partition("]")[2]
+        assert ranking(three, table.score).count(",") == 3  # of the interval, and of its seeds
+        bare = replace(five, low=None, high=None)
+        assert ranking(bare, table.score) == f"{100 * five.value:.2f} ({seeds(five, table.score)})"
 
 
 def test_a_row_may_be_named_by_some_of_its_settings(tmp_path):

@@ -198,6 +198,15 @@ def test_a_chain_that_cannot_be_is_refused_before_its_first_stage(
     assert capsys.readouterr().err.startswith(f"segladder: {said}") and not list(tmp_path.iterdir())
 
 
+def test_a_stage_may_score_the_run_that_another_scored(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(chains, "require_data", lambda config, _: looked_at.append(config.protocol.bootstrap))
+    found = {"net": [], "again": ["evaluate=net", "protocol=semantic"], "once_more": ["evaluate=again"]}
+    stages = [chains.Stage(name, "", tuple(words), frozenset()) for name, words in found.items()]
+    chains.require_possible(stages, [*TINY, "method=fcn8s", "protocol=semantic"])
+    assert looked_at == [20, 1000, 20]
+
+
 @pytest.mark.parametrize("word", ["backbone.options.act_layer=relu", "embeddings.words.tube=pipe"])
 def test_a_stage_may_set_keys_that_are_the_users_own(word):
     given = [*TINY, "method=fcn8s", "protocol=semantic"]

@@ -16,7 +16,7 @@ from segladder.foreign import printable
 from segladder.report import ladder
 from segladder.report.archive import collect
 from segladder.report.budget import Duration, decisions
-from segladder.report.comparisons import comparisons, pairs_of, supports_compared
+from segladder.report.comparisons import comparisons, pairs_of, supports_compared, title_of
 from segladder.report.costs import flagged, with_costs_of_today
 from segladder.report.counted import Counted
 from segladder.report.leaderboard import Table
@@ -153,10 +153,7 @@ def details(tables: list[Table], counted: Counted, config: Any) -> str:
             heading = f"{table.declared.row_score.heading} per class, {table.title}"
             parts.append(f"{inert(heading)}\n\n{per_class(table, counted.records)}")
         if pairs:
-            parts.append(
-                f"{inert(f'Paired bootstrap{table.declared.over}, {table.title}')}\n\n"
-                + comparisons(table, pairs, counted)
-            )
+            parts.append(f"{inert(title_of(table))}\n\n{comparisons(table, pairs, counted)}")
     if SUPPORTS in config.compare:
         parts.append(f"Paired bootstrap, more supports for the same queries\n\n{supports_compared(tables, counted)}")
     return without_tags("\n".join(parts))

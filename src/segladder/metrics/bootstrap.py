@@ -5,7 +5,8 @@ bootstrap, Efron 1979). The unit is what was sampled from the world: the image, 
 image that several folds score is drawn once for all of them; folds that share no image are drawn separately. The score
 of several random seeds is their mean; from five on, seeds are drawn too. Of n images n - 1 are drawn, since the scatter
 of draws is then the unbiased one (Rao and Wu 1988), and it is widened as Student's t is wider than a normal
-distribution. A test divides a difference by that scatter. Not covered: which images were the supports.
+distribution. A test divides a difference by that scatter; its degrees of freedom are those of images and of seeds,
+by the share of each in the scatter (Satterthwaite 1946). Not covered: which images were the supports.
 """
 
 from __future__ import annotations
@@ -203,9 +204,12 @@ class Runs:
         _check_same(self, other)
         scores = self.under_draws(draws) - other.under_draws(draws)
         low, high = _around(scores, self.rule)
-        return Comparison(float(scores[0]), float(low), float(high), self._p_value(scores))
+        of_seeds = self._under_draws(draws, of_seeds_alone=True) - other._under_draws(draws, of_seeds_alone=True)
+        drawn = [len(runs.runs) for runs in (self, other) if len(runs.runs) >= SEEDS_DRAWN_FROM]
+        p_value = self._p_value(scores, of_seeds, min(drawn, default=SEEDS_DRAWN_FROM))
+        return Comparison(float(scores[0]), float(low), float(high), p_value)
 
-    def _p_value(self, scores: np.ndarray) -> float:
+    def _p_value(self, scores: np.ndarray, of_seeds: np.ndarray, seeds: int) -> float:
         """How likely Student's t makes a difference (1 + draws,) as large as the first, where there is none."""
         from scipy.special import stdtr  # takes long to import
 
@@ -213,10 +217,12 @@ class Runs:
         if not len(drawn):
             return 1.0
         bias = drawn.mean() - scores[0] if formula(self.rule.formula).flatters else 0.0
-        difference, scatter = abs(scores[0] - bias), drawn.std() / few_widen(self.freedom)
+        difference, scatter = abs(scores[0] - bias), drawn.std()
         if scatter <= ROUNDING:
             return float(difference <= ROUNDING)
-        return float(2 * stdtr(self.freedom, -difference / scatter))
+        share = min(1.0, of_seeds.std() / scatter) ** 2  # of the variance
+        freedom = float(1 / (share**2 / (seeds - 1) + (1 - share) ** 2 / self.freedom))
+        return float(2 * stdtr(freedom, -difference * few_widen(freedom) / scatter))
 
     @property
     def freedom(self) -> int:
@@ -234,9 +240,10 @@ class Runs:
             self._kept[draws] = self._under_draws(draws)
         return self._kept[draws]
 
-    def _under_draws(self, draws: int) -> np.ndarray:
-        seeds = np.concatenate([self._of_seeds(weights) for weights in image_weights(self.images, draws)], 1)
-        shares = seed_weights([str(seed) for seed in self.runs], draws)  # (draws, S)
+    def _under_draws(self, draws: int, of_seeds_alone: bool = False) -> np.ndarray:
+        blocks = image_weights(self.images, 0 if of_seeds_alone else draws)
+        seeds = np.concatenate([self._of_seeds(weights) for weights in blocks], 1)  # (S, 1 or 1 + draws, ...)
+        shares = seed_weights([str(seed) for seed in self.runs], draws)  # (1 + draws, S)
         scores = np.asarray(sum(values.T * share for values, share in zip(seeds, shares.T, strict=True))).T
         return np.asarray(scores[:1] + few_widen(self.freedom) * (scores - scores[:1]))
 
@@ -284,7 +291,7 @@ def seed_weights(seeds: Sequence[str], draws: int) -> np.ndarray:
 
 
 @lru_cache
-def few_widen(freedom: int) -> float:
+def few_widen(freedom: float) -> float:
     """How much wider Student's t is at 95 % than a normal distribution, for so many degrees of freedom; 1 for none."""
     from scipy.special import ndtri, stdtrit  # takes long to import
 

@@ -114,6 +114,12 @@ class VideoProtocol(Protocol):
         """What has to be annotated before videos can be segmented: the first frame of each."""
         return [supports(self.shots, len(self.videos(source).sequences(self.split)))]
 
+    def check_items(self, source: Source) -> None:
+        """Raise DataError if a sequence has too few frames, or its first shows no object where it is the support."""
+        videos = self.videos(source)
+        for name in videos.sequences(self.split):
+            self.frames(videos, name, None)
+
     def measure(self, scoring: Scoring) -> Result:
         """Every frame of the sequences but the first, whole sequences where single frames are named."""
         method, ids = scoring.method, scoring.ids

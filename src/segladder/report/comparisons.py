@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segladder.errors import ConfigError
-from segladder.metrics.bootstrap import Comparison, holm
+from segladder.metrics.bootstrap import SEEDS_DRAWN_FROM, Comparison, holm
 from segladder.metrics.scores import Score
 from segladder.report.counted import Counted
 from segladder.report.fields import fields_of
@@ -38,6 +38,13 @@ def comparisons(table: Table, pairs: Sequence[str], counted: Counted) -> str:
         for sides, one in zip(read, found, strict=True)
     ]
     return markdown_table(["first", "second", f"difference in {table.score.title}", *RESULT[1:]], lines)
+
+
+def title_of(table: Table) -> str:
+    """What stands above the comparisons of a table: what is drawn, of which table."""
+    seeds = any(len(row.seeds) >= SEEDS_DRAWN_FROM for row in table.rows)
+    also = f", and over seeds of rows with {SEEDS_DRAWN_FROM} or more" if seeds else ""
+    return f"Paired bootstrap{table.declared.over}{also}, {table.title}"
 
 
 def supports_compared(tables: Sequence[Table], counted: Counted) -> str:

@@ -67,9 +67,10 @@ def shots(row: Row) -> str:
 
 
 def ranking(row: Row, score: Score) -> str:
-    """The score that ranks with its 95 % interval, and up to four seeds one by one: their scatter says nothing yet."""
-    few = 1 < len(row.scores) < SEEDS_DRAWN_FROM
-    return score.text(row.value, 2) + interval(row.low, row.high, score) + (f" ({seeds(row, score)})" if few else "")
+    """The score that ranks with its 95 % interval, and seeds one by one where this does not cover them."""
+    covered = len(row.scores) >= SEEDS_DRAWN_FROM and row.low is not None
+    each = f" ({seeds(row, score)})" if row.scores[1:] and not covered else ""
+    return score.text(row.value, 2) + interval(row.low, row.high, score) + each
 
 
 def interval(low: float | None, high: float | None, score: Score) -> str:

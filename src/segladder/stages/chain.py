@@ -144,7 +144,7 @@ def require_possible(stages: Sequence[Stage], given: Sequence[str]) -> None:
 
 
 def configurations(stage: Stage, given: Sequence[str], runs: dict[str, DictConfig]) -> Iterator[DictConfig]:
-    """What a stage trains, which is added to `runs` under its name, or what it scores a run of these on.
+    """What a stage trains, or what it scores a run of `runs` on; the run is added there under the stage's name.
 
     Raises:
         ConfigError: it does not compose, or its settings do not fit each other.
@@ -154,8 +154,9 @@ def configurations(stage: Stage, given: Sequence[str], runs: dict[str, DictConfi
         check_run(config)
         yield config
         return
+    runs[stage.name] = runs[stage.scores]
     for overrides in each_protocol("evaluate", *own_choices(given), "run=RUN", *stage.words[1:]):
-        config = scored_again(composed_or_explained(overrides, "evaluate"), runs[stage.scores])
+        config = scored_again(composed_or_explained(overrides, "evaluate"), runs[stage.name])
         check_choices(config)
         yield config
 

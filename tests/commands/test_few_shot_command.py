@@ -82,6 +82,14 @@ def test_too_few_images_of_a_class_end_a_run_before_it_trains(segladder, tmp_pat
     assert re.search(r"class \w+ has \d+ of 60 images, 60-shot episodes need 61", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("name", ["strict", "ladder"])
+def test_too_few_held_out_images_end_a_run_before_it_trains(segladder, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(fitting.build, "trainer", lambda config, folder, callbacks, mirrors: None)
+    words = [*SMALL[:-3], "protocol.shots=3", "selection=held_out", "loader.held_out=0.03"]
+    assert segladder("train", "method=sg_one", f"protocol={name}", *words, f"hydra.run.dir={tmp_path}") != 0
+    assert re.search(r"loader.held_out: no base class has 4 of \d+ held-out images", capsys.readouterr().err)
+
+
 def test_a_backbone_comes_from_a_run_that_has_not_learnt_the_novel_classes(segladder, run, tmp_path, capsys):
     words = ["method=sg_one", "protocol=strict", *SMALL, f"backbone.weights={run}", "trainer.panels=0"]
     child = tmp_path / "child"

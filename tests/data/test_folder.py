@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -17,6 +18,7 @@ from segladder.data.inspection.palettes import unlike_palettes
 from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.folder import Folder
 from segladder.errors import ConfigError, DataError
+from segladder.runs import fitting
 
 SIZES = [(64, 64 + i) for i in range(30)]
 
@@ -150,6 +152,37 @@ def test_masks_of_0_and_255_alone_ask_what_255_is(segladder, tmp_path: Path, cap
     words = ["method=fcn8s", "data=folder", f"data.root={root}", "trainer.steps=1", f"runs={tmp_path / 'runs'}"]
     assert segladder("train", *words) == 1
     assert "if 255 is the foreground" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "told"),
+    [
+        ("size", [], r"masks/site1/item 29.png: size 9x9, expected 93x64 \(width x height\) like its image"),
+        ("deep", [], r"images/site1/item 29.png: uint16 a channel, expected 8 bits"),
+        ("gone", ["protocol.split=test"], "masks/site1/item 29.png: no such file, expected a mask"),
+        ("none", ["protocol=panoptic"], "folder: nothing tells the objects of site1/item 29 apart"),
+    ],
+)
+def test_what_cannot_be_scored_is_told_before_training(
+    segladder, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, fault, words, told
+) -> None:
+    """It was told after training."""
+    root = write_folder(tmp_path / "folder", SIZES, lists=True)
+    image, mask = root / "images/site1/item 29", root / "masks/site1/item 29.png"
+    if fault == "size":
+        save_mask(mask, np.ones((9, 9), np.uint8))
+    elif fault == "deep":
+        image.with_suffix(".bmp").unlink()
+        Image.fromarray(np.full(SIZES[29], 300, np.uint16)).save(image.with_suffix(".png"))
+    elif fault == "gone":
+        mask.unlink()
+        shutil.move(root / "splits/val.txt", root / "splits/test.txt")
+        (root / "splits/val.txt").write_text("site0/item 28\n")
+        (root / "splits/train.txt").write_text("site0/item 0\nsite1/item 1\n")
+    monkeypatch.setattr(fitting, "learn", None)
+    words = ["method=fcn8s", "data=folder", f"data.root={root}", f"runs={tmp_path / 'runs'}", *words]
+    assert segladder("train", *words) == 1
+    assert re.search(told, capsys.readouterr().err)
 
 
 def test_lists_beside_images_are_read(tmp_path: Path) -> None:

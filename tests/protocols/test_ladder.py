@@ -374,8 +374,14 @@ def test_no_image_of_a_novel_class_judges_a_few_shot_run(source):
 
 def test_too_few_held_out_images_of_base_classes_are_named(source):
     ids = source.ids_without(source.split("train"), FOLDS[0])[:4]
-    with pytest.raises(ConfigError, match=r"held_out: no base class has 6 of 4 held-out images"):
-        protocol(supervision="few_shot", shots=5).selection_score(SupportColour(), source, ids, batch_size=3)
+    asked = protocol(supervision="few_shot", shots=5)
+    for look in (
+        lambda: asked.check_held_out(source, ids),
+        lambda: asked.selection_score(SupportColour(), source, ids, batch_size=3),
+    ):
+        with pytest.raises(ConfigError, match=r"held_out: no base class has 6 of 4 held-out images"):
+            look()
+    protocol(supervision="full").check_held_out(source, ids)
 
 
 def test_each_pool_seed_draws_supports_of_base_classes_of_its_own(source):

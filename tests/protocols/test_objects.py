@@ -194,6 +194,8 @@ def test_an_image_whose_objects_nobody_knows_is_named(root, tmp_path):
     source = VOC(folder, all_classes=NAMES)
     with pytest.raises(DataError, match="voc: nothing tells the objects of im2 apart, and protocol=panoptic"):
         panoptic().score(Knowing(source, tells=False), source)
+    with pytest.raises(DataError, match="voc: nothing tells the objects of im2 apart, and protocol=panoptic"):
+        panoptic().check_items(source)
 
 
 def test_sizes_that_are_no_range_are_refused():

@@ -185,6 +185,23 @@ def test_a_killed_stage_is_no_success_and_its_record_says_how_it_ended(
             "stages.b: class disc_solid: 2 of 10 images of the pool hold it, protocol.shots=5; take a larger pool",
         ),
         (
+            ["stages={a: [], b: ['evaluate=a', 'protocol=semantic', 'protocol.split=test']}"],
+            "stages.b: ",
+        ),
+        (["stages={a: [], b: ['pool=5000']}"], "stages.b: pool=5000: shapes has "),
+        (
+            ["stages={a: [], b: ['loader.held_out=0.9999']}"],
+            "stages.b: loader.held_out=0.9999 and loader.without leave no training image of train",
+        ),
+        (
+            ["stages={a: [], b: ['method=sg_one','protocol=ladder','loader.held_out=0.97']}"],
+            "stages.b: shapes: base class ",
+        ),
+        (
+            ["stages={a: [], b: ['protocol=panoptic','protocol.stuff=[sky]']}"],
+            "stages.b: protocol panoptic: no class sky in use, expected some of background, ",
+        ),
+        (
             ["experiment=ladder", "~stages.seeds"],
             "stages.tags: parent=seeds names no stage before it (floor, ceiling, ",
         ),

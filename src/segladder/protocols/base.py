@@ -95,7 +95,6 @@ class Protocol(ABC):
             method: as of `score`, like `batch_size`.
             source: the data set.
             ids: held-out images; None for the score that ranks on the split itself.
-            batch_size: images or episodes of one forward pass.
         """
         scoring = Scoring(method, source, ids, batch_size)
         return self.ranking_score(scoring) if ids is None else self.held_out_score(scoring)
@@ -166,6 +165,9 @@ class Protocol(ABC):
 
     def check_items(self, source: Source) -> None:  # noqa: B027
         """Raise DataError if the images hold too little of a class for what is asked: before training, not after it."""
+
+    def check_held_out(self, source: Source, ids: Sequence[str]) -> None:  # noqa: B027
+        """Raise ConfigError if held-out images hold too little for `held_out_score`: before training, too."""
 
     @property
     @abstractmethod

@@ -69,7 +69,7 @@ class CamSeedsProtocol(SemanticProtocol):
             raise ConfigError(f"protocol.threshold={self.threshold}: expected one of protocol.thresholds")
 
     def check_source(self, source: Source) -> None:
-        """Raise ConfigError if the data set has no background, or images of the split have tags and no mask."""
+        """Raise ConfigError as `SemanticProtocol` does, or if images of the split have tags and no mask."""
         super().check_source(source)
         if not isinstance(source, Tagged):
             return
@@ -87,7 +87,6 @@ class CamSeedsProtocol(SemanticProtocol):
     def measure(self, scoring: Scoring) -> Result:
         """Counts at the fixed threshold, and at all of them in the same pass."""
         method, source = tag_method(scoring.method), scoring.source
-        self.check(source)
         counts, boundary = Counts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         sweep = ThresholdSweep(len(source.classes), self.thresholds)
 

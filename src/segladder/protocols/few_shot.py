@@ -162,6 +162,10 @@ class FewShotProtocol(Protocol):
         """What has to be annotated before the novel classes can be asked for: K supports of each."""
         return [supports(self.shots, len(self.novel), self.support_annotation)]
 
+    def check_held_out(self, source: Source, ids: Sequence[str]) -> None:
+        """Raise ConfigError if no base class has enough of the images."""
+        self.held_out_episodes(source, ids)
+
     def held_out_score(self, scoring: Scoring) -> float:
         """Mean IoU of base classes."""
         base, ways, episodes = self.held_out_episodes(scoring.source, scoring.ids or ())

@@ -87,8 +87,7 @@ class LadderProtocol(Calibrated):
     Args:
         supervision: of the run's method, which decides what training may see; no part of the hash, like `fold`, `pool`
             and `shots`: all rungs stand in one table.
-        pool: how many training images have labels of novel classes; None for all (the ceiling), 0 for none (the floor
-            of dense methods).
+        pool: how many training images have labels of novel classes; None for all (the ceiling), 0 for none (the floor).
         pool_seed: which images these are, and with them the supports.
         presence: how a few-shot method says that a class is not there, as in `EpisodeAsker`; no part of the hash.
         shots: masks of each novel class that a few-shot method is given, from the pool.
@@ -266,10 +265,19 @@ class LadderProtocol(Calibrated):
         runner = EpisodeRunner(method, source, size, self.aggregate, scoring.batch_size)
         return EpisodeAsker(scoring, runner, shown, f"{self.name} {title}", self.presence, self.base(source))
 
+    def check_held_out(self, source: Source, ids: Sequence[str]) -> None:
+        """Raise ConfigError if a few-shot method finds too few of the images to be asked for base classes."""
+        if self.by_supports:
+            self.of_held_out(source, ids)
+
+    def of_held_out(self, source: Source, ids: Sequence[str]) -> tuple[Mapping[int, tuple[str, ...]], Questions]:
+        """Base classes on held-out images, K of each its supports. Raises ConfigError: too few images."""
+        items = Items.read(source, ids, self.min_object, self.min_area)
+        return asked_of_base(items, self.base_indices(source), self.shots, self.pool_seed)
+
     def on_held_out(self, scoring: Scoring) -> tuple[EpisodeAsker, Questions]:
-        """What asks for base classes on held-out images, K of each its supports. Raises ConfigError: too few images."""
-        items = Items.read(scoring.source, scoring.ids or (), self.min_object, self.min_area)
-        shown, questions = asked_of_base(items, self.base_indices(scoring.source), self.shots, self.pool_seed)
+        """What asks for base classes on held-out images. Raises ConfigError: too few images."""
+        shown, questions = self.of_held_out(scoring.source, scoring.ids or ())
         return replace(self, presence="always").by_episodes(scoring, shown, "held out"), questions
 
     def base(self, source: Source) -> BaseClasses | None:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from segladder.data.reading import of_each
 from segladder.data.sources.base import Source
 from segladder.data.sources.instances import Instances
 from segladder.data.sources.palette import voc_palette
@@ -138,10 +139,23 @@ class ObjectProtocol(Protocol):
     sure: Share
     bootstrap: Positive
 
+    def check_source(self, source: Source) -> None:
+        """Raise ConfigError as every protocol does, or if the source does not hold the protocol's classes."""
+        super().check_source(source)
+        check_classes(self.name, self.classes, source, self.stuff)
+
+    def check_items(self, source: Source) -> None:
+        """Raise DataError if nothing tells the objects of an image apart, or a file that does does not fit."""
+
+        def look(image_id: str) -> None:
+            self.objects(source, image_id)
+
+        for _ in of_each(look, source.split(self.split), f"objects of {source.name}"):
+            pass
+
     def measure(self, scoring: Scoring) -> Result:
         """Counts of all images, and the scores that follow."""
         source = scoring.source
-        check_classes(self.name, self.classes, source, self.stuff)
         counts = Counts(len(source.classes), self.groups(source))
         predict_seconds = answered(
             scoring,
@@ -178,18 +192,19 @@ class ObjectProtocol(Protocol):
         """One class and one object for each pixel; components, which cannot overlap, stay whatever their scores."""
         return found.painted(self.sure if method.tells_objects else 0.0)
 
-    def true(self, source: Source, image_id: str, mask: np.ndarray) -> tuple[Instances, np.ndarray]:
-        """The true objects of an image, and where it is void, bool (H, W).
-
-        Raises:
-            DataError: the data set does not tell the objects of this image apart.
-        """
+    def objects(self, source: Source, image_id: str) -> Instances:
+        """The true objects of an image. Raises DataError if the data set does not tell them apart."""
         objects = source.instances(image_id)
         if objects is None:
             raise DataError(
                 f"{source.name}: nothing tells the objects of {image_id} apart, and protocol={self.name} scores"
                 " objects; see docs/data.md, Objects"
             )
+        return objects
+
+    def true(self, source: Source, image_id: str, mask: np.ndarray) -> tuple[Instances, np.ndarray]:
+        """The true objects of an image, and where it is void, bool (H, W). Raises DataError as `objects`."""
+        objects = self.objects(source, image_id)
         things = (mask > 0) & ~np.isin(mask, self.stuff_of(source))
         return objects, (mask == IGNORE) | (things & (objects.map == 0))
 

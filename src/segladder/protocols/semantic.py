@@ -103,7 +103,6 @@ class SemanticProtocol(Protocol):
     def measure(self, scoring: Scoring) -> Result:
         """Counts of all images, and the scores that follow."""
         source = scoring.source
-        self.check(source)
         counts, boundary = Counts(len(source.classes)), np.zeros((len(source.classes), 2), np.int64)
         bound = Counts(len(source.classes))
 
@@ -129,8 +128,9 @@ class SemanticProtocol(Protocol):
         result.predict_seconds = predict_seconds
         return result
 
-    def check(self, source: Source) -> None:
-        """Raise ConfigError if the source does not hold the protocol's classes."""
+    def check_source(self, source: Source) -> None:
+        """Raise ConfigError as every protocol does, or if the source does not hold the protocol's classes."""
+        super().check_source(source)
         check_classes(self.name, self.classes, source)
 
     def predictions(self, method: Method, images: Sequence[np.ndarray], size: tuple[int, ...]) -> np.ndarray:

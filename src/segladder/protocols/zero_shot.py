@@ -181,9 +181,13 @@ class ZeroShotProtocol(Calibrated):
         result.swept_at, result.predict_seconds = self.grid[index], predict_seconds
         return result
 
-    def check(self, method: Method, source: Source) -> None:
-        """Raise ConfigError if the classes of protocol, data and method do not fit together."""
+    def check_source(self, source: Source) -> None:
+        """Raise ConfigError as every protocol does, or if the source does not hold the protocol's classes."""
+        super().check_source(source)
         check_classes(self.name, self.classes, source)
+
+    def check(self, method: Method, source: Source) -> None:
+        """Raise ConfigError if a method has learnt an unseen class, or gives no scores where they are compared."""
         learnt = torch.as_tensor(method.seen).tolist()  # (K,)
         if leaked := [source.classes[k] for k in self.competitors(source)[1] if learnt[k]]:
             raise ConfigError(f"protocol {self.name}: {leaked[0]} is unseen, but method={method.name} has learnt it")

@@ -19,7 +19,10 @@ from omegaconf import DictConfig
 
 from segladder.command_line import own_choices, quoted
 from segladder.configuration import each_protocol
+from segladder.data.inspection.checks import check_scorable
+from segladder.data.labels.kinds.masks import Masks
 from segladder.data.sources.base import Source
+from segladder.data.training.datamodule import training_ids
 from segladder.errors import ConfigError, DataError
 from segladder.machine import cores
 from segladder.processes.parallel import how_ended, record_death
@@ -32,7 +35,7 @@ from segladder.runs.folder import BACKBONE, NOT_WHAT_IS_LEARNT, PARENT, START, c
 from segladder.runs.keys import Chain
 from segladder.settings import check, hints_of
 from segladder.stages.access import parents_of
-from segladder.stages.preparation import told_of_classes
+from segladder.stages.preparation import check_background, told_of_classes
 from segladder.stages.scored_again import scored_again
 
 NAMES_A_STAGE = (PARENT, START, BACKBONE)  # keys whose value may be the name of an earlier stage
@@ -138,7 +141,10 @@ def require_possible(stages: Sequence[Stage], given: Sequence[str]) -> None:
         try:
             for config in configurations(stage, given, runs):
                 data = records.hash_of(plain(config, "data", True))
-                require_data(config, sources.setdefault(data, build.source(config)))
+                source = sources.setdefault(data, build.source(config))
+                require_data(config, source)
+                if stage.scores is None and config.method.trains and config.parent is None:
+                    require_training(config, source)
         except (ConfigError, DataError) as error:
             raise type(error)(f"stages.{stage.name}: {error}") from error
 
@@ -162,11 +168,21 @@ def configurations(stage: Stage, given: Sequence[str], runs: dict[str, DictConfi
 
 
 def require_data(config: DictConfig, source: Source) -> None:
-    """Raise ConfigError or DataError where a run's data lack what its method or its protocol asks for."""
+    """Raise ConfigError or DataError where a run's data lack what its method or protocol asks for, or are damaged."""
     protocol = build.protocol(config)
+    check_background(config, source, protocol)
     if build.method_class(config).reads_class_vectors:
         told_of_classes(config, source, protocol)
+    check_scorable(source, protocol.split)
     protocol.check_items(source)
+
+
+def require_training(config: DictConfig, source: Source) -> None:
+    """Raise ConfigError or DataError where the training images hold too little for a run, of a class or at all."""
+    view = build.protocol(config).training(source)
+    ids, _ = training_ids(source, view.ids(source), config.loader.held_out, config.loader.without)
+    if build.method_class(config).answers == "episodes":
+        view.dataset(source, ids, Masks(), build.recipe(config))
 
 
 def kept_by_stages(stages: Sequence[Stage], given: Sequence[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from segladder.data.inspection.checks import check_training_ready, remarks
+from segladder.data.inspection.checks import check_scorable, check_training_ready, remarks
 from segladder.data.labels.kinds.base import Labels
 from segladder.data.sources.base import Source
 from segladder.data.words.embeddings import class_embeddings
@@ -89,11 +89,13 @@ def check_ready(
 
     Raises:
         ConfigError: as `check_training_ready`.
-        DataError: as `check_training_ready`, or as `check_items` of the protocol.
+        DataError: as `check_training_ready`, `check_scorable`, or `check_items` of the protocol.
     """
     learns = config.method.trains or method.studies
     scored = protocol.split if learns and not protocol.on_training_images else None
     check_training_ready(source, learning.paid, scored)
+    if learns:
+        check_scorable(source, protocol.split)
     protocol.check_items(source)
     if learns and is_first_process():
         for line in remarks(source, config.loader.augment.get("crop")):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from segladder.data.inspection.palettes import unlike_palettes
 from segladder.data.labels.kinds.base import Labels
+from segladder.data.reading import of_each
 from segladder.data.sources.base import Source
 from segladder.data.sources.decoding import image_size, jpeg_damage
 from segladder.data.sources.scene import size_error
@@ -58,6 +60,21 @@ def check_training_ready(source: Source, labels: Labels, scored: str | None = No
     for name in {source.val_split, scored or source.val_split} - {source.train_split}:
         if shared := overlap(train, source.split(name)):
             raise DataError(f"{source.name}: {shared} in both {source.train_split} and {name}; expected none")
+
+
+@lru_cache(maxsize=4)
+def check_scorable(source: Source, split: str) -> None:
+    """Decode each image that will be scored and its mask, once: a fault is known before training, not after it.
+
+    Raises:
+        DataError: no such split, or naming the first file at fault.
+    """
+
+    def decode(image_id: str) -> None:
+        source.pair(image_id)
+
+    for _ in of_each(decode, source.split(split), f"images and masks of {source.name} that are scored"):
+        pass
 
 
 def remarks(source: Source, crop: int | None) -> list[str]:

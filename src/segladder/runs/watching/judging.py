@@ -45,7 +45,7 @@ def judge_of(config: DictConfig, method: Method, source: Source, protocol: Proto
         held_out: images kept from training, as its labels show them.
 
     Raises:
-        ConfigError: no image was kept, or the method tells no tags.
+        ConfigError: no image was kept, or too few for the protocol, or the method tells no tags.
     """
     on, batch = looks_at(config), config.trainer.score_batch
     pictures = 0 if watched_every(config) is None else config.trainer.watch.pictures
@@ -60,6 +60,8 @@ def judge_of(config: DictConfig, method: Method, source: Source, protocol: Proto
         score = lambda asked: protocol.selection_score(asked, seen, ids, batch)  # noqa: E731
         if not ids:
             raise ConfigError(f"loader.held_out={config.loader.held_out} keeps no image that can judge: take more")
+        if held_out.labels.shows != "tags":
+            protocol.check_held_out(seen, ids)
     if on == "held_out" and held_out.labels.shows == "tags":
         if not method.tells_tags:
             raise ConfigError(

@@ -17,7 +17,7 @@ from segladder.data.labels.annotation_cost import Labelling, supports
 from segladder.data.labels.kinds import of_supports
 from segladder.data.sources.base import Source
 from segladder.data.sources.item_lists import ItemList, digest_of, files_of
-from segladder.data.sources.items import Items, MinObject, split_items
+from segladder.data.sources.items import Items, MinObject, items_of
 from segladder.data.training.episode_dataset import ClassDraw, NovelPixels, TrainImages
 from segladder.data.training.episodes import Episode, draw
 from segladder.data.training.views import Episodes
@@ -134,7 +134,7 @@ class FewShotProtocol(Protocol):
         """What test images hold, all or some: by the rule, or as listed. Raises DataError for a list that misfits."""
         rule = self.min_object, self.min_area
         if self.items is None:
-            return split_items(source, self.split, *rule) if ids is None else Items.read(source, ids, *rule)
+            return items_of(source, self.split, ids, *rule)
         listed = ItemList.read(files_of(self.items, len(self.folds))[self.fold])
         listed.check_images(set(source.split(self.split)), self.split)
         return listed.items(source, source.split(self.split) if ids is None else ids, *rule)

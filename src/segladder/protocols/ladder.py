@@ -21,7 +21,7 @@ from segladder.data.labels.kinds.base import Labels
 from segladder.data.labels.labelled import Labelled
 from segladder.data.labels.pool import Pool, pool_of, training_items
 from segladder.data.sources.base import Source
-from segladder.data.sources.items import Items, MinObject, split_items
+from segladder.data.sources.items import Items, MinObject, items_of
 from segladder.data.training.episodes import Episode, digest
 from segladder.data.training.views import Episodes, HiddenClasses, Images, TrainingView
 from segladder.errors import DataError
@@ -230,8 +230,7 @@ class LadderProtocol(Calibrated):
 
     def questions(self, source: Source, ids: Sequence[str] | None = None) -> Questions:
         """What images are asked, those of the split or some. Raises DataError where none holds a novel class."""
-        rule = self.min_object, self.min_area
-        items = split_items(source, self.split, *rule) if ids is None else Items.read(source, ids, *rule)
+        items = items_of(source, self.split, ids, self.min_object, self.min_area)
         questions = Questions.of(items, self.indices(source))
         if not set(TOLD) & set(questions.kinds.values()):
             raise DataError(f"{source.name}: no image of {self.split} holds an object of {', '.join(self.novel)}")

@@ -100,6 +100,13 @@ def split_items(source: Source, split: str, min_object: str, min_area: int) -> I
     return Items.read(source, source.split(split), min_object, min_area)
 
 
+def items_of(source: Source, split: str, ids: Iterable[str] | None, min_object: str, min_area: int) -> Items:
+    """What some images hold, or those of a split, which are read once; arguments and errors as of `Items.read`."""
+    if ids is None:
+        return split_items(source, split, min_object, min_area)
+    return Items.read(source, ids, min_object, min_area)
+
+
 def _counts(mask: np.ndarray) -> np.ndarray:
     """Pixels of each value, int64 (256,)."""
     return np.bincount(mask.reshape(-1), minlength=256)
